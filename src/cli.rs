@@ -1,0 +1,935 @@
+//! The command line: what the user typed, and the plan it means.
+//!
+//! Subcommands and flags with their help are clap structs; `TryFrom`-like functions below turn them
+//! into the structs of [`config`](crate::config), with every default resolved and every name looked
+//! up. What is wrong gets one line. Output is joined to the engine here, and nowhere else.
+
+use std::fmt::Display;
+use std::io::{IsTerminal, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs, UdpSocket};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use rand::RngExt;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::config::{
+    CpuList, Departures, Dscp, End, Endpoint, Family, Fraction, Host, Interval, IoKind, Pacing,
+    Prefix, Rate, ReflectorConfig, Seconds, SessionConfig, SizeClass, SizeMix, SizeProfile, Sizes,
+    SocketOptions, Tos, dscp_table, frame_of_payload, payload_of_frame,
+};
+use crate::engine::{self, Failure, Progress, Reflected, Reflecting, Stop};
+use crate::output::text;
+use crate::report::Report;
+use crate::wire::{Format, MAX_UDP_PAYLOAD, SENDER_LEN};
+
+/// The reflector's port, and the one a sender asks, unless another is given.
+const DEFAULT_PORT: u16 = 20_001;
+/// Packets of a run with neither rate, nor count, nor duration.
+const DEFAULT_COUNT: u64 = 100;
+/// Length of a run at a rate, in nanoseconds.
+const DEFAULT_DURATION_NS: u64 = 10_000_000_000;
+/// Padding with which request and reply have one size (RFC 5357 §4.2.1).
+const DEFAULT_PADDING: usize = 27;
+/// The largest value of `--packet-timeout`: the delay statistics reach this far.
+const MAX_TIMEOUT_NS: u64 = 3_600_000_000_000;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    measured
+  1    runtime failure (what was measured is printed)
+  2    wrong usage
+  3    an assertion did not hold
+  4    refused by the peer (its code is shown)
+  5    nothing came back
+  130  interrupted, after the report";
+
+const SENDER_EXAMPLES: &str = "\
+Examples:
+  twamp-blast sender --rate 100k --imix
+        measure this host itself: a reflector inside the process, over loopback
+  twamp-blast sender 192.0.2.1
+        100 packets, 100 ms apart, to port 20001
+  twamp-blast sender 192.0.2.1:862 --rate 10k --duration 60s --dscp ef
+        ten thousand packets a second in the class EF for a minute
+  twamp-blast sender [2001:db8::1]:862 -i 20ms -c 500 --json | jq .delay_ns.roundtrip
+        figures for a program
+";
+
+const REFLECTOR_EXAMPLES: &str = "\
+Examples:
+  twamp-blast reflector
+        answer on port 20001, IPv4 and IPv6, until Ctrl-C
+  twamp-blast reflector 192.0.2.1:862 --allow 198.51.100.0/24
+        answer one network only
+";
+
+/// Measures what a network path really does: TWAMP Light sender and reflector.
+#[derive(Debug, Parser)]
+#[command(name = "twamp-blast", version, arg_required_else_help = true, after_help = EXIT_CODES)]
+#[command(infer_long_args = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Send test packets to a Session-Reflector and measure (TWAMP Light, RFC 5357 appendix I)
+    #[command(after_help = format!("{SENDER_EXAMPLES}\n{EXIT_CODES}"))]
+    Sender(Box<SenderArgs>),
+    /// Answer test packets (Session-Reflector)
+    #[command(visible_alias = "responder", after_help = format!("{REFLECTOR_EXAMPLES}\n{EXIT_CODES}"))]
+    Reflector(ReflectorArgs),
+    /// List the names of the DSCPs
+    Dscptable,
+}
+
+#[derive(Debug, Args)]
+struct SenderArgs {
+    /// Reflector: address or name, with a port unless it is 20001; without one, a reflector inside
+    /// this process is measured over loopback
+    #[arg(value_name = "REMOTE[:PORT]")]
+    remote: Option<Endpoint>,
+    /// Address and port to send from [default: the route's address, any free port]
+    #[arg(value_name = "LOCAL[:PORT]")]
+    local: Option<Endpoint>,
+
+    #[command(flatten)]
+    load: LoadArgs,
+    #[command(flatten)]
+    sizes: SizeArgs,
+    #[command(flatten)]
+    ip: IpArgs,
+
+    /// How long a reply may take; a bare number is seconds; one that takes longer is late, and its
+    /// packet counts as lost [example: 500ms]
+    #[arg(long, value_name = "TIME", default_value = "5s")]
+    packet_timeout: Seconds,
+    /// How the sender waits for a departure: sleep then spin as the gap asks (auto), spin, or sleep
+    #[arg(long, value_enum, default_value_t = PacingArg::Auto)]
+    pacing: PacingArg,
+    #[command(flatten)]
+    host: HostArgs,
+    /// Ask for real-time scheduling (SCHED_FIFO) of the packet threads
+    #[arg(long)]
+    realtime: bool,
+    /// Print one line of JSON instead of the table
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Load")]
+struct LoadArgs {
+    /// Packets a second, with k, M or G [examples: 100k, 0.5]
+    #[arg(long, value_name = "RATE", conflicts_with = "interval")]
+    rate: Option<Rate>,
+    /// Time between packets; a bare number is milliseconds [examples: 10ms, 250us; default: 100ms]
+    #[arg(short, long, value_name = "TIME")]
+    interval: Option<Interval>,
+    /// Packets to send [examples: 500, 1M; default: 100, or 10 s with --rate]
+    #[arg(short, long, value_name = "N", value_parser = parse_count)]
+    count: Option<u64>,
+    /// Time to send for; a bare number is seconds [examples: 10s, 2m]
+    #[arg(long, value_name = "TIME")]
+    duration: Option<Seconds>,
+    /// Gaps: equal (periodic, RFC 3432), exponential (poisson, RFC 2330), uniformly random (uniform),
+    /// or none (flood)
+    #[arg(long, value_enum, default_value_t = ScheduleArg::Periodic)]
+    schedule: ScheduleArg,
+    /// With --schedule uniform: gaps differ from their mean by at most this fraction
+    /// [examples: 0.2, 20%]
+    #[arg(long, value_name = "FRACTION", default_value = "50%")]
+    spread: Fraction,
+    /// Seed of random gaps, order of sizes and padding; the same seed gives the same load
+    /// [default: random, and reported]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Packet sizes (one of)")]
+#[group(multiple = false)]
+struct SizeArgs {
+    /// Octets of padding after the 14 octets of the sender's fields; -1 is --imix
+    /// [default: 27, with which both directions have one size]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
+    padding: Option<i64>,
+    /// 7 frames of 64, 4 of 590 and 1 of 1514 bytes in every dozen (Ethernet without FCS)
+    #[arg(long)]
+    imix: bool,
+    /// Size of the Ethernet frame without FCS [example: 1514]
+    #[arg(long, value_name = "BYTES")]
+    frame_size: Option<usize>,
+    /// Frame sizes with their weights, Ethernet without FCS [example: 64:7,590:4,1514:1]
+    #[arg(long, value_name = "SIZE:WEIGHT,...")]
+    size_mix: Option<SizeMix>,
+    /// Size of the UDP payload, 14 to 65507 [example: 8972]
+    #[arg(long, value_name = "BYTES")]
+    payload_size: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "IP header")]
+struct IpArgs {
+    /// DSCP by name or number, see `twamp-blast dscptable` [examples: ef, 46; default: 0]
+    #[arg(long, value_name = "DSCP", conflicts_with = "tos")]
+    dscp: Option<Dscp>,
+    /// The whole TOS or Traffic Class octet, DSCP and ECN [examples: 184, 0xb8]
+    #[arg(long, value_name = "OCTET")]
+    tos: Option<Tos>,
+    /// TTL or Hop Limit; 255 lets hops be told
+    #[arg(long, value_name = "N", default_value_t = 255, value_parser = clap::value_parser!(u8).range(1..))]
+    ttl: u8,
+    /// Never fragment, here or on the way; what does not fit is refused and counted
+    #[arg(long)]
+    do_not_fragment: bool,
+    /// Network interface to use [example: eth0]
+    #[arg(long, value_name = "NAME")]
+    interface: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Host")]
+struct HostArgs {
+    /// CPUs for the packet threads [examples: 2,3 or 0-3; default: a sensible choice]
+    #[arg(long, value_name = "LIST")]
+    cpu: Option<CpuList>,
+    /// System calls: batches with kernel timestamps, or what every system has
+    #[arg(long, value_enum, default_value_t = IoArg::Batched)]
+    io: IoArg,
+    /// Timestamps of the network interface's clock, where it has one
+    #[arg(long)]
+    hw_timestamps: bool,
+    /// Format of the timestamps written (Z bit, RFC 8186)
+    #[arg(long, value_enum, default_value_t = FormatArg::Ntp)]
+    timestamp_format: FormatArg,
+}
+
+#[derive(Debug, Args)]
+struct ReflectorArgs {
+    /// Address and port to listen on [default: every address, port 20001]
+    #[arg(value_name = "LOCAL[:PORT]")]
+    local: Option<Endpoint>,
+    /// Answer this network only; may be given several times [default: everyone is answered]
+    /// [examples: 192.0.2.0/24, 2001:db8::1]
+    #[arg(long, value_name = "PREFIX")]
+    allow: Vec<Prefix>,
+    /// Copy the sender's sequence number instead of counting the replies of each session
+    #[arg(long)]
+    stateless: bool,
+    /// Forget a session that is silent for so long; a bare number is seconds; 0: never
+    #[arg(long, visible_alias = "timer", value_name = "TIME", default_value = "900s")]
+    session_timeout: Seconds,
+    /// DSCP of the replies [default: that of the request]
+    #[arg(long, value_name = "DSCP")]
+    dscp: Option<Dscp>,
+    /// TTL or Hop Limit of the replies; 255 lets hops be told
+    #[arg(long, value_name = "N", default_value_t = 255, value_parser = clap::value_parser!(u8).range(1..))]
+    ttl: u8,
+    /// Never fragment replies
+    #[arg(long)]
+    do_not_fragment: bool,
+    /// Network interface to use [example: eth0]
+    #[arg(long, value_name = "NAME")]
+    interface: Option<String>,
+    /// Threads, each with a socket of its own; a session stays on one
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: u16,
+    #[command(flatten)]
+    host: HostArgs,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Messages")]
+struct LogArgs {
+    /// No messages, only results
+    #[arg(short, long)]
+    quiet: bool,
+    /// Say what is done
+    #[arg(short, long, conflicts_with = "quiet")]
+    verbose: bool,
+    /// Say everything
+    #[arg(short, long, conflicts_with_all = ["quiet", "verbose"])]
+    debug: bool,
+    /// Write messages to a file (-: standard output) [default: standard error]
+    #[arg(short, long, value_name = "FILE")]
+    logfile: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ScheduleArg {
+    Periodic,
+    Poisson,
+    Uniform,
+    Flood,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PacingArg {
+    Auto,
+    Spin,
+    Sleep,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum IoArg {
+    Batched,
+    Portable,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum FormatArg {
+    Ntp,
+    Ptp,
+}
+
+/// Why a command ended without doing its work.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    /// The user's: exit code 2.
+    #[error("{0}")]
+    Usage(String),
+    /// The system's: exit code 1.
+    #[error("{0}")]
+    Runtime(String),
+    #[error(transparent)]
+    Failure(#[from] Failure),
+}
+
+fn usage(text: impl Display) -> Error {
+    Error::Usage(text.to_string())
+}
+
+/// Runs a command line and returns its exit code.
+#[must_use]
+pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
+    let args: Vec<_> = args.into_iter().collect();
+    let parsed = Cli::command()
+        .try_get_matches_from(&args)
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => return ExitCode::from(show_parse_error(&error)),
+    };
+    let typed = args.iter().skip(1).map(|a| a.to_string_lossy().into_owned());
+    let result = match cli.command {
+        Command::Sender(args) => sender(&args, typed.collect()),
+        Command::Reflector(args) => reflector(&args),
+        Command::Dscptable => {
+            print(&dscp_table());
+            Ok(0)
+        }
+    };
+    ExitCode::from(result.unwrap_or_else(|error| {
+        complain(&error);
+        match error {
+            Error::Usage(_) => 2,
+            Error::Runtime(_) | Error::Failure(_) => 1,
+        }
+    }))
+}
+
+/// Shows help as it is and an error as one line; returns the exit code.
+fn show_parse_error(error: &clap::Error) -> u8 {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            print(&error.to_string());
+            0
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            say(&error.to_string());
+            2
+        }
+        _ => {
+            let text = error.to_string();
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            // The first paragraph says what is wrong, a `tip:` what to do; usage is for --help.
+            let lines = text.lines().map(str::trim);
+            let what = lines.clone().take_while(|line| !line.is_empty());
+            let tips = lines.filter(|line| line.starts_with("tip: "));
+            let mut line: Vec<&str> = what.chain(tips).collect();
+            line.dedup();
+            complain(format!("{}; see --help", line.join(" ")));
+            2
+        }
+    }
+}
+
+fn sender(args: &SenderArgs, command: Vec<String>) -> Result<u8, Error> {
+    open_log(&args.log)?;
+    let load = load(&args.load)?;
+    let stop = Stop::default();
+    let (remote, inside) = match &args.remote {
+        Some(endpoint) => (remote(endpoint, args.local.as_ref())?, None),
+        None => {
+            let own = Reflecting::start(&inside_reflector(args), &Stop::default())?;
+            (own.local()[0], Some(own))
+        }
+    };
+    let config = session(args, load, remote, command)?;
+    let talk = !args.log.quiet;
+    if talk && inside.is_some() {
+        say(&format!(
+            "twamp-blast: no REMOTE was given: measuring a reflector inside this process, {remote}\n"
+        ));
+    }
+    catch_signals(&stop)?;
+    let mut progress = ProgressLine::new(talk);
+    let report = engine::measure(&config, inside, &stop, |now| progress.show(now));
+    progress.clear();
+    let report = report?;
+    for reason in &report.host.reasons {
+        log::info!("tool-limited: {reason}");
+    }
+    if args.json {
+        print(&(report.to_json_line() + "\n"));
+    } else {
+        print(&text::summary(&report));
+    }
+    Ok(verdict(&report, stop.requested()))
+}
+
+/// The exit code, with a line on standard error where nothing was measured.
+fn verdict(report: &Report, interrupted: bool) -> u8 {
+    let packets = &report.packets;
+    if interrupted {
+        return 130;
+    }
+    if packets.sent == Some(0) {
+        let why = report.notes.iter().find(|note| note.contains("refused"));
+        let why = why.map_or("nothing was due", String::as_str);
+        complain(format!("nothing was sent: {why}"));
+        return 1;
+    }
+    if packets.received == Some(0) {
+        let icmp = report.notes.iter().find(|note| note.starts_with("ICMP"));
+        let why = icmp.map_or(
+            "no reply and no ICMP error: is a reflector there, and is a firewall between?",
+            String::as_str,
+        );
+        let remote = report.remote.map_or(String::new(), |addr| addr.to_string());
+        complain(format!("nothing came back from {remote}: {why}"));
+        return 5;
+    }
+    0
+}
+
+fn reflector(args: &ReflectorArgs) -> Result<u8, Error> {
+    open_log(&args.log)?;
+    let listen = match args.local.as_ref().filter(|local| local.host.is_some()) {
+        Some(local) => vec![resolve(local, DEFAULT_PORT, None)?],
+        None => {
+            let port = args.local.as_ref().and_then(|local| local.port);
+            every_address(port.unwrap_or(DEFAULT_PORT))
+        }
+    };
+    let config = ReflectorConfig {
+        listen,
+        allow: args.allow.clone(),
+        stateless: args.stateless,
+        session_timeout_ns: args.session_timeout.ns(),
+        dscp: args.dscp,
+        format: format(args.host.timestamp_format),
+        socket: SocketOptions {
+            tos: 0,
+            ttl: args.ttl,
+            do_not_fragment: args.do_not_fragment,
+            interface: args.interface.clone(),
+            hardware: args.host.hw_timestamps,
+            io: io_kind(args.host.io),
+        },
+        threads: usize::from(args.threads),
+        cpus: args.host.cpu.clone(),
+    };
+    if config.socket.io == IoKind::Portable && config.threads > 1 {
+        return Err(usage(
+            "--threads: --io portable has one thread; leave one of them out",
+        ));
+    }
+    let stop = Stop::default();
+    catch_signals(&stop)?;
+    let reflecting = Reflecting::start(&config, &stop)?;
+    if !args.log.quiet {
+        let addresses: Vec<String> = reflecting.local().iter().map(ToString::to_string).collect();
+        let mut hello = format!("twamp-blast: reflecting on {}\n", addresses.join(" and "));
+        if config.allow.is_empty() {
+            hello += "twamp-blast: everyone is answered; --allow PREFIX limits that\n";
+        }
+        for remark in reflecting.remarks() {
+            hello += &format!("twamp-blast: {remark}\n");
+        }
+        say(&hello);
+    }
+    if let Some(octets) = reflecting.receive_buffer() {
+        log::info!("receive buffer of {octets} bytes");
+    }
+    let totals = reflecting.wait()?;
+    print(&reflector_summary(&totals));
+    Ok(0)
+}
+
+fn reflector_summary(totals: &Reflected) -> String {
+    let count = text::count;
+    let mut lines = format!(
+        "received {}  reflected {}  sessions {}  bytes {} (UDP payload)\n",
+        count(totals.received),
+        count(totals.reflected),
+        count(totals.sessions),
+        count(totals.received_octets),
+    );
+    lines += &format!(
+        "invalid {}  not allowed {}  loops {}  to broadcast or multicast {}\n",
+        count(totals.malformed),
+        count(totals.not_allowed),
+        count(totals.loops),
+        count(totals.to_many),
+    );
+    let drops = totals.kernel_drops.map_or("not told".to_owned(), count);
+    lines += &format!(
+        "replies that could not be sent {}  dropped by this host's sockets {drops}\n",
+        count(totals.unsent),
+    );
+    if totals.evicted > 0 {
+        lines += &format!(
+            "{} sessions were forgotten early: more were active than are kept\n",
+            count(totals.evicted)
+        );
+    }
+    if totals.cut > 0 {
+        lines += &format!(
+            "{} requests came with control messages cut off\n",
+            count(totals.cut)
+        );
+    }
+    lines
+}
+
+/// The reflector that a sender without REMOTE measures.
+fn inside_reflector(args: &SenderArgs) -> ReflectorConfig {
+    let cpus = args.host.cpu.as_ref().and_then(|list| {
+        let cpu = list.cpus().get(2).or(list.cpus().last())?;
+        CpuList::new(vec![*cpu]).ok()
+    });
+    ReflectorConfig {
+        listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
+        allow: "127.0.0.0/8".parse().into_iter().collect(),
+        stateless: false,
+        session_timeout_ns: 0,
+        dscp: None,
+        format: format(args.host.timestamp_format),
+        socket: SocketOptions {
+            tos: 0,
+            ttl: 255,
+            do_not_fragment: false,
+            interface: None,
+            hardware: false,
+            io: io_kind(args.host.io),
+        },
+        threads: 1,
+        cpus,
+    }
+}
+
+fn load(args: &LoadArgs) -> Result<(Departures, End), Error> {
+    let spread = args.spread.value();
+    let mut end = End {
+        count: args.count,
+        duration_ns: args.duration.map(Seconds::ns),
+    };
+    if end.duration_ns == Some(0) {
+        return Err(usage("--duration 0: nothing would be sent; use 1s or more"));
+    }
+    let open = end.count.is_none() && end.duration_ns.is_none();
+    if args.schedule == ScheduleArg::Flood {
+        if args.rate.is_some() || args.interval.is_some() {
+            return Err(usage(
+                "--schedule flood sends as fast as it can; leave out --rate and --interval",
+            ));
+        }
+        if open {
+            end.duration_ns = Some(DEFAULT_DURATION_NS);
+        }
+        return Ok((Departures::Flood, end));
+    }
+    let rate = match (args.rate, args.interval) {
+        (Some(rate), _) => {
+            if open {
+                end.duration_ns = Some(DEFAULT_DURATION_NS);
+            }
+            rate
+        }
+        (None, interval) => {
+            if open {
+                end.count = Some(DEFAULT_COUNT);
+            }
+            let default = Rate::from_interval(100_000_000).expect("100 ms is an interval");
+            interval.map_or(default, Rate::from)
+        }
+    };
+    let departures = match args.schedule {
+        ScheduleArg::Poisson => Departures::Poisson(rate),
+        ScheduleArg::Uniform => Departures::Uniform { rate, spread },
+        ScheduleArg::Periodic | ScheduleArg::Flood => Departures::Periodic(rate),
+    };
+    Ok((departures, end))
+}
+
+fn session(
+    args: &SenderArgs,
+    (departures, end): (Departures, End),
+    remote: SocketAddr,
+    command: Vec<String>,
+) -> Result<SessionConfig, Error> {
+    let timeout_ns = args.packet_timeout.ns();
+    if !(1..=MAX_TIMEOUT_NS).contains(&timeout_ns) {
+        return Err(usage(format!(
+            "--packet-timeout {}: use more than 0 and at most 1h",
+            args.packet_timeout
+        )));
+    }
+    let seed = args.load.seed;
+    let tos = args.ip.tos.or(args.ip.dscp.map(Tos::from));
+    Ok(SessionConfig {
+        remote,
+        local: local(args.local.as_ref(), remote, args.ip.interface.as_deref())?,
+        departures,
+        end,
+        sizes: sizes(&args.sizes, Family::of(remote.ip()))?,
+        // Small enough for every JSON reader.
+        seed: seed.unwrap_or_else(|| u64::from(rand::rng().random::<u32>())),
+        timeout_ns,
+        format: format(args.host.timestamp_format),
+        socket: SocketOptions {
+            tos: tos.unwrap_or_default().octet(),
+            ttl: args.ip.ttl,
+            do_not_fragment: args.ip.do_not_fragment,
+            interface: args.ip.interface.clone(),
+            hardware: args.host.hw_timestamps,
+            io: io_kind(args.host.io),
+        },
+        pacing: match args.pacing {
+            PacingArg::Auto => Pacing::Auto,
+            PacingArg::Spin => Pacing::Spin,
+            PacingArg::Sleep => Pacing::Sleep,
+        },
+        realtime: args.realtime,
+        cpus: args.host.cpu.clone(),
+        command,
+    })
+}
+
+fn sizes(args: &SizeArgs, family: Family) -> Result<Sizes, Error> {
+    let fixed = |payload: usize| Sizes {
+        profile: SizeProfile::Fixed,
+        classes: vec![SizeClass {
+            payload,
+            frame: frame_of_payload(payload, family),
+            weight: 1,
+        }],
+    };
+    let smallest = frame_of_payload(SENDER_LEN, family);
+    if args.imix || args.padding == Some(-1) {
+        let mix = SizeMix::imix();
+        let classes = mix.sizes().iter().map(|size| {
+            let frame = size.frame.max(smallest);
+            SizeClass {
+                payload: payload_of_frame(frame, family).unwrap_or(SENDER_LEN),
+                frame,
+                weight: size.weight,
+            }
+        });
+        return Ok(Sizes {
+            profile: SizeProfile::Imix,
+            classes: classes.collect(),
+        });
+    }
+    let of_frame = |flag: &str, frame: usize| {
+        payload_of_frame(frame, family).ok_or_else(|| {
+            let largest = frame_of_payload(MAX_UDP_PAYLOAD, family);
+            usage(format!(
+                "{flag} {frame}: an Ethernet frame (without FCS) of a test packet over {family} has \
+                 {smallest} to {largest} bytes"
+            ))
+        })
+    };
+    if let Some(mix) = &args.size_mix {
+        let mut classes = Vec::new();
+        for size in mix.sizes() {
+            classes.push(SizeClass {
+                payload: of_frame("--size-mix", size.frame)?,
+                frame: size.frame,
+                weight: size.weight,
+            });
+        }
+        return Ok(Sizes {
+            profile: SizeProfile::Custom(mix.clone()),
+            classes,
+        });
+    }
+    if let Some(frame) = args.frame_size {
+        return Ok(fixed(of_frame("--frame-size", frame)?));
+    }
+    if let Some(payload) = args.payload_size {
+        if !(SENDER_LEN..=MAX_UDP_PAYLOAD).contains(&payload) {
+            return Err(usage(format!(
+                "--payload-size {payload}: the UDP payload of a test packet has {SENDER_LEN} to \
+                 {MAX_UDP_PAYLOAD} bytes"
+            )));
+        }
+        return Ok(fixed(payload));
+    }
+    let most = MAX_UDP_PAYLOAD - SENDER_LEN;
+    let padding = match args.padding {
+        None => DEFAULT_PADDING,
+        Some(bytes) => match usize::try_from(bytes) {
+            Ok(bytes) if bytes <= most => bytes,
+            Ok(bytes) => {
+                return Err(usage(format!(
+                    "--padding {bytes}: a UDP payload holds at most {MAX_UDP_PAYLOAD} bytes; use \
+                     {most} or less"
+                )));
+            }
+            Err(_) => {
+                return Err(usage(format!(
+                    "--padding {bytes}: use 0 to {most}, or -1 for IMIX"
+                )));
+            }
+        },
+    };
+    Ok(fixed(SENDER_LEN + padding))
+}
+
+fn io_kind(arg: IoArg) -> IoKind {
+    match arg {
+        IoArg::Batched => IoKind::Batched,
+        IoArg::Portable => IoKind::Portable,
+    }
+}
+
+fn format(arg: FormatArg) -> Format {
+    match arg {
+        FormatArg::Ntp => Format::Ntp,
+        FormatArg::Ptp => Format::Ptp,
+    }
+}
+
+fn parse_count(text: &str) -> Result<u64, String> {
+    let (digits, factor) = match text.char_indices().next_back() {
+        Some((at, 'k' | 'K')) => (&text[..at], 1_000),
+        Some((at, 'M')) => (&text[..at], 1_000_000),
+        Some((at, 'G')) => (&text[..at], 1_000_000_000),
+        _ => (text, 1),
+    };
+    let number: Option<u64> = digits.parse().ok();
+    match number.and_then(|n| n.checked_mul(factor)) {
+        Some(0) => Err("nothing would be sent; use 1 or more".to_owned()),
+        Some(count) => Ok(count),
+        None => Err("not a count; use a whole number such as 500, 10k or 1M".to_owned()),
+    }
+}
+
+/// The reflector's address, of the family of the local one where that is given.
+fn remote(endpoint: &Endpoint, local: Option<&Endpoint>) -> Result<SocketAddr, Error> {
+    let family = match local.and_then(|local| local.host.as_ref()) {
+        Some(Host::V4(_)) => Some(Family::V4),
+        Some(Host::V6 { .. }) => Some(Family::V6),
+        _ => None,
+    };
+    let remote = match &endpoint.host {
+        Some(_) => resolve(endpoint, DEFAULT_PORT, family)?,
+        // As twampy: a port alone is one of this host.
+        None => {
+            let port = endpoint.port.unwrap_or(DEFAULT_PORT);
+            match family {
+                Some(Family::V6) => SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
+                _ => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            }
+        }
+    };
+    if remote.port() == 0 {
+        return Err(usage(format!("{endpoint}: a remote port is 1 to 65535")));
+    }
+    if remote.ip().is_unspecified() || remote.ip().is_multicast() {
+        return Err(usage(format!(
+            "{endpoint}: not the address of one host; name the reflector's own"
+        )));
+    }
+    Ok(remote)
+}
+
+fn local(
+    endpoint: Option<&Endpoint>,
+    remote: SocketAddr,
+    interface: Option<&str>,
+) -> Result<SocketAddr, Error> {
+    let Some(endpoint) = endpoint.filter(|endpoint| endpoint.host.is_some()) else {
+        let port = endpoint.and_then(|endpoint| endpoint.port);
+        let addr = engine::source_address(remote, interface)?;
+        let mut local = SocketAddr::new(addr, port.unwrap_or(0));
+        if let (SocketAddr::V6(local), SocketAddr::V6(remote)) = (&mut local, remote) {
+            local.set_scope_id(remote.scope_id());
+        }
+        return Ok(local);
+    };
+    let local = resolve(endpoint, 0, Some(Family::of(remote.ip())))?;
+    if local.is_ipv4() != remote.is_ipv4() {
+        return Err(usage(format!(
+            "{endpoint}: {} and {remote} are of two families; use two IPv4 or two IPv6 addresses",
+            local.ip()
+        )));
+    }
+    Ok(local)
+}
+
+fn resolve(endpoint: &Endpoint, port: u16, family: Option<Family>) -> Result<SocketAddr, Error> {
+    let port = endpoint.port.unwrap_or(port);
+    match &endpoint.host {
+        None => Ok(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))),
+        Some(Host::V4(addr)) => Ok(SocketAddr::from((*addr, port))),
+        Some(Host::V6 { addr, scope }) => {
+            let scope = scope.as_deref().map_or(Ok(0), scope_id)?;
+            if addr.is_unicast_link_local() && scope == 0 {
+                return Err(usage(format!(
+                    "{endpoint}: a link-local address needs its interface; use [{addr}%eth0]:{port}"
+                )));
+            }
+            Ok(SocketAddrV6::new(*addr, port, 0, scope).into())
+        }
+        Some(Host::Name(name)) => {
+            let found = (name.as_str(), port).to_socket_addrs().map_err(|error| {
+                Error::Runtime(format!("cannot find the address of {name}: {error}"))
+            })?;
+            let fits = |addr: &SocketAddr| family.is_none_or(|f| f == Family::of(addr.ip()));
+            found.into_iter().find(fits).ok_or_else(|| {
+                Error::Runtime(format!("{name} has no address of the family that is used"))
+            })
+        }
+    }
+}
+
+fn scope_id(scope: &str) -> Result<u32, Error> {
+    if let Ok(index) = scope.parse() {
+        return Ok(index);
+    }
+    nix::net::if_::if_nametoindex(scope)
+        .map_err(|_| usage(format!("%{scope}: there is no such interface; see `ip link`")))
+}
+
+/// The wildcard of each family that this host has.
+fn every_address(port: u16) -> Vec<SocketAddr> {
+    let families: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    let usable = families.iter().filter(|addr| {
+        // A family that is switched off is no error.
+        UdpSocket::bind((**addr, 0)).is_ok()
+    });
+    usable.map(|addr| SocketAddr::new(*addr, port)).collect()
+}
+
+/// The first signal asks the run to finish, the second ends the program at once.
+fn catch_signals(stop: &Stop) -> Result<(), Error> {
+    let signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]);
+    let mut signals =
+        signals.map_err(|error| Error::Runtime(format!("cannot catch signals: {error}")))?;
+    let stop = stop.clone();
+    let watch = move || {
+        for _ in signals.forever() {
+            if stop.requested() {
+                std::process::exit(130);
+            }
+            stop.request();
+        }
+    };
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(watch)
+        .map(drop)
+        .map_err(|error| Error::Runtime(format!("cannot start the signals thread: {error}")))
+}
+
+fn open_log(args: &LogArgs) -> Result<(), Error> {
+    let level = match args {
+        LogArgs { quiet: true, .. } => log::LevelFilter::Off,
+        LogArgs { debug: true, .. } => log::LevelFilter::Debug,
+        LogArgs { verbose: true, .. } => log::LevelFilter::Info,
+        _ => log::LevelFilter::Warn,
+    };
+    let target = match &args.logfile {
+        None => env_logger::Target::Stderr,
+        Some(path) if path.as_os_str() == "-" => env_logger::Target::Stdout,
+        Some(path) => {
+            let mut options = std::fs::OpenOptions::new();
+            let file = options.create(true).append(true).open(path);
+            let file = file.map_err(|error| {
+                usage(format!("--logfile {}: {error}", path.display()))
+            })?;
+            env_logger::Target::Pipe(Box::new(file))
+        }
+    };
+    env_logger::Builder::new()
+        .filter_level(level)
+        .format_timestamp_micros()
+        .target(target)
+        .init();
+    Ok(())
+}
+
+/// One line on a terminal that shows how far a long run is; nothing of it anywhere else.
+struct ProgressLine {
+    shown: bool,
+    on: bool,
+    begun: Instant,
+}
+
+impl ProgressLine {
+    fn new(wanted: bool) -> Self {
+        Self {
+            shown: false,
+            on: wanted && std::io::stderr().is_terminal(),
+            begun: Instant::now(),
+        }
+    }
+
+    fn show(&mut self, now: Progress) {
+        let elapsed = self.begun.elapsed();
+        if !self.on || elapsed < Duration::from_secs(1) {
+            return;
+        }
+        self.shown = true;
+        say(&format!(
+            "\r{:6.1} s  sent {}  received {}\x1b[K",
+            elapsed.as_secs_f64(),
+            text::count(now.sent),
+            text::count(now.received)
+        ));
+    }
+
+    fn clear(&mut self) {
+        if self.shown {
+            say("\r\x1b[K");
+        }
+    }
+}
+
+fn complain(what: impl Display) {
+    say(&format!("twamp-blast: {what}\n"));
+}
+
+fn say(text: &str) {
+    // Nobody is left to be told that this failed.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Prints a result. A reader that has gone away is no failure.
+fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}

@@ -1,0 +1,21 @@
+//! What a run will do, with nothing left to check: plans, and the values they are made of.
+
+mod address;
+mod error;
+mod plan;
+mod quantity;
+mod rate;
+mod values;
+
+pub use address::{Endpoint, Host, Prefix};
+pub use error::ValueError;
+pub use plan::{
+    Departures, End, IoKind, Pacing, ReflectorConfig, SessionConfig, SizeClass, SizeProfile, Sizes,
+    SocketOptions,
+};
+pub use quantity::{Fraction, Interval, Seconds, Span};
+pub use rate::Rate;
+pub use values::{
+    CpuList, Dscp, Family, SizeMix, Tos, WeightedSize, dscp_table, frame_of_payload,
+    frame_overhead, payload_of_frame,
+};

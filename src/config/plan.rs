@@ -1,0 +1,167 @@
+//! What will happen: every default resolved, every name looked up, nothing left to check.
+
+use std::net::SocketAddr;
+
+use super::{CpuList, Dscp, Prefix, Rate, SizeMix};
+use crate::wire::Format;
+
+/// A Session-Sender's session.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SessionConfig {
+    /// Where the Session-Reflector listens.
+    pub remote: SocketAddr,
+    /// Address and port to send from; port 0 takes any free one.
+    pub local: SocketAddr,
+    /// When packets leave.
+    pub departures: Departures,
+    /// When the session ends: whichever comes first.
+    pub end: End,
+    /// Sizes and their mix.
+    pub sizes: Sizes,
+    /// Seed of the random gaps, of the order of sizes and of the padding.
+    pub seed: u64,
+    /// How long a reply may take, in nanoseconds; one that takes longer is late, and its packet
+    /// counts as lost.
+    pub timeout_ns: u64,
+    /// Format of T1.
+    pub format: Format,
+    /// How the packets look and leave.
+    pub socket: SocketOptions,
+    /// How the sender waits for a departure.
+    pub pacing: Pacing,
+    /// Ask for SCHED_FIFO for the packet threads.
+    pub realtime: bool,
+    /// CPUs for sender, receiver and reflector, in this order; `None`: a sensible choice.
+    pub cpus: Option<CpuList>,
+    /// What the user typed, for the report.
+    pub command: Vec<String>,
+}
+
+/// Options of a socket that sender and reflector have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// TOS or Traffic Class octet.
+    pub tos: u8,
+    /// TTL or Hop Limit.
+    pub ttl: u8,
+    /// Never fragment, here or on the way.
+    pub do_not_fragment: bool,
+    /// Interface to bind to.
+    pub interface: Option<String>,
+    /// Ask for timestamps of the interface's own clock.
+    pub hardware: bool,
+    /// Which calls move the packets.
+    pub io: IoKind,
+}
+
+/// Which calls move the packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoKind {
+    /// Batches, kernel timestamps and control messages, where this system has them.
+    Batched,
+    /// One datagram a call and timestamps of user space, as every system has them.
+    Portable,
+}
+
+/// When packets leave.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Departures {
+    /// Equal gaps (RFC 3432).
+    Periodic(Rate),
+    /// Exponentially distributed gaps (RFC 2330 §11.1.1).
+    Poisson(Rate),
+    /// Gaps drawn evenly from the mean plus or minus this fraction of it.
+    Uniform {
+        /// Mean rate.
+        rate: Rate,
+        /// From 0 to 1.
+        spread: f64,
+    },
+    /// As fast as the host can.
+    Flood,
+}
+
+impl Departures {
+    /// The mean rate; `None` for a flood.
+    #[must_use]
+    pub fn rate(self) -> Option<Rate> {
+        match self {
+            Self::Periodic(rate) | Self::Poisson(rate) | Self::Uniform { rate, .. } => Some(rate),
+            Self::Flood => None,
+        }
+    }
+}
+
+/// When a session ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// After so many packets.
+    pub count: Option<u64>,
+    /// With the last packet due before so many nanoseconds.
+    pub duration_ns: Option<u64>,
+}
+
+/// The packet sizes of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// What the user asked for.
+    pub profile: SizeProfile,
+    /// UDP payload in octets and weight of each size; 1 to 16 entries.
+    pub classes: Vec<SizeClass>,
+}
+
+/// A size and how often it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SizeClass {
+    /// UDP payload in octets, 14 to 65,507.
+    pub payload: usize,
+    /// Ethernet frame in octets, without FCS.
+    pub frame: usize,
+    /// How often in a cycle.
+    pub weight: u32,
+}
+
+/// Kinds of size mix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SizeProfile {
+    /// One size.
+    Fixed,
+    /// 7:4:1 of 64, 590 and 1514 octets of Ethernet frame without FCS.
+    Imix,
+    /// A mix of the user's.
+    Custom(SizeMix),
+}
+
+/// How a sender waits for a departure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pacing {
+    /// Sleep, and spin for the last moment; spin throughout where packets are close together.
+    Auto,
+    /// Spin throughout: precise, and takes a whole CPU.
+    Spin,
+    /// Sleep only: cheap, and late by what the system takes to wake up.
+    Sleep,
+}
+
+/// A Session-Reflector.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReflectorConfig {
+    /// Addresses and ports to listen on.
+    pub listen: Vec<SocketAddr>,
+    /// Who is answered; empty: everyone.
+    pub allow: Vec<Prefix>,
+    /// Copy the sender's sequence number instead of counting replies.
+    pub stateless: bool,
+    /// A session silent for so long is forgotten, in nanoseconds; 0: never.
+    pub session_timeout_ns: u64,
+    /// DSCP of the replies; `None`: that of the request.
+    pub dscp: Option<Dscp>,
+    /// Format of T2 and T3.
+    pub format: Format,
+    /// How the replies look and leave; its TOS is not used.
+    pub socket: SocketOptions,
+    /// Threads.
+    pub threads: usize,
+    /// CPUs for the threads, in this order; `None`: a sensible choice.
+    pub cpus: Option<CpuList>,
+}

@@ -1,0 +1,401 @@
+//! Puts a session's report together from what its threads counted.
+
+use std::time::{Duration, SystemTime};
+
+use super::reflector::Reflected;
+use super::{BUFFER_NS, BUFFER_OVERHEAD};
+use super::{receiver::Received, sender::Sent};
+use crate::config::{Departures, IoKind, SessionConfig, SizeProfile};
+use crate::io::{Granted, StampKind};
+use crate::os;
+use crate::report::{self, Report, finite};
+use crate::stats::delay::Delays;
+
+/// Share of departures later than one interval from which the host is said to have missed them:
+/// one in this many.
+const MISSED_ONE_IN: u64 = 20;
+
+/// Everything a report is made of.
+pub(super) struct Parts<'a> {
+    pub(super) config: &'a SessionConfig,
+    pub(super) granted: &'a Granted,
+    pub(super) window: u64,
+    pub(super) sent: &'a Sent,
+    pub(super) received: &'a Received,
+    pub(super) delays: &'a Delays,
+    /// A reflector of this process, and who stamped T2 there.
+    pub(super) reflected: Option<&'a (Reflected, Option<StampKind>)>,
+    pub(super) same_clock: bool,
+}
+
+pub(super) fn report(parts: &Parts<'_>) -> Report {
+    let Parts {
+        config,
+        granted,
+        sent,
+        received,
+        ..
+    } = *parts;
+    let duration_ns = (sent.sent > 0).then(|| (sent.last_ns - sent.first_ns).unsigned_abs());
+    let started = u64::try_from(sent.started_ns).ok().map(Duration::from_nanos);
+    let started = started.filter(|_| sent.sent > 0).map(|since| {
+        humantime::format_rfc3339_nanos(SystemTime::UNIX_EPOCH + since).to_string()
+    });
+    Report {
+        schema: report::Schema::default(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        command: config.command.clone(),
+        scope: report::Scope::Session,
+        protocol: report::Protocol::TwampLight,
+        role: report::Role::Sender,
+        security: report::Security::Unauthenticated,
+        sid: None,
+        ssid: None,
+        local: Some(granted.local),
+        remote: Some(config.remote),
+        started,
+        duration_ns,
+        interrupted: sent.interrupted,
+        load: load(parts, duration_ns),
+        packets: packets(parts),
+        delay_ns: parts.delays.report(),
+        timestamps: timestamps(parts),
+        path: path(parts),
+        host: host(parts),
+        notes: notes(parts, received),
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts and nanoseconds of a rate: 53 bits are more than its precision"
+)]
+fn ratio(a: u64, b: u64) -> Option<f64> {
+    finite(a as f64 / b as f64)
+}
+
+fn load(parts: &Parts<'_>, duration_ns: Option<u64>) -> report::Load {
+    let (config, sent) = (parts.config, parts.sent);
+    let achieved_pps = duration_ns
+        .filter(|_| sent.sent > 1)
+        .and_then(|ns| ratio(sent.sent - 1, ns))
+        .map(|per_ns| per_ns * 1e9);
+    let classes = &config.sizes.classes;
+    let octets: u64 = classes
+        .iter()
+        .zip(&sent.by_class)
+        .map(|(class, packets)| u64::try_from(class.frame).unwrap_or(0) * packets)
+        .sum();
+    let sizes = classes.iter().enumerate().map(|(index, class)| report::SizeEntry {
+        payload_bytes: class.payload,
+        frame_bytes_l2: class.frame,
+        packets: sent.by_class[index],
+        received: Some(parts.received.facts.received_by_class[index]),
+        roundtrip: parts.delays.size_roundtrip(index),
+    });
+    let flood = config.departures == Departures::Flood;
+    report::Load {
+        offered_pps: config.departures.rate().map(crate::config::Rate::per_second),
+        achieved_pps,
+        achieved_bps_l2: achieved_pps
+            .zip(ratio(octets, sent.sent))
+            .map(|(pps, frame)| pps * frame * 8.0),
+        profile: match config.sizes.profile {
+            SizeProfile::Fixed => report::Profile::Fixed,
+            SizeProfile::Imix => report::Profile::Imix,
+            SizeProfile::Custom(_) => report::Profile::Custom,
+        },
+        schedule: match config.departures {
+            Departures::Periodic(_) => report::Schedule::Periodic,
+            Departures::Poisson(_) => report::Schedule::Poisson,
+            Departures::Uniform { .. } => report::Schedule::Uniform,
+            Departures::Flood => report::Schedule::Flood,
+        },
+        seed: Some(config.seed),
+        burst: 1,
+        sizes: sizes.collect(),
+        late_departures: (!flood).then_some(sent.late_departures),
+        max_slip_ns: (!flood && sent.sent > 0).then(|| sent.max_slip_ns.max(0).unsigned_abs()),
+    }
+}
+
+fn packets(parts: &Parts<'_>) -> report::Packets {
+    let (sent, counts) = (parts.sent, &parts.received.counts);
+    let lost = sent.sent.saturating_sub(counts.received);
+    let directions = counts.directions;
+    let icmp: u64 = parts.received.facts.icmp.iter().sum();
+    report::Packets {
+        sent: Some(sent.sent),
+        not_sent: Some(sent.overdue + sent.refused),
+        received: Some(counts.received),
+        lost: Some(lost),
+        lost_outbound: directions.map(|d| d.lost_outbound),
+        lost_inbound: directions.map(|d| d.lost_inbound),
+        lost_unattributed: directions.map(|d| d.lost_unattributed),
+        loss_bursts: Some(report::LossBursts {
+            count: counts.bursts.count,
+            longest: counts.bursts.longest,
+            mean: ratio(lost, counts.bursts.count),
+        }),
+        duplicates: Some(counts.duplicates),
+        duplicates_outbound: directions.map(|d| d.duplicates_outbound),
+        duplicates_inbound: directions.map(|d| d.duplicates_inbound),
+        reordered: Some(counts.reordered),
+        reordered_outbound: directions.map(|d| d.reordered_outbound),
+        reordered_inbound: directions.map(|d| d.reordered_inbound),
+        late: Some(counts.late),
+        invalid: Some(parts.received.facts.invalid),
+        rejected_samples: Some(rejected(parts)),
+        icmp_unreachable: Some(icmp + sent.icmp),
+    }
+}
+
+fn rejected(parts: &Parts<'_>) -> u64 {
+    let facts = &parts.received.facts;
+    parts.delays.rejected() + facts.rejected + facts.unstamped
+}
+
+fn kind(kind: StampKind) -> report::StampKind {
+    match kind {
+        StampKind::Hardware => report::StampKind::Hardware,
+        StampKind::Kernel => report::StampKind::Kernel,
+        StampKind::Userspace => report::StampKind::Userspace,
+    }
+}
+
+fn timestamps(parts: &Parts<'_>) -> report::Timestamps {
+    let measured = parts.delays.recorded() > 0;
+    let t1 = match parts.granted.transmit {
+        Some(stamped) if parts.delays.t1_stamped() => stamped,
+        _ => StampKind::Userspace,
+    };
+    let local = os::clock_quality();
+    let facts = &parts.received.facts;
+    report::Timestamps {
+        t1: measured.then(|| kind(t1)),
+        t2: parts.reflected.and_then(|(_, receive)| *receive).map(kind),
+        t4: measured.then(|| kind(parts.granted.receive)),
+        granularity: measured.then_some(report::Granularity::Packet),
+        tx_stamp_one_in: parts
+            .granted
+            .transmit
+            .filter(|_| parts.delays.t1_stamped())
+            .map(|_| parts.sent.stamp_one_in),
+        clock: report::Clock {
+            same_clock: parts.same_clock,
+            local_synchronised: local.map(|(synchronised, _)| synchronised),
+            remote_synchronised: facts.remote_synchronised,
+            local_error_ns: local.map(|(_, error_ns)| error_ns),
+            remote_error_ns: facts.remote_error_ns,
+            offset_estimate_ns: parts.delays.offset_estimate_ns(),
+        },
+    }
+}
+
+/// The value seen most often; `None` where none was.
+fn most_often(counts: &[u64; 256]) -> Option<u8> {
+    let values = (0..=u8::MAX).zip(counts).filter(|(_, count)| **count > 0);
+    values.max_by_key(|(_, count)| **count).map(|(value, _)| value)
+}
+
+fn path(parts: &Parts<'_>) -> report::PathFacts {
+    let facts = &parts.received.facts;
+    let (ttl_out, ttl_in) = (&facts.ttl_out, &facts.ttl_in);
+    // A TTL of 0 cannot arrive: such a reflector does not tell. Nor can hops be told from a reply
+    // unless it left with 255, and no path is so long that less than half of that is left.
+    let told = |ttl: &u8| *ttl > 0 && parts.config.socket.ttl == 255;
+    let hops_outbound = most_often(ttl_out).filter(told).map(|ttl| 255 - ttl);
+    let hops_inbound = most_often(ttl_in).filter(|ttl| *ttl > 128).map(|ttl| 255 - ttl);
+    let changed = |counts: &[u64; 256]| counts.iter().filter(|count| **count > 0).count() > 1;
+    let known = hops_outbound.is_some() || hops_inbound.is_some();
+    let tos = most_often(&facts.tos_in);
+    report::PathFacts {
+        hops_outbound,
+        hops_inbound,
+        hops_changed: known.then(|| changed(ttl_out) || changed(ttl_in)),
+        dscp_sent: Some(parts.config.socket.tos >> 2),
+        dscp_at_reflector: None,
+        dscp_received: tos.map(|tos| tos >> 2),
+        ecn_at_reflector: None,
+        ecn_received: tos.map(|tos| tos & 0b11),
+        reply_bytes: (!facts.reply_sizes.is_empty()).then(|| facts.reply_sizes.clone()),
+    }
+}
+
+fn host(parts: &Parts<'_>) -> report::Host {
+    let (sent, received) = (parts.sent, parts.received);
+    let own = received.kernel_drops;
+    let reflector = parts.reflected.and_then(|(totals, _)| totals.kernel_drops);
+    let kernel_drops = match (own, reflector) {
+        (Some(a), Some(b)) => Some(a + b),
+        (a, b) => a.or(b),
+    };
+    let asked = parts.granted.transmit.is_some();
+    let reasons = reasons(parts, kernel_drops);
+    let usage = os::usage();
+    report::Host {
+        verdict: if reasons.is_empty() {
+            report::Verdict::Ok
+        } else {
+            report::Verdict::ToolLimited
+        },
+        reasons,
+        kernel_drops,
+        tx_stamps_requested: asked.then_some(sent.stamps_requested),
+        tx_stamps_received: asked.then_some(received.facts.stamps_back),
+        samples_not_recorded: Some(received.unrecorded),
+        io: match parts.config.socket.io {
+            IoKind::Batched if cfg!(target_os = "linux") => report::Io::Batched,
+            _ => report::Io::Portable,
+        },
+        receive_buffer_bytes: parts.granted.receive_buffer,
+        cpu: report::Cpu {
+            sender: sent.cpus.clone(),
+            receiver: received.cpus.clone(),
+            user_seconds: usage.map(|(user, _, _)| user),
+            system_seconds: usage.map(|(_, system, _)| system),
+        },
+        peak_memory_bytes: usage.map(|(_, _, peak)| peak),
+    }
+}
+
+/// One sentence for each way in which this host, not the path, made the figures what they are.
+fn reasons(parts: &Parts<'_>, kernel_drops: Option<u64>) -> Vec<String> {
+    let (sent, received) = (parts.sent, parts.received);
+    let mut reasons = Vec::new();
+    if let Some(drops) = kernel_drops.filter(|drops| *drops > 0) {
+        reasons.push(format!(
+            "this host's own sockets dropped {drops} datagrams for want of room; they count as \
+             lost, and are not the path's loss"
+        ));
+    }
+    if sent.overdue > 0 {
+        reasons.push(format!(
+            "{} packets were further behind schedule than the timeout and were not sent",
+            sent.overdue
+        ));
+    }
+    if sent.late_departures * MISSED_ONE_IN > sent.sent
+        && parts.config.departures != Departures::Flood
+        && sent.sent > 0
+    {
+        reasons.push(format!(
+            "{} of {} packets left more than one interval late: this host could not keep the rate",
+            sent.late_departures, sent.sent
+        ));
+    }
+    let missing = sent.stamps_requested.saturating_sub(received.facts.stamps_back);
+    if missing > 0 && received.facts.stamps_back > 0 {
+        reasons.push(format!(
+            "{missing} of {} transmit timestamps did not come back",
+            sent.stamps_requested
+        ));
+    }
+    if received.unrecorded > 0 {
+        reasons.push(format!(
+            "{} replies are missing from the delay figures: the statistics could not keep up \
+             (packet counts are exact)",
+            received.unrecorded
+        ));
+    }
+    reasons
+}
+
+fn notes(parts: &Parts<'_>, received: &Received) -> Vec<String> {
+    let (config, sent, counts) = (parts.config, parts.sent, &received.counts);
+    let mut notes = parts.granted.remarks.clone();
+    if parts.reflected.is_some() {
+        notes.push("the reflector runs in this process, over loopback".to_owned());
+    }
+    if let SizeProfile::Imix = config.sizes.profile
+        && config.remote.is_ipv6()
+    {
+        notes.push(
+            "the smallest frames are of 76 bytes: over IPv6 a test packet fits no frame of 64"
+                .to_owned(),
+        );
+    }
+    if let Some(error) = &sent.realtime_refused {
+        notes.push(format!("no real-time scheduling: {error}"));
+    }
+    if let Some(rate) = config.departures.rate()
+        && let Some(buffer) = parts.granted.receive_buffer
+    {
+        let largest = config.sizes.classes.iter().map(|c| c.payload).max().unwrap_or(0);
+        let each = BUFFER_OVERHEAD + u64::try_from(largest).unwrap_or(0);
+        let need = rate.count_in(BUFFER_NS).saturating_mul(each);
+        if u64::try_from(buffer).unwrap_or(u64::MAX) < need {
+            notes.push(format!(
+                "the receive buffer of {buffer} bytes is small for this rate; allow more with: \
+                 sysctl -w net.core.rmem_max={}",
+                need.next_power_of_two()
+            ));
+        }
+    }
+    if let Some(errno) = sent.refusal {
+        notes.push(format!(
+            "{} packets were refused by this system and not sent: {}",
+            sent.refused,
+            std::io::Error::from_raw_os_error(errno)
+        ));
+    }
+    for (errno, count) in received.facts.icmp.iter().enumerate().filter(|(_, n)| **n > 0) {
+        let errno = i32::try_from(errno).unwrap_or(0);
+        let error = std::io::Error::from_raw_os_error(errno);
+        notes.push(format!("ICMP errors came {count} times: {error}"));
+    }
+    if sent.icmp > 0 {
+        notes.push(format!(
+            "ICMP errors came {} times: Connection refused",
+            sent.icmp
+        ));
+    }
+    match counts.own_counter {
+        Some(false) => notes.push(
+            "the reflector copies our sequence numbers (stateless): loss by direction cannot be \
+             told"
+                .to_owned(),
+        ),
+        None if counts.received > 0 => notes.push(
+            "whether the reflector counts its replies could not be proved: loss by direction is \
+             not told"
+                .to_owned(),
+        ),
+        _ => {}
+    }
+    if counts.counter_began_at > 0 {
+        notes.push(format!(
+            "the reflector's counter began at {}: loss by direction is told from there on",
+            counts.counter_began_at
+        ));
+    }
+    if counts.restarts > 0 {
+        notes.push(format!(
+            "the reflector's counter began anew {} times",
+            counts.restarts
+        ));
+    }
+    if received.facts.short_replies > 0 {
+        notes.push(format!(
+            "{} replies carried no TTL field (38 octets)",
+            received.facts.short_replies
+        ));
+    }
+    if received.facts.cut > 0 {
+        notes.push(format!(
+            "the system cut control messages off {} replies: some timestamps or TTLs are missing",
+            received.facts.cut
+        ));
+    }
+    if received.facts.more_reply_sizes {
+        notes.push("there were more sizes of replies than are listed".to_owned());
+    }
+    let whole = config.departures.rate().map(|r| r.count_in(config.timeout_ns));
+    if parts.window < whole.unwrap_or(0).min(sent.sent) {
+        notes.push(format!(
+            "at this rate {} packets are told apart: a reply that is further behind counts as late",
+            parts.window
+        ));
+    }
+    notes
+}

@@ -1,0 +1,126 @@
+//! What the sender and the receiver thread of a session share: the packets under way.
+//!
+//! For each sequence number of a window the exact T1 that was sent, so that only a true reply
+//! counts (RFC 5357 leaves forged and stale ones to the receiver), and the size. Everything is an
+//! atomic of its own: neither thread ever waits for the other.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+
+/// A place that no other thread's place shares a cache line with.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Apart<T>(T);
+
+/// Marks a packet that asked for a transmit stamp; the other bits are its size class.
+const STAMPED: u8 = 0x80;
+/// Most probes after a session.
+pub(crate) const PROBES: usize = 3;
+
+#[derive(Debug)]
+pub(crate) struct Flight {
+    t1: Box<[AtomicU64]>,
+    class: Box<[AtomicU8]>,
+    mask: u64,
+    /// Sequence numbers below may be under way.
+    attempted: Apart<AtomicU64>,
+    /// Transmit stamps that came back.
+    stamps_back: Apart<AtomicU64>,
+    /// How many packets were sent, once that is known.
+    sent: AtomicU64,
+    done: AtomicBool,
+    /// When the last packet left, by the monotonic clock.
+    last_ns: AtomicI64,
+    probes: [AtomicU64; PROBES],
+}
+
+impl Flight {
+    /// Room for at least `window` packets under way.
+    pub(crate) fn new(window: u64) -> Self {
+        let size = window.max(64).next_power_of_two();
+        let places = usize::try_from(size).expect("a window fits the address space");
+        Self {
+            t1: (0..places).map(|_| AtomicU64::new(0)).collect(),
+            class: (0..places).map(|_| AtomicU8::new(0)).collect(),
+            mask: size - 1,
+            attempted: Apart::default(),
+            stamps_back: Apart::default(),
+            sent: AtomicU64::new(0),
+            done: AtomicBool::new(false),
+            last_ns: AtomicI64::new(0),
+            probes: Default::default(),
+        }
+    }
+
+    pub(crate) fn window(&self) -> u64 {
+        self.mask + 1
+    }
+
+    fn place(&self, seq: u64) -> usize {
+        usize::try_from(seq & self.mask).expect("within the window")
+    }
+
+    /// Sender: notes a packet that is about to leave; `t1` is what stands in it.
+    pub(crate) fn note(&self, seq: u64, t1: u64, class: u8, stamped: bool) {
+        let place = self.place(seq);
+        let flag = if stamped { STAMPED } else { 0 };
+        self.t1[place].store(t1, Ordering::Relaxed);
+        self.class[place].store(class | flag, Ordering::Relaxed);
+    }
+
+    /// Sender: the packets below `seq` are noted and may leave.
+    pub(crate) fn attempt(&self, seq: u64) {
+        self.attempted.0.store(seq, Ordering::Release);
+    }
+
+    /// Receiver: sequence numbers below may be under way.
+    pub(crate) fn attempted(&self) -> u64 {
+        self.attempted.0.load(Ordering::Acquire)
+    }
+
+    /// Receiver: T1 of a packet of the window.
+    pub(crate) fn t1(&self, seq: u64) -> u64 {
+        self.t1[self.place(seq)].load(Ordering::Relaxed)
+    }
+
+    /// Receiver: size class of a packet of the window, and whether it asked for a stamp.
+    pub(crate) fn class(&self, seq: u64) -> (u8, bool) {
+        let value = self.class[self.place(seq)].load(Ordering::Relaxed);
+        (value & !STAMPED, value & STAMPED != 0)
+    }
+
+    /// Receiver: so many transmit stamps came back in all.
+    pub(crate) fn set_stamps_back(&self, count: u64) {
+        self.stamps_back.0.store(count, Ordering::Relaxed);
+    }
+
+    /// Sender: transmit stamps that came back in all.
+    pub(crate) fn stamps_back(&self) -> u64 {
+        self.stamps_back.0.load(Ordering::Relaxed)
+    }
+
+    /// Sender: no more packets will leave.
+    pub(crate) fn finish(&self, sent: u64, last_ns: i64) {
+        self.sent.store(sent, Ordering::Relaxed);
+        self.last_ns.store(last_ns, Ordering::Relaxed);
+        self.done.store(true, Ordering::Release);
+    }
+
+    /// Receiver: how many packets left and when the last one did, once that is known.
+    pub(crate) fn finished(&self) -> Option<(u64, i64)> {
+        self.done.load(Ordering::Acquire).then(|| {
+            let sent = self.sent.load(Ordering::Relaxed);
+            (sent, self.last_ns.load(Ordering::Relaxed))
+        })
+    }
+
+    /// Sender: notes a probe that is about to leave.
+    pub(crate) fn note_probe(&self, index: usize, t1: u64) {
+        self.probes[index].store(t1, Ordering::Release);
+    }
+
+    /// Receiver: the probe that left with this T1.
+    pub(crate) fn probe(&self, t1: u64) -> Option<usize> {
+        let mut probes = self.probes.iter();
+        probes.position(|probe| t1 != 0 && probe.load(Ordering::Acquire) == t1)
+    }
+}

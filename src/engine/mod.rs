@@ -1,0 +1,537 @@
+//! A run is one call: [`measure`] for a session, [`Reflecting`] for a reflector.
+//!
+//! Threads of a session: the sender and the receiver, each pinned and with sockets, batches and an
+//! event loop of its own, and the stats thread, which gets the samples. Packet counts come back when
+//! a thread ends; no channel that is full can lose them.
+
+pub mod admission;
+mod assemble;
+mod flight;
+mod receiver;
+mod reflector;
+pub mod schedule;
+mod sender;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, bounded};
+use mio::Waker;
+
+pub use self::reflector::{Reflected, Refusal};
+use crate::config::{CpuList, IoKind, ReflectorConfig, SessionConfig};
+#[cfg(target_os = "linux")]
+use crate::io::linux;
+use crate::io::{Granted, ReceiveHalf, SendHalf, SocketPlan, StampKind, is_local, portable};
+use crate::report::Report;
+use crate::sample::pipe;
+use crate::stats::delay::Delays;
+use crate::wire::{MAX_UDP_PAYLOAD, fill_padding};
+use crate::{io as packets, os};
+
+use flight::Flight;
+
+/// Socket buffers are raised as far as the system allows, up to this.
+const SOCKET_BUFFER: usize = 64 << 20;
+/// A socket buffer should hold what arrives in this time.
+const BUFFER_NS: u64 = 50_000_000;
+/// What the kernel takes for a datagram beside its octets.
+const BUFFER_OVERHEAD: u64 = 768;
+/// Most packets under way that are told apart; more leave the window before their timeout.
+const MAX_WINDOW: u64 = 1 << 22;
+/// From this rate on, replies are let gather before they are taken: they carry kernel timestamps.
+const GATHER_RATE: f64 = 20_000.0;
+const GATHER_NS: i64 = 100_000;
+/// Octets of socket buffer that one waiting transmit stamp may take.
+const STAMP_OCTETS: usize = 1024;
+/// Progress is shown this often.
+const PROGRESS: Duration = Duration::from_millis(200);
+
+/// Why a run did not come about.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A socket could not be opened.
+    #[error("cannot open {what}: {source}{}", hint(source))]
+    Open {
+        /// Which address, and towards which.
+        what: String,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// A thread could not be set up.
+    #[error("cannot start the {thread} thread: {source}")]
+    Start {
+        /// Which thread.
+        thread: &'static str,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// A thread panicked: a bug of this program.
+    #[error("the {thread} thread ended by a bug of this program; please report it")]
+    Bug {
+        /// Which thread.
+        thread: &'static str,
+    },
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another program has this port: use another one, or end it",
+        io::ErrorKind::PermissionDenied => {
+            "; use a port above 1023, or grant CAP_NET_BIND_SERVICE (CAP_NET_RAW for an interface)"
+        }
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
+            "; there is no route: check the address and `ip route get`"
+        }
+        io::ErrorKind::AddrNotAvailable => "; this host has no such address: see `ip address`",
+        _ => "",
+    }
+}
+
+/// Ends runs early. Clones end the same runs.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<StopInner>);
+
+#[derive(Debug, Default)]
+struct StopInner {
+    requested: AtomicBool,
+    /// Threads to be woken; never touched on a packet path.
+    wakers: Mutex<Vec<Waker>>,
+}
+
+impl Stop {
+    /// Asks every run to end: a session stops sending and waits for the replies under way.
+    pub fn request(&self) {
+        self.0.requested.store(true, Ordering::Relaxed);
+        if let Ok(wakers) = self.0.wakers.lock() {
+            for waker in wakers.iter() {
+                // A thread that has gone needs no waking.
+                let _ = waker.wake();
+            }
+        }
+    }
+
+    /// Whether [`request`](Self::request) was called.
+    #[must_use]
+    pub fn requested(&self) -> bool {
+        self.0.requested.load(Ordering::Relaxed)
+    }
+
+    fn flag(&self) -> &AtomicBool {
+        &self.0.requested
+    }
+
+    fn wakes(&self, waker: Waker) {
+        if self.requested() {
+            let _ = waker.wake();
+        }
+        if let Ok(mut wakers) = self.0.wakers.lock() {
+            wakers.push(waker);
+        }
+    }
+}
+
+/// A running session, for whoever shows progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Packets that left.
+    pub sent: u64,
+    /// Distinct replies in time.
+    pub received: u64,
+}
+
+/// Runs a session to its end and reports.
+///
+/// `reflector`, where given, runs in this process: it is stopped when the session is over, and its
+/// socket's drops are this host's. `progress` is called a few times a second.
+///
+/// # Errors
+/// [`Failure`] where the session did not come about. What goes wrong later is in the report.
+pub fn measure(
+    config: &SessionConfig,
+    reflector: Option<Reflecting>,
+    stop: &Stop,
+    progress: impl FnMut(Progress),
+) -> Result<Report, Failure> {
+    let plan = socket_plan(config.local, &config.socket, config.socket.tos);
+    let open = |source| Failure::Open {
+        what: format!("{} towards {}", config.local, config.remote),
+        source,
+    };
+    let padding = padding(config);
+    match config.socket.io {
+        #[cfg(target_os = "linux")]
+        IoKind::Batched => {
+            let (tx, rx, granted) = linux::open_session(&plan, config.remote).map_err(open)?;
+            let halves = (move || tx.start(padding), move || rx.start());
+            run_session(config, reflector, stop, progress, granted, halves)
+        }
+        _ => {
+            let (tx, rx, granted) = portable::open_session(&plan, config.remote).map_err(open)?;
+            let halves = (move || tx.start(&padding), move || rx.start());
+            run_session(config, reflector, stop, progress, granted, halves)
+        }
+    }
+}
+
+fn padding(config: &SessionConfig) -> Vec<u8> {
+    let longest = config.sizes.classes.iter().map(|c| c.payload).max();
+    let mut padding = vec![0; longest.unwrap_or(0).min(MAX_UDP_PAYLOAD)];
+    fill_padding(&mut padding, config.seed);
+    padding
+}
+
+fn socket_plan(
+    local: SocketAddr,
+    options: &crate::config::SocketOptions,
+    tos: u8,
+) -> SocketPlan {
+    SocketPlan {
+        local,
+        tos,
+        ttl: options.ttl,
+        do_not_fragment: options.do_not_fragment,
+        interface: options.interface.clone(),
+        buffer: SOCKET_BUFFER,
+        hardware: options.hardware,
+    }
+}
+
+/// Starts the threads of a session, waits for them, and puts the report together.
+fn run_session<S: SendHalf, R: ReceiveHalf>(
+    config: &SessionConfig,
+    reflector: Option<Reflecting>,
+    stop: &Stop,
+    mut progress: impl FnMut(Progress),
+    granted: Granted,
+    (start_sending, start_receiving): (
+        impl FnOnce() -> S + Send + 'static,
+        impl FnOnce() -> R + Send + 'static,
+    ),
+) -> Result<Report, Failure> {
+    let rate = config.departures.rate();
+    let per_second = rate.map_or(f64::MAX, crate::config::Rate::per_second);
+    let flight = Arc::new(Flight::new(window(config)));
+    let live = Arc::new(receiver::Live::default());
+    let cpus = Cpus::choose(config.cpus.as_ref());
+    let classes = config.sizes.classes.len();
+    let timeout_ns = i64::try_from(config.timeout_ns).unwrap_or(i64::MAX);
+    let (samples, blocks) = pipe();
+    let (probe_in, probe_out) = bounded(packets::BATCH);
+
+    let delays = spawn("stats", move || {
+        let mut delays = Delays::new(classes);
+        while blocks.next(|block| delays.record(block)) {}
+        delays
+    })?;
+
+    let plan = receiver::Plan {
+        timeout_ns,
+        classes,
+        stamps: granted.transmit.is_some(),
+        hardware: granted.receive == StampKind::Hardware,
+        errors_queued: config.socket.io == IoKind::Batched && cfg!(target_os = "linux"),
+        gather_ns: if granted.receive != StampKind::Userspace && per_second >= GATHER_RATE {
+            GATHER_NS
+        } else {
+            0
+        },
+        cpu: cpus.receiver,
+        realtime: config.realtime,
+    };
+    let (waker_in, waker_out) = bounded(1);
+    let (done_in, done_out) = bounded::<()>(1);
+    let receiver = {
+        let (flight, live) = (Arc::clone(&flight), Arc::clone(&live));
+        spawn("receiver", move || {
+            let mut half = start_receiving();
+            // There is room for the one waker, and whoever waits for it is still there.
+            let ready = |waker| drop(waker_in.send(waker));
+            let result = receiver::run(&mut half, &plan, &flight, &live, samples, ready, probe_in);
+            drop(done_in);
+            result
+        })?
+    };
+    let Ok(receiver_waker) = waker_out.recv() else {
+        let result = join("receiver", receiver)?;
+        return Err(result.map_or_else(
+            |source| start("receiver", source),
+            |_| Failure::Bug { thread: "receiver" },
+        ));
+    };
+
+    let plan = sender::Plan {
+        schedule: schedule::Schedule::new(
+            config.departures,
+            config.end,
+            &config.sizes.classes,
+            config.seed,
+        ),
+        payloads: config.sizes.classes.iter().map(|c| c.payload).collect(),
+        timeout_ns,
+        mean_gap_ns: rate.map_or(0, |rate| {
+            i64::try_from(rate.due_ns(1)).unwrap_or(i64::MAX)
+        }),
+        format: config.format,
+        pacing: config.pacing,
+        may_spin: cpus.apart,
+        stamps_under_way: match (granted.transmit, granted.receive_buffer) {
+            (Some(_), Some(octets)) => u64::try_from(octets / STAMP_OCTETS).unwrap_or(u64::MAX),
+            _ => 0,
+        },
+        cpu: cpus.sender,
+        realtime: config.realtime,
+    };
+    let sender = {
+        let (flight, stop) = (Arc::clone(&flight), stop.clone());
+        spawn("sender", move || {
+            let mut half = start_sending();
+            let ready = |waker| stop.wakes(waker);
+            let flag = stop.flag();
+            sender::run(&mut half, plan, &flight, flag, ready, &receiver_waker, &probe_out)
+        })?
+    };
+
+    while done_out.recv_timeout(PROGRESS) == Err(RecvTimeoutError::Timeout) {
+        progress(Progress {
+            sent: flight.attempted(),
+            received: live.received.load(Ordering::Relaxed),
+        });
+    }
+    let received = join("receiver", receiver)?;
+    let sent = join("sender", sender)?.map_err(|source| start("sender", source))?;
+    let received = received.map_err(|source| start("receiver", source))?;
+    let delays = join("stats", delays)?;
+    let reflected = reflector.map(Reflecting::finish).transpose()?;
+    Ok(assemble::report(&assemble::Parts {
+        config,
+        granted: &granted,
+        window: flight.window(),
+        sent: &sent,
+        received: &received,
+        delays: &delays,
+        reflected: reflected.as_ref(),
+        same_clock: is_local(config.remote.ip()) && granted.receive != StampKind::Hardware,
+    }))
+}
+
+/// Packets that may be under way within the timeout, with some room to spare.
+fn window(config: &SessionConfig) -> u64 {
+    let Some(rate) = config.departures.rate() else {
+        return MAX_WINDOW;
+    };
+    let within = rate.count_in(config.timeout_ns.saturating_add(500_000_000));
+    let all = config.end.count.unwrap_or(u64::MAX);
+    within.min(all).saturating_add(1024).min(MAX_WINDOW)
+}
+
+fn spawn<T: Send + 'static>(
+    name: &'static str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, Failure> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .map_err(|source| start(name, source))
+}
+
+fn start(thread: &'static str, source: io::Error) -> Failure {
+    Failure::Start { thread, source }
+}
+
+fn join<T>(thread: &'static str, handle: JoinHandle<T>) -> Result<T, Failure> {
+    handle.join().map_err(|_| Failure::Bug { thread })
+}
+
+/// Which thread runs where; `None`: anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cpus {
+    sender: Option<usize>,
+    receiver: Option<usize>,
+    /// Sender and receiver have a CPU each.
+    apart: bool,
+}
+
+impl Cpus {
+    fn choose(wish: Option<&CpuList>) -> Self {
+        let allowed = os::allowed_cpus();
+        let (sender, receiver) = match (wish.map(CpuList::cpus), allowed.as_slice()) {
+            (Some([one]), _) => (Some(*one), Some(*one)),
+            (Some([first, second, ..]), _) => (Some(*first), Some(*second)),
+            // Interrupts, statistics and everything else keep the first one.
+            (_, [_, second, third, _, ..]) => (Some(*second), Some(*third)),
+            (_, [first, second, ..]) => (Some(*first), Some(*second)),
+            _ => (None, None),
+        };
+        Self {
+            sender,
+            receiver,
+            apart: sender != receiver,
+        }
+    }
+
+    /// The CPU of reflector thread `index`: the last ones, since sessions take the first.
+    fn reflector(wish: Option<&CpuList>, index: usize) -> Option<usize> {
+        if let Some(list) = wish {
+            return list.cpus().get(index % list.cpus().len()).copied();
+        }
+        let allowed = os::allowed_cpus();
+        if allowed.len() < 2 {
+            return None;
+        }
+        allowed.iter().rev().cycle().nth(index).copied()
+    }
+}
+
+/// A reflector that runs on threads of its own until it is stopped.
+#[derive(Debug)]
+pub struct Reflecting {
+    threads: Vec<JoinHandle<io::Result<Reflected>>>,
+    stop: Stop,
+    local: Vec<SocketAddr>,
+    receive: Option<StampKind>,
+    remarks: Vec<String>,
+    receive_buffer: Option<usize>,
+}
+
+impl Reflecting {
+    /// Opens the sockets and starts the threads.
+    ///
+    /// # Errors
+    /// [`Failure::Open`], such as a port in use.
+    pub fn start(config: &ReflectorConfig, stop: &Stop) -> Result<Self, Failure> {
+        let mut reflecting = Self {
+            threads: Vec::new(),
+            stop: stop.clone(),
+            local: Vec::new(),
+            receive: None,
+            remarks: Vec::new(),
+            receive_buffer: None,
+        };
+        match config.socket.io {
+            #[cfg(target_os = "linux")]
+            IoKind::Batched => {
+                let mut by_thread: Vec<Vec<linux::MirrorSocket>> = Vec::new();
+                by_thread.resize_with(config.threads.max(1), Vec::new);
+                for listen in &config.listen {
+                    let plan = socket_plan(*listen, &config.socket, 0);
+                    let (sockets, granted) = linux::open_mirrors(&plan, by_thread.len())
+                        .map_err(|source| cannot_listen(*listen, source))?;
+                    for (thread, socket) in by_thread.iter_mut().zip(sockets) {
+                        thread.push(socket);
+                    }
+                    reflecting.note(granted);
+                }
+                for (index, sockets) in by_thread.into_iter().enumerate() {
+                    let start = move || sockets.into_iter().map(|s| s.start()).collect();
+                    reflecting.spawn(config, index, start)?;
+                }
+            }
+            _ => {
+                let mut sockets = Vec::new();
+                for listen in &config.listen {
+                    let plan = socket_plan(*listen, &config.socket, 0);
+                    let (socket, granted) = portable::open_mirror(&plan)
+                        .map_err(|source| cannot_listen(*listen, source))?;
+                    sockets.push(socket);
+                    reflecting.note(granted);
+                }
+                let start = move || sockets.into_iter().map(|s| s.start()).collect();
+                reflecting.spawn(config, 0, start)?;
+            }
+        }
+        Ok(reflecting)
+    }
+
+    /// Addresses and ports that are listened on.
+    #[must_use]
+    pub fn local(&self) -> &[SocketAddr] {
+        &self.local
+    }
+
+    /// Remarks for the user, such as a feature that was asked for and refused.
+    #[must_use]
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+
+    /// Receive buffer that was granted, in octets as the kernel counts them.
+    #[must_use]
+    pub fn receive_buffer(&self) -> Option<usize> {
+        self.receive_buffer
+    }
+
+    /// Waits until the reflector has been stopped; returns the totals.
+    ///
+    /// # Errors
+    /// [`Failure`] of a thread.
+    pub fn wait(self) -> Result<Reflected, Failure> {
+        let mut totals = Reflected::default();
+        for thread in self.threads {
+            let result = join("reflector", thread)?;
+            totals.add(&result.map_err(|source| start("reflector", source))?);
+        }
+        Ok(totals)
+    }
+
+    /// Stops the reflector and returns its totals and who stamped T2.
+    fn finish(self) -> Result<(Reflected, Option<StampKind>), Failure> {
+        self.stop.request();
+        let receive = self.receive;
+        Ok((self.wait()?, receive))
+    }
+
+    fn note(&mut self, granted: Granted) {
+        self.local.push(granted.local);
+        self.receive = Some(granted.receive);
+        self.receive_buffer = granted.receive_buffer;
+        self.remarks.extend(granted.remarks);
+    }
+
+    fn spawn<M: packets::Mirror>(
+        &mut self,
+        config: &ReflectorConfig,
+        index: usize,
+        sockets: impl FnOnce() -> Vec<M> + Send + 'static,
+    ) -> Result<(), Failure> {
+        let reflector = reflector::Reflector::new(config);
+        let cpu = Cpus::reflector(config.cpus.as_ref(), index);
+        let stop = self.stop.clone();
+        self.threads.push(spawn("reflector", move || {
+            let ready = |waker| stop.wakes(waker);
+            reflector::run(sockets(), reflector, cpu, stop.flag(), ready)
+        })?);
+        Ok(())
+    }
+}
+
+fn cannot_listen(listen: SocketAddr, source: io::Error) -> Failure {
+    Failure::Open {
+        what: listen.to_string(),
+        source,
+    }
+}
+
+/// The address that packets to `remote` leave from.
+///
+/// # Errors
+/// [`Failure::Open`], such as no route.
+pub fn source_address(remote: SocketAddr, interface: Option<&str>) -> Result<IpAddr, Failure> {
+    packets::source_address(remote, interface).map_err(|source| Failure::Open {
+        what: format!("a socket towards {remote}"),
+        source,
+    })
+}
+
+/// The wildcard address of the family of `addr`.
+#[must_use]
+pub fn any_address(addr: IpAddr) -> IpAddr {
+    match addr {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}

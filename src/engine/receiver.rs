@@ -1,0 +1,516 @@
+//! The receiver thread: takes replies and transmit stamps, counts, and passes samples on.
+//!
+//! It alone owns the sequence accounting, so that counts are exact whatever the stats thread does.
+//! It ends the session: when every packet is answered or has timed out, it asks the sender for a few
+//! probes that tell the reflector's counter, and then returns its totals.
+
+use std::io;
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+use mio::{Token, Waker};
+
+use super::flight::{Flight, PROBES};
+use crate::io::{Datagram, Event, ReceiveHalf};
+use crate::os::{self, EventLoop};
+use crate::sample::{Pipe, Sample};
+use crate::stats::sequence::{Arrival, Counts, Tracker, extend};
+use crate::wire::Reply;
+
+/// Samples that wait for their transmit stamp.
+const PENDING: usize = 4096;
+/// Started blocks are handed over this often.
+const FLUSH_NS: i64 = 50_000_000;
+/// Batches taken without a look at anything else.
+const BUDGET: usize = 16;
+/// A further step between the two clocks than this is no adjustment: one of them was set.
+const STEP_NS: i64 = 1_000_000;
+/// How long after the last missing reply a duplicate is still waited for, at least and at most.
+const LINGER_NS: (i64, i64) = (20_000_000, 200_000_000);
+/// How long the answer to a probe is waited for, at least.
+const PROBE_NS: i64 = 100_000_000;
+/// Distinct reply sizes that are listed.
+const REPLY_SIZES: usize = 16;
+
+/// What the receiver thread needs to know.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) timeout_ns: i64,
+    pub(crate) classes: usize,
+    /// Transmit stamps are asked for.
+    pub(crate) stamps: bool,
+    /// T4 and the transmit stamps are of the interface's clock.
+    pub(crate) hardware: bool,
+    /// ICMP errors come as events.
+    pub(crate) errors_queued: bool,
+    /// Let packets gather between two looks: they carry the kernel's timestamps.
+    pub(crate) gather_ns: i64,
+    pub(crate) cpu: Option<usize>,
+    pub(crate) realtime: bool,
+}
+
+/// Live figures for whoever shows progress.
+#[derive(Debug, Default)]
+pub(crate) struct Live {
+    pub(crate) received: std::sync::atomic::AtomicU64,
+}
+
+/// What the receiver thread found.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) counts: Counts,
+    pub(crate) facts: Facts,
+    pub(crate) kernel_drops: Option<u64>,
+    /// Samples that found no room on their way to the stats thread.
+    pub(crate) unrecorded: u64,
+    pub(crate) cpus: Option<Vec<usize>>,
+}
+
+/// What replies told beside their timestamps.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    pub(crate) invalid: u64,
+    /// ICMP errors, by the errno they stand for (0: one out of range).
+    pub(crate) icmp: Box<[u64; 256]>,
+    /// Replies whose timestamps make no sense: a clock was set, or they are not in the format that
+    /// they claim.
+    pub(crate) rejected: u64,
+    /// Replies without a receive timestamp.
+    pub(crate) unstamped: u64,
+    /// Replies of which the kernel cut control messages off.
+    pub(crate) cut: u64,
+    pub(crate) stamps_back: u64,
+    pub(crate) received_by_class: Vec<u64>,
+    /// How often each TTL and TOS was seen.
+    pub(crate) ttl_out: Box<[u64; 256]>,
+    pub(crate) ttl_in: Box<[u64; 256]>,
+    pub(crate) tos_in: Box<[u64; 256]>,
+    pub(crate) reply_sizes: Vec<usize>,
+    pub(crate) more_reply_sizes: bool,
+    /// The reflector's Error Estimate: synchronised in every reply, and the largest error.
+    pub(crate) remote_synchronised: Option<bool>,
+    pub(crate) remote_error_ns: Option<u64>,
+    /// Replies of 38 octets, which carry no TTL.
+    pub(crate) short_replies: u64,
+}
+
+impl Facts {
+    fn new(classes: usize) -> Self {
+        Self {
+            invalid: 0,
+            icmp: Box::new([0; 256]),
+            rejected: 0,
+            unstamped: 0,
+            cut: 0,
+            stamps_back: 0,
+            received_by_class: vec![0; classes],
+            ttl_out: Box::new([0; 256]),
+            ttl_in: Box::new([0; 256]),
+            tos_in: Box::new([0; 256]),
+            reply_sizes: Vec::with_capacity(REPLY_SIZES),
+            more_reply_sizes: false,
+            remote_synchronised: None,
+            remote_error_ns: None,
+            short_replies: 0,
+        }
+    }
+
+    fn note_icmp(&mut self, errno: i32) {
+        let place = usize::try_from(errno).unwrap_or(0);
+        self.icmp[if place < 256 { place } else { 0 }] += 1;
+    }
+
+    fn note(&mut self, datagram: &Datagram<'_>, reply: &Reply<'_>) {
+        match reply.sender_ttl {
+            Some(ttl) => self.ttl_out[usize::from(ttl)] += 1,
+            None => self.short_replies += 1,
+        }
+        if let Some(ttl) = datagram.ttl {
+            self.ttl_in[usize::from(ttl)] += 1;
+        }
+        if let Some(tos) = datagram.tos {
+            self.tos_in[usize::from(tos)] += 1;
+        }
+        self.cut += u64::from(datagram.facts_cut);
+        let len = datagram.octets.len();
+        if !self.reply_sizes.contains(&len) {
+            if self.reply_sizes.len() < REPLY_SIZES {
+                self.reply_sizes.push(len);
+            } else {
+                self.more_reply_sizes = true;
+            }
+        }
+        let estimate = reply.head.error_estimate;
+        let synchronised = self.remote_synchronised.unwrap_or(true) && estimate.synchronised();
+        self.remote_synchronised = Some(synchronised);
+        self.remote_error_ns = self.remote_error_ns.max(estimate.error_ns());
+    }
+}
+
+/// Takes replies until the session is over.
+///
+/// # Errors
+/// The system's, from setting up the event loop; `flight` is then left to the sender.
+pub(crate) fn run<R: ReceiveHalf>(
+    half: &mut R,
+    plan: &Plan,
+    flight: &Flight,
+    live: &Live,
+    pipe: Pipe,
+    ready: impl FnOnce(Arc<Waker>),
+    probes: Sender<usize>,
+) -> io::Result<Received> {
+    let mut events = EventLoop::new()?;
+    half.register(events.registry(), Token(0))?;
+    ready(Arc::new(Waker::new(events.registry(), Token(1))?));
+    let cpus = plan.cpu.and_then(os::pin);
+    os::sharpen_timers();
+    if plan.realtime {
+        // The sender thread asks for the same and reports a refusal.
+        let _ = os::set_realtime();
+    }
+    let mut matcher = Matcher::new(plan, flight, pipe);
+    let mut ending = Ending::new(plan.timeout_ns, probes);
+    let mut flush_at = os::monotonic_ns() + FLUSH_NS;
+    loop {
+        let drained = drain(half, &mut matcher);
+        let now = os::monotonic_ns();
+        if now >= flush_at {
+            matcher.pipe.flush();
+            flush_at = now + FLUSH_NS;
+        }
+        let received = matcher.tracker.received();
+        live.received
+            .store(received, std::sync::atomic::Ordering::Relaxed);
+        let Some(until) = ending.next(&mut matcher, now) else {
+            break;
+        };
+        match drained {
+            Drained::Idle => events.wait_until(until.min(flush_at)),
+            Drained::Some if plan.gather_ns > 0 => {
+                std::thread::sleep(std::time::Duration::from_nanos(
+                    plan.gather_ns.unsigned_abs(),
+                ));
+            }
+            Drained::Some | Drained::More => {}
+        }
+    }
+    let kernel_drops = half.kernel_drops();
+    let sent = flight.finished().map_or(0, |(sent, _)| sent);
+    Ok(matcher.finish(sent, kernel_drops, cpus))
+}
+
+enum Drained {
+    Idle,
+    Some,
+    More,
+}
+
+/// Takes what waits: stamps first, since they are of packets sent before the replies came.
+fn drain<R: ReceiveHalf>(half: &mut R, matcher: &mut Matcher<'_>) -> Drained {
+    let mut total = 0;
+    for _ in 0..BUDGET {
+        let mut taken = half.events(|event| matcher.on_event(event));
+        matcher.look_at_clocks();
+        match half.recv(|datagram| matcher.on_datagram(&datagram)) {
+            Ok(count) => taken += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => {
+                // A pending error of the socket: taken by this call, and told of by an event where
+                // the system has a queue for it.
+                matcher.on_error(&error);
+                taken += 1;
+            }
+        }
+        total += taken;
+        if taken == 0 {
+            return if total == 0 {
+                Drained::Idle
+            } else {
+                Drained::Some
+            };
+        }
+    }
+    Drained::More
+}
+
+/// How a session ends, step by step.
+struct Ending {
+    timeout_ns: i64,
+    /// Hung up when no more probes are wanted.
+    probes: Option<Sender<usize>>,
+    step: Step,
+}
+
+enum Step {
+    Sending,
+    Missing { until: i64 },
+    Lingering { until: i64 },
+    Probing { index: usize, until: i64 },
+}
+
+impl Ending {
+    fn new(timeout_ns: i64, probes: Sender<usize>) -> Self {
+        Self {
+            timeout_ns,
+            probes: Some(probes),
+            step: Step::Sending,
+        }
+    }
+
+    /// The moment of the next step; `None`: the session is over.
+    fn next(&mut self, matcher: &mut Matcher<'_>, now: i64) -> Option<i64> {
+        let Some((sent, last)) = matcher.flight.finished() else {
+            return Some(i64::MAX);
+        };
+        if let Step::Sending = self.step {
+            let until = last.saturating_add(self.timeout_ns);
+            self.step = Step::Missing { until };
+        }
+        if let Step::Missing { until } = self.step {
+            if matcher.answered() < sent && now < until {
+                return Some(until);
+            }
+            let (least, most) = LINGER_NS;
+            let wait = matcher.longest_ns.saturating_mul(2).clamp(least, most);
+            let until = if sent == 0 { now } else { now + wait };
+            self.step = Step::Lingering { until };
+        }
+        if let Step::Lingering { until } = self.step {
+            if now < until {
+                return Some(until);
+            }
+            if matcher.answered() == 0 || matcher.tracker.settled(sent) {
+                return None;
+            }
+            return self.ask(0, matcher, now);
+        }
+        if let Step::Probing { index, until } = self.step {
+            if matcher.tracker.settled(sent) {
+                return None;
+            }
+            if now < until && !matcher.probed[index] {
+                return Some(until);
+            }
+            return self.ask(index + 1, matcher, now);
+        }
+        None
+    }
+
+    fn ask(&mut self, index: usize, matcher: &Matcher<'_>, now: i64) -> Option<i64> {
+        if index == PROBES {
+            self.probes = None;
+            return None;
+        }
+        self.probes.as_ref()?.send(index).ok()?;
+        let wait = matcher.longest_ns.saturating_mul(2);
+        let until = now + wait.clamp(PROBE_NS, self.timeout_ns.max(PROBE_NS));
+        self.step = Step::Probing { index, until };
+        Some(until)
+    }
+}
+
+/// Matches replies and stamps with what was sent.
+struct Matcher<'a> {
+    flight: &'a Flight,
+    tracker: Tracker,
+    pipe: Pipe,
+    facts: Facts,
+    timeout_ns: i64,
+    hardware: bool,
+    errors_queued: bool,
+    /// For each place of the window the sequence number and the time of a transmit stamp.
+    stamps: Vec<(u64, i64)>,
+    /// Samples whose stamp has not come yet.
+    pending: Vec<Option<Sample>>,
+    /// The longest time that a reply took.
+    longest_ns: i64,
+    probed: [bool; PROBES],
+    clock_offset: Option<(i64, i64)>,
+    /// Packets below were under way when a clock was set: their delays are not known.
+    step_below: u64,
+}
+
+impl<'a> Matcher<'a> {
+    fn new(plan: &Plan, flight: &'a Flight, pipe: Pipe) -> Self {
+        let places = if plan.stamps { flight.window() } else { 0 };
+        let places = usize::try_from(places).expect("a window fits the address space");
+        Self {
+            flight,
+            tracker: Tracker::new(flight.window()),
+            pipe,
+            facts: Facts::new(plan.classes),
+            timeout_ns: plan.timeout_ns,
+            hardware: plan.hardware,
+            errors_queued: plan.errors_queued,
+            stamps: vec![(u64::MAX, 0); places],
+            pending: vec![None; if plan.stamps { PENDING } else { 0 }],
+            longest_ns: 0,
+            probed: [false; PROBES],
+            clock_offset: None,
+            step_below: 0,
+        }
+    }
+
+    /// Packets that need not be waited for.
+    fn answered(&self) -> u64 {
+        self.tracker.answered()
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Departed { seq, ns } => self.on_stamp(seq, ns),
+            Event::Icmp { errno } => self.facts.note_icmp(errno),
+            Event::Stray => self.facts.invalid += 1,
+        }
+    }
+
+    fn on_error(&mut self, error: &io::Error) {
+        // Where there is an error queue its entry has been, or will be, counted by `on_event`.
+        if !self.errors_queued {
+            self.facts.note_icmp(error.raw_os_error().unwrap_or(0));
+        }
+    }
+
+    fn on_stamp(&mut self, seq: u32, ns: i64) {
+        self.facts.stamps_back += 1;
+        self.flight.set_stamps_back(self.facts.stamps_back);
+        let seq = extend(seq, self.flight.attempted());
+        let place = place(seq, self.stamps.len());
+        self.stamps[place] = (seq, ns);
+        let waiting = &mut self.pending[place % PENDING];
+        if let Some(mut sample) = waiting.take_if(|sample| sample.seq == seq) {
+            sample.t1_stamp_ns = Some(ns);
+            self.pipe.push(sample);
+        }
+    }
+
+    /// Notices that the system's clock was set: then the delays of all packets under way are wrong.
+    fn look_at_clocks(&mut self) {
+        let (now, wall) = (os::monotonic_ns(), os::realtime_ns());
+        let offset = wall - now;
+        if let Some((then, before)) = self.clock_offset {
+            // An adjustment may change the rate by 500 parts per million.
+            let allowed = STEP_NS + (now - then) / 1000;
+            if (offset - before).abs() > allowed {
+                self.step_below = self.flight.attempted();
+            }
+        }
+        self.clock_offset = Some((now, offset));
+    }
+
+    fn on_datagram(&mut self, datagram: &Datagram<'_>) {
+        let attempted = self.flight.attempted();
+        let reply = match Reply::parse(datagram.octets) {
+            Ok(reply) if attempted > 0 && !datagram.truncated => reply,
+            _ => {
+                self.facts.invalid += 1;
+                return;
+            }
+        };
+        let seq = extend(reply.head.sender_seq.get(), attempted - 1);
+        let t1 = reply.head.sender_timestamp;
+        if seq >= attempted {
+            self.facts.invalid += 1;
+            return;
+        }
+        self.tracker.make_room(attempted);
+        let in_window = attempted - seq <= self.flight.window();
+        if in_window && self.flight.t1(seq) != t1.raw() {
+            match self.flight.probe(t1.raw()) {
+                Some(index) if self.flight.finished().is_some_and(|(sent, _)| seq + 1 == sent) => {
+                    self.probed[index] = true;
+                    let index = u64::try_from(index).unwrap_or(0);
+                    self.tracker.on_probe(index, reply.head.seq.get());
+                }
+                _ => self.facts.invalid += 1,
+            }
+            return;
+        }
+        let arrived = datagram.arrived_ns;
+        let near = arrived.filter(|_| !self.hardware);
+        let near = near.unwrap_or_else(os::realtime_ns);
+        let t1_ns = t1.unix_ns(reply.head.sender_error_estimate.format(), near);
+        let took = t1_ns.map_or(0, |t1| near.saturating_sub(t1));
+        let stepped = seq < self.step_below;
+        let late = !stepped && took > self.timeout_ns;
+        if self.tracker.on_reply(seq, reply.head.seq.get(), late) != Arrival::First {
+            return;
+        }
+        let (class, stamped) = self.flight.class(seq);
+        self.facts.received_by_class[usize::from(class)] += 1;
+        self.facts.note(datagram, &reply);
+        if stepped {
+            self.facts.rejected += 1;
+            return;
+        }
+        self.longest_ns = self.longest_ns.max(took);
+        let format = reply.head.error_estimate.format();
+        let (Some(t1_ns), Some(t2_ns), Some(t3_ns)) = (
+            t1_ns,
+            reply.head.receive_timestamp.unix_ns(format, near),
+            reply.head.timestamp.unix_ns(format, near),
+        ) else {
+            self.facts.rejected += 1;
+            return;
+        };
+        let Some(t4_ns) = arrived else {
+            self.facts.unstamped += 1;
+            return;
+        };
+        self.pass_on(
+            Sample {
+                seq,
+                t1_ns,
+                t1_stamp_ns: None,
+                t2_ns,
+                t3_ns,
+                t4_ns,
+                size_class: class,
+            },
+            stamped,
+        );
+    }
+
+    fn pass_on(&mut self, mut sample: Sample, stamped: bool) {
+        if !stamped || self.stamps.is_empty() {
+            self.pipe.push(sample);
+            return;
+        }
+        let place = place(sample.seq, self.stamps.len());
+        let (seq, ns) = self.stamps[place];
+        if seq == sample.seq {
+            sample.t1_stamp_ns = Some(ns);
+            self.pipe.push(sample);
+        } else if let Some(other) = self.pending[place % PENDING].replace(sample) {
+            // Its stamp has not come for thousands of packets.
+            self.pipe.push(other);
+        }
+    }
+
+    fn finish(
+        mut self,
+        sent: u64,
+        kernel_drops: Option<u64>,
+        cpus: Option<Vec<usize>>,
+    ) -> Received {
+        let mut waiting: Vec<Sample> = self.pending.iter_mut().filter_map(Option::take).collect();
+        waiting.sort_unstable_by_key(|sample| sample.seq);
+        for sample in waiting {
+            self.pipe.push(sample);
+        }
+        self.facts.reply_sizes.sort_unstable();
+        Received {
+            counts: self.tracker.finish(sent),
+            facts: self.facts,
+            kernel_drops,
+            unrecorded: self.pipe.finish(),
+            cpus,
+        }
+    }
+}
+
+fn place(seq: u64, places: usize) -> usize {
+    let places = places.max(1);
+    usize::try_from(seq % u64::try_from(places).unwrap_or(1)).unwrap_or(0)
+}

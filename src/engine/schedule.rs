@@ -1,0 +1,263 @@
+//! Departures as a pure iterator: when each packet is due, and of what size.
+//!
+//! Due times are counted from the start of the session and never depend on when a packet really
+//! left: a late departure shifts none of the later ones.
+
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+use rand_distr::{Distribution, Exp1};
+use rand_pcg::Pcg64Mcg;
+
+use crate::config::{Departures, End, Rate, SizeClass};
+
+/// A packet to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Departure {
+    /// Nanoseconds from the start of the session; `None`: at once.
+    pub due_ns: Option<u64>,
+    /// Index of its size.
+    pub class: u8,
+}
+
+/// The departures of a session, in order.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    gaps: Gaps,
+    sizes: Cycle,
+    end: End,
+    index: u64,
+}
+
+#[derive(Clone, Debug)]
+enum Gaps {
+    Periodic(Rate),
+    Random {
+        mean_ns: f64,
+        /// `None`: exponential.
+        spread: Option<f64>,
+        at_ns: f64,
+        rng: Pcg64Mcg,
+    },
+    Flood,
+}
+
+impl Gaps {
+    /// Due time of packet `index`; called once for each, in order.
+    fn due_ns(&mut self, index: u64) -> Option<u64> {
+        match self {
+            Self::Periodic(rate) => Some(rate.due_ns(index)),
+            Self::Random {
+                mean_ns,
+                spread,
+                at_ns,
+                rng,
+            } => {
+                if index > 0 {
+                    let factor = match spread {
+                        None => Exp1.sample(rng),
+                        Some(spread) => 1.0 + *spread * (2.0 * rng.random::<f64>() - 1.0),
+                    };
+                    *at_ns += *mean_ns * factor;
+                }
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "never negative, and exact to the nanosecond for 104 days"
+                )]
+                let due = *at_ns as u64;
+                Some(due)
+            }
+            Self::Flood => None,
+        }
+    }
+}
+
+/// The sizes of a mix in random order, with their exact ratio in every whole cycle.
+#[derive(Clone, Debug)]
+struct Cycle {
+    classes: Vec<u8>,
+    at: usize,
+    rng: Pcg64Mcg,
+}
+
+impl Cycle {
+    fn next(&mut self) -> u8 {
+        if self.at == self.classes.len() {
+            self.at = 0;
+        }
+        if self.at == 0 && self.classes.len() > 1 {
+            self.classes.shuffle(&mut self.rng);
+        }
+        self.at += 1;
+        self.classes[self.at - 1]
+    }
+}
+
+impl Schedule {
+    /// The same arguments give the same schedule, on every machine.
+    #[must_use]
+    pub fn new(departures: Departures, end: End, sizes: &[SizeClass], seed: u64) -> Self {
+        let random = |rate: Rate, spread| Gaps::Random {
+            mean_ns: 1e9 / rate.per_second(),
+            spread,
+            at_ns: 0.0,
+            rng: Pcg64Mcg::seed_from_u64(seed),
+        };
+        let gaps = match departures {
+            Departures::Periodic(rate) => Gaps::Periodic(rate),
+            Departures::Poisson(rate) => random(rate, None),
+            Departures::Uniform { rate, spread } => random(rate, Some(spread)),
+            Departures::Flood => Gaps::Flood,
+        };
+        let mut classes = Vec::new();
+        for (class, size) in (0_u8..).zip(sizes) {
+            classes.extend((0..size.weight).map(|_| class));
+        }
+        Self {
+            gaps,
+            sizes: Cycle {
+                classes,
+                at: 0,
+                rng: Pcg64Mcg::seed_from_u64(!seed),
+            },
+            end,
+            index: 0,
+        }
+    }
+
+    /// How long the session may last, for those departures that are due at once.
+    #[must_use]
+    pub fn duration_ns(&self) -> Option<u64> {
+        self.end.duration_ns
+    }
+}
+
+impl Iterator for Schedule {
+    type Item = Departure;
+
+    fn next(&mut self) -> Option<Departure> {
+        if self.end.count.is_some_and(|count| self.index >= count) {
+            return None;
+        }
+        let due_ns = self.gaps.due_ns(self.index);
+        if let (Some(due), Some(duration)) = (due_ns, self.end.duration_ns)
+            && due >= duration
+        {
+            return None;
+        }
+        self.index += 1;
+        Some(Departure {
+            due_ns,
+            class: self.sizes.next(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IMIX: [SizeClass; 3] = [
+        SizeClass {
+            payload: 22,
+            frame: 64,
+            weight: 7,
+        },
+        SizeClass {
+            payload: 548,
+            frame: 590,
+            weight: 4,
+        },
+        SizeClass {
+            payload: 1472,
+            frame: 1514,
+            weight: 1,
+        },
+    ];
+
+    fn rate(text: &str) -> Rate {
+        text.parse().unwrap()
+    }
+
+    fn until(count: Option<u64>, duration_ns: Option<u64>) -> End {
+        End { count, duration_ns }
+    }
+
+    fn dues(departures: Departures, end: End, seed: u64) -> Vec<u64> {
+        Schedule::new(departures, end, &IMIX[..1], seed)
+            .map(|d| d.due_ns.unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn a_periodic_schedule_does_not_drift() {
+        let end = until(None, Some(1_000_000_000));
+        let due = dues(Departures::Periodic(rate("3")), end, 0);
+        assert_eq!(due, [0, 333_333_333, 666_666_666]);
+        let due = dues(Departures::Periodic(rate("100k")), end, 0);
+        assert_eq!(due.len(), 100_000);
+        assert_eq!(due[99_999], 999_990_000);
+    }
+
+    #[test]
+    fn every_whole_dozen_has_the_exact_ratio_in_changing_order() {
+        let end = until(Some(12 * 1000), None);
+        let departures = Departures::Periodic(rate("1k"));
+        let schedule = Schedule::new(departures, end, &IMIX, 7);
+        let classes: Vec<u8> = schedule.map(|d| d.class).collect();
+        let mut orders = std::collections::HashSet::new();
+        for dozen in classes.chunks(12) {
+            let of = |class| dozen.iter().filter(|c| **c == class).count();
+            assert_eq!([of(0), of(1), of(2)], [7, 4, 1]);
+            orders.insert(dozen.to_vec());
+        }
+        assert!(orders.len() > 500);
+    }
+
+    #[test]
+    fn random_gaps_have_their_mean_and_depend_on_the_seed_alone() {
+        let end = until(Some(100_001), None);
+        for departures in [
+            Departures::Poisson(rate("10k")),
+            Departures::Uniform {
+                rate: rate("10k"),
+                spread: 0.5,
+            },
+        ] {
+            let due = dues(departures, end, 42);
+            assert_eq!(due, dues(departures, end, 42));
+            assert_ne!(due, dues(departures, end, 43));
+            assert_eq!(due[0], 0);
+            assert!(due.is_sorted());
+            // The mean of 100,000 gaps of 100 µs; five standard deviations are 1.6 %.
+            let total = due.last().unwrap();
+            assert!((9_840_000_000..10_160_000_000).contains(total), "{total}");
+        }
+    }
+
+    #[test]
+    fn gaps_have_the_right_spread() {
+        let end = until(Some(100_001), None);
+        let gaps = |departures| {
+            let due = dues(departures, end, 1);
+            let gaps: Vec<u64> = due.windows(2).map(|w| w[1] - w[0]).collect();
+            gaps
+        };
+        let uniform = gaps(Departures::Uniform {
+            rate: rate("10k"),
+            spread: 0.25,
+        });
+        assert!(uniform.iter().all(|gap| (74_999..=125_001).contains(gap)));
+        let poisson = gaps(Departures::Poisson(rate("10k")));
+        // Of exponential gaps 1/e are longer than the mean.
+        let longer = poisson.iter().filter(|gap| **gap > 100_000).count();
+        assert!((36_000..37_600).contains(&longer), "{longer}");
+    }
+
+    #[test]
+    fn a_flood_is_due_at_once_and_ends_by_count() {
+        let schedule = Schedule::new(Departures::Flood, until(Some(3), None), &IMIX, 0);
+        let dues: Vec<_> = schedule.map(|d| d.due_ns).collect();
+        assert_eq!(dues, [None, None, None]);
+    }
+}

@@ -1,0 +1,486 @@
+//! The sender thread: waits for departures that are due, patches packets, sends them.
+//!
+//! Packets are sent together only as far as the schedule makes them due together. One that is
+//! further behind than the timeout is not sent and takes no sequence number (RFC 4656 §4.1.1), nor
+//! does one that the kernel refuses: such a packet is no loss of the path's.
+
+use std::io;
+use std::iter::Peekable;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam_channel::Receiver;
+use mio::{Token, Waker};
+use zerocopy::IntoBytes;
+
+use super::flight::Flight;
+use super::schedule::{Departure, Schedule};
+use crate::config::Pacing;
+use crate::io::{BATCH, SendHalf};
+use crate::os::{self, EventLoop};
+use crate::wire::{ErrorEstimate, Format, SenderPacket, Timestamp};
+
+/// Gaps below this are waited out spinning: going to sleep would take longer.
+const SPIN_GAP_NS: i64 = 200_000;
+/// How long before a departure a sleeping sender wakes up, to spin for the rest.
+const WAKE_AHEAD_NS: i64 = 150_000;
+/// From the start of the session to its first departure.
+const LEAD_NS: i64 = 1_000_000;
+/// A socket that has no room is looked at again after this.
+const RETRY_NS: i64 = 1_000_000;
+/// A session of which nothing could be sent ends after this.
+const GIVE_UP_NS: i64 = 2_000_000_000;
+/// How often the clock's quality is asked for.
+const QUALITY_NS: i64 = 1_000_000_000;
+
+/// What the sender thread needs to know.
+pub(crate) struct Plan {
+    pub(crate) schedule: Schedule,
+    /// UDP payload of each size class, in octets.
+    pub(crate) payloads: Vec<usize>,
+    pub(crate) timeout_ns: i64,
+    pub(crate) mean_gap_ns: i64,
+    pub(crate) format: Format,
+    pub(crate) pacing: Pacing,
+    /// Whether spinning starves nobody: there is another CPU for the receiver.
+    pub(crate) may_spin: bool,
+    /// Transmit stamps that may be under way at once; 0: none are to be asked for.
+    pub(crate) stamps_under_way: u64,
+    pub(crate) cpu: Option<usize>,
+    pub(crate) realtime: bool,
+}
+
+/// What the sender thread did.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sent {
+    pub(crate) sent: u64,
+    /// Too far behind schedule.
+    pub(crate) overdue: u64,
+    /// Refused by the kernel, and its last reason.
+    pub(crate) refused: u64,
+    pub(crate) refusal: Option<i32>,
+    /// ICMP errors that the sending socket was told of.
+    pub(crate) icmp: u64,
+    pub(crate) by_class: Vec<u64>,
+    pub(crate) late_departures: u64,
+    pub(crate) max_slip_ns: i64,
+    /// First and last departure, by the monotonic clock.
+    pub(crate) first_ns: i64,
+    pub(crate) last_ns: i64,
+    /// First departure, since the Unix epoch.
+    pub(crate) started_ns: i64,
+    pub(crate) stamps_requested: u64,
+    /// One packet in so many asked for a stamp, at the end of the session.
+    pub(crate) stamp_one_in: u32,
+    pub(crate) interrupted: bool,
+    pub(crate) cpus: Option<Vec<usize>>,
+    pub(crate) realtime_refused: Option<String>,
+}
+
+/// Runs a session's departures, then answers the receiver's wishes for probes until it hangs up.
+///
+/// # Errors
+/// The system's, from setting up the event loop.
+pub(crate) fn run<S: SendHalf>(
+    half: &mut S,
+    plan: Plan,
+    flight: &Flight,
+    stop: &AtomicBool,
+    ready: impl FnOnce(Waker),
+    receiver: &Waker,
+    probes: &Receiver<usize>,
+) -> io::Result<Sent> {
+    let setup = || -> io::Result<EventLoop> {
+        let events = EventLoop::new()?;
+        half.register(events.registry(), Token(0))?;
+        ready(Waker::new(events.registry(), Token(1))?);
+        Ok(events)
+    };
+    let events = match setup() {
+        Ok(events) => events,
+        Err(error) => {
+            flight.finish(0, os::monotonic_ns());
+            let _ = receiver.wake();
+            return Err(error);
+        }
+    };
+    let mut thread = Sender {
+        half,
+        flight,
+        stop,
+        events,
+        seq: 0,
+        batch: Vec::with_capacity(BATCH),
+        head: SenderPacket {
+            seq: 0.into(),
+            timestamp: Timestamp::from_raw(0),
+            error_estimate: ErrorEstimate::UNKNOWN,
+        },
+        quality_until: i64::MIN,
+        stamps: Stamps::new(plan.stamps_under_way),
+        totals: Sent {
+            by_class: vec![0; plan.payloads.len()],
+            ..Sent::default()
+        },
+        plan,
+    };
+    thread.settle_in();
+    thread.depart();
+    // Refused packets may have been announced: they are not under way.
+    thread.flight.attempt(thread.seq);
+    thread.flight.finish(thread.seq, thread.totals.last_ns);
+    // The receiver wakes up by itself as well; this only spares it the wait.
+    let _ = receiver.wake();
+    for index in probes {
+        thread.probe(index);
+    }
+    thread.totals.stamps_requested = thread.stamps.requested;
+    thread.totals.stamp_one_in = thread.stamps.one_in;
+    Ok(thread.totals)
+}
+
+struct Sender<'a, S> {
+    half: &'a mut S,
+    plan: Plan,
+    flight: &'a Flight,
+    stop: &'a AtomicBool,
+    events: EventLoop,
+    /// Sequence number of the next packet, extended to 64 bits.
+    seq: u64,
+    /// The departures that leave together: when due, by the monotonic clock, and the size class.
+    batch: Vec<(i64, u8)>,
+    head: SenderPacket,
+    quality_until: i64,
+    stamps: Stamps,
+    totals: Sent,
+}
+
+impl<S: SendHalf> Sender<'_, S> {
+    fn settle_in(&mut self) {
+        self.totals.cpus = self.plan.cpu.and_then(os::pin);
+        os::sharpen_timers();
+        if self.plan.realtime
+            && let Err(error) = os::set_realtime()
+        {
+            self.totals.realtime_refused = Some(error.to_string());
+        }
+    }
+
+    fn depart(&mut self) {
+        let start = os::monotonic_ns() + LEAD_NS;
+        let end = self.plan.schedule.duration_ns();
+        let end = end.and_then(|ns| start.checked_add_unsigned(ns));
+        let mut schedule = self.plan.schedule.clone().peekable();
+        let mut now = os::monotonic_ns();
+        while let Some(next) = schedule.peek() {
+            if self.stop.load(Ordering::Relaxed) {
+                self.totals.interrupted = true;
+                return;
+            }
+            match due(*next, start) {
+                Some(due) if due > now => {
+                    now = self.wait_for(due);
+                    continue;
+                }
+                None if end.is_some_and(|end| now >= end) => return,
+                _ => {}
+            }
+            self.refresh_quality(now);
+            self.gather(&mut schedule, start, now);
+            now = self.send_batch(now);
+            if self.seq == 0 && now - start > GIVE_UP_NS && self.totals.refused > 0 {
+                return;
+            }
+        }
+    }
+
+    /// Waits until a moment, or until something else wakes the thread; returns the time.
+    fn wait_for(&mut self, due: i64) -> i64 {
+        let spin = self.plan.may_spin || self.plan.pacing == Pacing::Spin;
+        let ahead = match self.plan.pacing {
+            Pacing::Spin => i64::MAX,
+            Pacing::Auto if spin && self.plan.mean_gap_ns < SPIN_GAP_NS => i64::MAX,
+            Pacing::Auto if spin => WAKE_AHEAD_NS,
+            Pacing::Auto | Pacing::Sleep => 0,
+        };
+        let sleep_until = due.saturating_sub(ahead);
+        let mut now = os::monotonic_ns();
+        if now < sleep_until {
+            self.events.wait_until(sleep_until);
+            return os::monotonic_ns();
+        }
+        while now < due && !self.stop.load(Ordering::Relaxed) {
+            std::hint::spin_loop();
+            now = os::monotonic_ns();
+        }
+        now
+    }
+
+    fn refresh_quality(&mut self, now: i64) {
+        if now >= self.quality_until {
+            self.head.error_estimate = error_estimate(self.plan.format);
+            self.quality_until = now + QUALITY_NS;
+        }
+    }
+
+    /// Collects what is due, at most one batch.
+    fn gather(
+        &mut self,
+        schedule: &mut Peekable<impl Iterator<Item = Departure>>,
+        start: i64,
+        now: i64,
+    ) {
+        self.batch.clear();
+        while self.batch.len() < BATCH {
+            let Some(departure) = schedule.next_if(|d| due(*d, start).is_none_or(|due| due <= now))
+            else {
+                return;
+            };
+            let due = due(departure, start);
+            if due.is_some_and(|due| now - due > self.plan.timeout_ns) {
+                self.totals.overdue += 1;
+            } else {
+                self.batch.push((due.unwrap_or(now), departure.class));
+            }
+        }
+    }
+
+    /// Sends the batch; returns the time when the last packet had left.
+    fn send_batch(&mut self, mut now: i64) -> i64 {
+        let mut from = 0;
+        while from < self.batch.len() {
+            self.fill(from);
+            match self.half.send(from, self.batch.len()) {
+                Ok(count) => {
+                    let after = os::monotonic_ns();
+                    self.account(from, count, now, after);
+                    from += count;
+                    now = after;
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => {
+                        self.events.wait_until(now + RETRY_NS);
+                        now = os::monotonic_ns();
+                        from = self.drop_overdue(from, now);
+                        if self.stop.load(Ordering::Relaxed) {
+                            return now;
+                        }
+                    }
+                    // It tells of a former packet; this one has not been tried.
+                    io::ErrorKind::ConnectionRefused => self.totals.icmp += 1,
+                    _ => {
+                        self.totals.refused += 1;
+                        self.totals.refusal = error.raw_os_error();
+                        from += 1;
+                        now = os::monotonic_ns();
+                    }
+                },
+            }
+        }
+        now
+    }
+
+    fn drop_overdue(&mut self, mut from: usize, now: i64) -> usize {
+        while let Some((due, _)) = self.batch.get(from)
+            && now - due > self.plan.timeout_ns
+        {
+            self.totals.overdue += 1;
+            from += 1;
+        }
+        from
+    }
+
+    /// Writes the packets of the batch from place `from` on, with T1 of this moment.
+    fn fill(&mut self, from: usize) {
+        let t1 = Timestamp::from_unix_ns(os::realtime_ns(), self.plan.format);
+        self.head.timestamp = t1;
+        let mut seq = self.seq;
+        for (place, (_, class)) in self.batch.iter().enumerate().skip(from) {
+            let stamp = self.stamps.wanted(seq);
+            self.flight.note(seq, t1.raw(), *class, stamp);
+            let number = low_half(seq);
+            self.head.seq = number.into();
+            let head = self.head.as_bytes();
+            let padding = self.plan.payloads[usize::from(*class)] - head.len();
+            self.half
+                .set(place, head, padding, stamp.then_some(number));
+            seq += 1;
+        }
+        self.flight.attempt(seq);
+    }
+
+    /// Counts `count` packets of the batch, from place `from` on, that left between two moments.
+    fn account(&mut self, from: usize, count: usize, before: i64, after: i64) {
+        if self.totals.sent == 0 {
+            self.totals.first_ns = before;
+            self.totals.started_ns = os::realtime_ns() - (os::monotonic_ns() - before);
+        }
+        let step = (after - before) / i64::try_from(count.max(1)).unwrap_or(1);
+        let mut left = before;
+        for (due, class) in &self.batch[from..from + count] {
+            self.totals.by_class[usize::from(*class)] += 1;
+            let slip = left - due;
+            self.totals.max_slip_ns = self.totals.max_slip_ns.max(slip);
+            self.totals.late_departures += u64::from(slip > self.plan.mean_gap_ns);
+            self.stamps.requested += u64::from(self.flight.class(self.seq).1);
+            self.totals.last_ns = left;
+            self.seq += 1;
+            left += step;
+        }
+        self.totals.sent = self.seq;
+        let back = self.flight.stamps_back();
+        self.stamps.adapt(after, back, count);
+    }
+
+    /// Sends the last sequence number once more, outside all counts.
+    fn probe(&mut self, index: usize) {
+        let Some(last) = self.seq.checked_sub(1) else {
+            return;
+        };
+        self.head.seq = low_half(last).into();
+        let t1 = Timestamp::from_unix_ns(os::realtime_ns(), self.plan.format);
+        self.head.timestamp = t1;
+        self.flight.note_probe(index, t1.raw());
+        let head = self.head.as_bytes();
+        let padding = self.plan.payloads[0] - head.len();
+        self.half.set(0, head, padding, None);
+        for _ in 0..3 {
+            match self.half.send(0, 1) {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    self.totals.icmp += 1;
+                }
+                // An unanswered probe is what a refused one is, too.
+                _ => return,
+            }
+        }
+    }
+}
+
+fn due(departure: Departure, start: i64) -> Option<i64> {
+    departure.due_ns.map(|due| start.saturating_add_unsigned(due))
+}
+
+fn low_half(seq: u64) -> u32 {
+    u32::try_from(seq & u64::from(u32::MAX)).expect("masked to 32 bits")
+}
+
+/// This host's Error Estimate at this moment (RFC 4656 §4.1.2).
+pub(crate) fn error_estimate(format: Format) -> ErrorEstimate {
+    match os::clock_quality() {
+        Some((synchronised, error_ns)) => ErrorEstimate::new(synchronised, format, error_ns),
+        None => {
+            let unknown = ErrorEstimate::UNKNOWN.error_ns().unwrap_or(u64::MAX);
+            ErrorEstimate::new(false, format, unknown)
+        }
+    }
+}
+
+/// Which packets ask for a transmit stamp: two consecutive ones in every N, so that IPDV exists.
+///
+/// N is 1 as long as the stamps come back as fast as they are asked for. A stamp costs about as
+/// much as a quarter of a packet, on the CPU that also takes the replies.
+#[derive(Debug)]
+struct Stamps {
+    /// Stamps that may be under way at once; 0: none are asked for.
+    limit: u64,
+    one_in: u32,
+    requested: u64,
+    /// Requests may go on until here without a look at what came back.
+    room_until: u64,
+    window_ends: i64,
+    strikes: u32,
+}
+
+impl Stamps {
+    const MOST_APART: u32 = 1024;
+    const WINDOW_NS: i64 = 5_000_000;
+    /// Windows under pressure until fewer are asked for.
+    const STRIKES: u32 = 4;
+    /// Stamps under way at the end of a window that mean pressure.
+    const PRESSURE: u64 = 256;
+
+    fn new(limit: u64) -> Self {
+        Self {
+            limit,
+            one_in: 1,
+            requested: 0,
+            room_until: limit,
+            window_ends: 0,
+            strikes: 0,
+        }
+    }
+
+    fn wanted(&self, seq: u64) -> bool {
+        self.requested < self.room_until && seq % u64::from(self.one_in) < 2
+    }
+
+    /// Looks at how many came back, and at how many packets were due together.
+    fn adapt(&mut self, now: i64, back: u64, together: usize) {
+        self.room_until = back.saturating_add(self.limit);
+        let under_way = self.requested.saturating_sub(back);
+        if under_way * 2 > self.limit && self.limit > 0 && self.one_in < Self::MOST_APART {
+            // So close to what the buffer holds there is no time for a second look.
+            self.one_in *= 4;
+            self.strikes = 0;
+            self.window_ends = now + 4 * Self::WINDOW_NS;
+        }
+        if now < self.window_ends {
+            return;
+        }
+        self.window_ends = now + Self::WINDOW_NS;
+        let pressed = under_way > Self::PRESSURE || together >= BATCH / 2;
+        self.strikes = if pressed {
+            self.strikes + 1
+        } else {
+            self.strikes.saturating_sub(1)
+        };
+        if self.strikes >= Self::STRIKES && self.one_in < Self::MOST_APART {
+            self.one_in *= 4;
+            self.strikes = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_are_asked_for_in_pairs() {
+        let mut stamps = Stamps::new(1000);
+        assert!((0..10).all(|seq| stamps.wanted(seq)));
+        stamps.one_in = 4;
+        let wanted: Vec<u64> = (0..9).filter(|seq| stamps.wanted(*seq)).collect();
+        assert_eq!(wanted, [0, 1, 4, 5, 8]);
+    }
+
+    #[test]
+    fn no_more_stamps_are_under_way_than_the_buffer_holds() {
+        let mut stamps = Stamps::new(10);
+        let mut ask = |stamps: &mut Stamps, seqs: std::ops::Range<u64>| {
+            for seq in seqs {
+                stamps.requested += u64::from(stamps.wanted(seq));
+            }
+        };
+        ask(&mut stamps, 0..100);
+        assert_eq!(stamps.requested, 10);
+        stamps.adapt(0, 5, 1);
+        ask(&mut stamps, 100..300);
+        assert_eq!(stamps.requested, 15);
+        assert!(!Stamps::new(0).wanted(0));
+    }
+
+    #[test]
+    fn lasting_pressure_thins_the_stamps_and_a_single_stall_does_not() {
+        let mut stamps = Stamps::new(1_000_000);
+        stamps.requested = 1000;
+        stamps.adapt(Stamps::WINDOW_NS, 0, 1);
+        for i in 2..20 {
+            stamps.adapt(i * Stamps::WINDOW_NS, 1000, 1);
+        }
+        assert_eq!(stamps.one_in, 1);
+        for i in 20..25 {
+            stamps.adapt(i * Stamps::WINDOW_NS, 0, 1);
+        }
+        assert_eq!(stamps.one_in, 4);
+    }
+}

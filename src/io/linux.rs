@@ -1,0 +1,598 @@
+//! The Linux make: `recvmmsg` and `sendmmsg`, kernel timestamps both ways, control messages.
+//!
+//! A session has two sockets on one port. The one that sends is not connected, the one that
+//! receives is, so that the replies of the peer go there. Transmit stamps wait in the error queue of
+//! the sending socket; on a single socket they would share the receive buffer with the replies, and
+//! stamps that nobody has fetched yet would read as lost packets.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use libc::{c_int, c_uint};
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use socket2::Socket;
+
+use super::{
+    BATCH, Datagram, Event, Granted, Request, SocketPlan, StampKind, bind_interface, new_socket,
+    set_plain_options,
+};
+use crate::sys::{self, Queue, ReceiveBatch, ReplyFacts, SendBatch};
+
+/// Transmit stamps under way that can be told apart where the kernel does not take an identity.
+const STAMP_IDS: usize = 1 << 16;
+/// Entries of the error queue taken by one call.
+const EVENTS: usize = 64;
+
+const ORIGIN_ICMP: u8 = libc::SO_EE_ORIGIN_ICMP;
+const ORIGIN_ICMP6: u8 = libc::SO_EE_ORIGIN_ICMP6;
+const ORIGIN_TIMESTAMPING: u8 = libc::SO_EE_ORIGIN_TIMESTAMPING;
+
+/// Opens the two sockets of a session.
+///
+/// # Errors
+/// The system's: address in use, no permission, no route.
+pub(crate) fn open_session(
+    plan: &SocketPlan,
+    remote: SocketAddr,
+) -> io::Result<(SendSocket, ReceiveSocket, Granted)> {
+    let mut remarks = Vec::new();
+    let tx = new_socket(plan.local)?;
+    bind_interface(&tx, plan.interface.as_deref())?;
+    // A plain bind first: with SO_REUSEPORT already set, a port in use would be no error.
+    tx.bind(&plan.local.into())?;
+    tx.set_reuse_port(true)?;
+    let local = bound(&tx)?;
+
+    let rx = new_socket(plan.local)?;
+    bind_interface(&rx, plan.interface.as_deref())?;
+    rx.set_reuse_port(true)?;
+    rx.bind(&local.into())?;
+    rx.connect(&remote.into())?;
+
+    for socket in [&tx, &rx] {
+        set_plain_options(socket, plan)?;
+        set_fragmentation(socket, plan)?;
+        raise_buffers(socket, plan.buffer);
+    }
+    let hardware = plan.hardware && hardware_stamps(&tx, local.ip(), plan, &mut remarks);
+
+    let (level, recverr) = if plan.local.is_ipv4() {
+        (libc::IPPROTO_IP, libc::IP_RECVERR)
+    } else {
+        (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)
+    };
+    // Without it the kernel tells a connected socket of some ICMP errors only.
+    sys::set_option(rx.as_fd(), level, recverr, 1)?;
+    ask_for_header_fields(&rx, plan.local.is_ipv4(), false)?;
+    let receive = receive_stamps(&rx, hardware, &mut remarks);
+
+    let (kind, tx_flag, report) = if hardware {
+        let flags = libc::SOF_TIMESTAMPING_RAW_HARDWARE;
+        (StampKind::Hardware, libc::SOF_TIMESTAMPING_TX_HARDWARE, flags)
+    } else {
+        let flags = libc::SOF_TIMESTAMPING_SOFTWARE;
+        (StampKind::Kernel, libc::SOF_TIMESTAMPING_TX_SOFTWARE, flags)
+    };
+    let flags = report | libc::SOF_TIMESTAMPING_OPT_ID | libc::SOF_TIMESTAMPING_OPT_TSONLY;
+    let transmit = match timestamping(&tx, flags) {
+        Ok(()) => Some(kind),
+        Err(error) => {
+            remarks.push(format!("no transmit timestamps: {error}"));
+            None
+        }
+    };
+
+    let identity = if takes_stamp_identity() {
+        Identity::Given
+    } else {
+        let ids = (0..STAMP_IDS).map(|_| AtomicU32::new(0)).collect();
+        Identity::Counted(ids)
+    };
+    let granted = Granted {
+        local,
+        receive,
+        transmit,
+        receive_buffer: rx.recv_buffer_size().ok(),
+        remarks,
+    };
+    let tx = Arc::new(tx);
+    let send = SendSocket {
+        socket: Arc::clone(&tx),
+        to: remote,
+        stamp_flag: tx_flag,
+        identity: identity.clone(),
+    };
+    let receive = ReceiveSocket {
+        data: rx,
+        stamps: tx,
+        identity,
+        hardware,
+    };
+    Ok((send, receive, granted))
+}
+
+/// Opens the sockets of a reflector on one address, one for each thread.
+///
+/// # Errors
+/// The system's: address in use, no permission.
+pub(crate) fn open_mirrors(
+    plan: &SocketPlan,
+    threads: usize,
+) -> io::Result<(Vec<MirrorSocket>, Granted)> {
+    let mut remarks = Vec::new();
+    let mut sockets = Vec::with_capacity(threads);
+    let mut local = plan.local;
+    let mut receive = StampKind::Userspace;
+    let mut receive_buffer = None;
+    for index in 0..threads.max(1) {
+        let socket = new_socket(plan.local)?;
+        bind_interface(&socket, plan.interface.as_deref())?;
+        if index == 0 {
+            // A plain bind first: with SO_REUSEPORT already set, a port in use would be no error.
+            socket.bind(&plan.local.into())?;
+            local = bound(&socket)?;
+            socket.set_reuse_port(true)?;
+        } else {
+            socket.set_reuse_port(true)?;
+            socket.bind(&local.into())?;
+        }
+        set_plain_options(&socket, plan)?;
+        set_fragmentation(&socket, plan)?;
+        raise_buffers(&socket, plan.buffer);
+        ask_for_header_fields(&socket, plan.local.is_ipv4(), true)?;
+        let hardware =
+            plan.hardware && hardware_stamps(&socket, local.ip(), plan, &mut remarks);
+        receive = receive_stamps(&socket, hardware, &mut remarks);
+        receive_buffer = socket.recv_buffer_size().ok();
+        sockets.push(MirrorSocket {
+            socket,
+            hardware,
+            any_address: plan.local.ip().is_unspecified(),
+            tos: plan.tos,
+        });
+    }
+    let granted = Granted {
+        local,
+        receive,
+        transmit: None,
+        receive_buffer,
+        remarks,
+    };
+    Ok((sockets, granted))
+}
+
+fn bound(socket: &Socket) -> io::Result<SocketAddr> {
+    socket
+        .local_addr()?
+        .as_socket()
+        .ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+}
+
+fn set_fragmentation(socket: &Socket, plan: &SocketPlan) -> io::Result<()> {
+    let (level, name, value) = match (plan.local.is_ipv4(), plan.do_not_fragment) {
+        (true, true) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO),
+        (true, false) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT),
+        (false, true) => {
+            let value = libc::IPV6_PMTUDISC_DO;
+            (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, value)
+        }
+        (false, false) => return Ok(()),
+    };
+    sys::set_option(socket.as_fd(), level, name, value)?;
+    if plan.local.is_ipv6() {
+        sys::set_option(socket.as_fd(), level, libc::IPV6_DONTFRAG, 1)?;
+    }
+    Ok(())
+}
+
+/// Past the administrator's limit where that is permitted, else up to it.
+fn raise_buffers(socket: &Socket, octets: usize) {
+    // The kernel doubles what it is given.
+    let half = c_int::try_from(octets / 2).unwrap_or(c_int::MAX);
+    for (force, plain) in [
+        (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF),
+        (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF),
+    ] {
+        let fd = socket.as_fd();
+        if sys::set_option(fd, libc::SOL_SOCKET, force, half).is_err() {
+            // A smaller buffer than asked for is found by reading the size back.
+            let _ = sys::set_option(fd, libc::SOL_SOCKET, plain, half);
+        }
+    }
+}
+
+fn ask_for_header_fields(socket: &Socket, v4: bool, destination: bool) -> io::Result<()> {
+    let fd = socket.as_fd();
+    let (level, ttl, tos, info) = if v4 {
+        let (ttl, tos) = (libc::IP_RECVTTL, libc::IP_RECVTOS);
+        (libc::IPPROTO_IP, ttl, tos, libc::IP_PKTINFO)
+    } else {
+        let (ttl, tos) = (libc::IPV6_RECVHOPLIMIT, libc::IPV6_RECVTCLASS);
+        (libc::IPPROTO_IPV6, ttl, tos, libc::IPV6_RECVPKTINFO)
+    };
+    sys::set_option(fd, level, ttl, 1)?;
+    sys::set_option(fd, level, tos, 1)?;
+    // Carried by datagrams once there were drops; newer kernels also tell when asked.
+    let _ = sys::set_option(fd, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1);
+    if destination {
+        sys::set_option(fd, level, info, 1)?;
+    }
+    Ok(())
+}
+
+fn timestamping(socket: &Socket, flags: c_uint) -> io::Result<()> {
+    let flags = c_int::try_from(flags).map_err(|_| io::ErrorKind::InvalidInput)?;
+    sys::set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMPING, flags)
+}
+
+fn receive_stamps(socket: &Socket, hardware: bool, remarks: &mut Vec<String>) -> StampKind {
+    let (kind, flags) = if hardware {
+        let flags = libc::SOF_TIMESTAMPING_RX_HARDWARE | libc::SOF_TIMESTAMPING_RAW_HARDWARE;
+        (StampKind::Hardware, flags)
+    } else {
+        let flags = libc::SOF_TIMESTAMPING_RX_SOFTWARE | libc::SOF_TIMESTAMPING_SOFTWARE;
+        (StampKind::Kernel, flags)
+    };
+    match timestamping(socket, flags) {
+        Ok(()) => kind,
+        Err(error) => {
+            remarks.push(format!("no receive timestamps of the kernel: {error}"));
+            StampKind::Userspace
+        }
+    }
+}
+
+fn hardware_stamps(
+    socket: &Socket,
+    local: IpAddr,
+    plan: &SocketPlan,
+    remarks: &mut Vec<String>,
+) -> bool {
+    let interface = plan.interface.clone().or_else(|| interface_of(local));
+    let Some(interface) = interface else {
+        remarks.push(
+            "no hardware timestamps: name the interface with --interface; \
+             timestamps of the kernel are used"
+                .to_owned(),
+        );
+        return false;
+    };
+    match sys::enable_hardware_stamps(socket.as_fd(), &interface) {
+        Ok(()) => true,
+        Err(error) => {
+            remarks.push(format!(
+                "no hardware timestamps on {interface}: {error}; timestamps of the kernel are used"
+            ));
+            false
+        }
+    }
+}
+
+fn interface_of(addr: IpAddr) -> Option<String> {
+    let interfaces = nix::ifaddrs::getifaddrs().ok()?;
+    for interface in interfaces {
+        let found = interface.address.as_ref().is_some_and(|address| {
+            let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+            let v6 = address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip()));
+            v4.or(v6) == Some(addr)
+        });
+        if found {
+            return Some(interface.interface_name);
+        }
+    }
+    None
+}
+
+/// Whether this kernel lets a packet name its stamp (`SCM_TS_OPT_ID`, Linux 6.13 and later).
+fn takes_stamp_identity() -> bool {
+    let attempt = || -> io::Result<()> {
+        let socket = new_socket(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+        timestamping(
+            &socket,
+            libc::SOF_TIMESTAMPING_SOFTWARE | libc::SOF_TIMESTAMPING_OPT_ID,
+        )?;
+        let flag = libc::SOF_TIMESTAMPING_TX_SOFTWARE;
+        let mut batch = SendBatch::new(1, bound(&socket)?, Vec::new(), flag, true);
+        batch.set(0, &[0], 0, Some(1));
+        batch.send(socket.as_fd(), 0, 1).map(drop)
+    };
+    attempt().is_ok()
+}
+
+/// How a transmit stamp finds its packet.
+#[derive(Clone, Debug)]
+enum Identity {
+    /// The packet carries it.
+    Given,
+    /// The kernel counts the packets that asked: sequence numbers by that count.
+    Counted(Arc<[AtomicU32]>),
+}
+
+fn place(ids: &[AtomicU32], id: u32) -> &AtomicU32 {
+    &ids[usize::try_from(id).unwrap_or(0) % STAMP_IDS]
+}
+
+/// The sending socket, before its thread has started.
+#[derive(Debug)]
+pub(crate) struct SendSocket {
+    socket: Arc<Socket>,
+    to: SocketAddr,
+    stamp_flag: c_uint,
+    identity: Identity,
+}
+
+impl SendSocket {
+    /// Allocates the batch; to be called on the thread that sends.
+    pub(crate) fn start(self, padding: Vec<u8>) -> SendHalf {
+        let with_id = matches!(self.identity, Identity::Given);
+        SendHalf {
+            batch: SendBatch::new(BATCH, self.to, padding, self.stamp_flag, with_id),
+            socket: self.socket,
+            identity: self.identity,
+            stamped: [false; BATCH],
+            next_id: 0,
+        }
+    }
+}
+
+/// See [`super::SendHalf`].
+pub(crate) struct SendHalf {
+    batch: SendBatch,
+    socket: Arc<Socket>,
+    identity: Identity,
+    /// Which places of the batch ask for a stamp.
+    stamped: [bool; BATCH],
+    /// The identity that the kernel gives to the next packet that asks, where it counts.
+    next_id: u32,
+}
+
+impl super::SendHalf for SendHalf {
+    fn set(&mut self, index: usize, head: &[u8], padding: usize, stamp: Option<u32>) {
+        self.stamped[index] = stamp.is_some();
+        if let (Identity::Counted(ids), Some(seq)) = (&self.identity, stamp) {
+            let ahead = self.stamped[..index].iter().filter(|s| **s).count();
+            let id = self.next_id.wrapping_add(u32::try_from(ahead).unwrap_or(0));
+            place(ids, id).store(seq, Ordering::Release);
+        }
+        self.batch.set(index, head, padding, stamp);
+    }
+
+    fn send(&mut self, from: usize, to: usize) -> io::Result<usize> {
+        let sent = self.batch.send(self.socket.as_fd(), from, to)?;
+        if matches!(self.identity, Identity::Counted(_)) {
+            for stamped in &mut self.stamped[from..from + sent] {
+                self.next_id = self.next_id.wrapping_add(u32::from(*stamped));
+                *stamped = false;
+            }
+        }
+        Ok(sent)
+    }
+
+    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let fd = self.socket.as_raw_fd();
+        registry.register(&mut SourceFd(&fd), token, Interest::WRITABLE)
+    }
+}
+
+/// The receiving socket, before its thread has started.
+#[derive(Debug)]
+pub(crate) struct ReceiveSocket {
+    data: Socket,
+    stamps: Arc<Socket>,
+    identity: Identity,
+    hardware: bool,
+}
+
+impl ReceiveSocket {
+    /// Allocates the batches; to be called on the thread that receives.
+    pub(crate) fn start(self) -> ReceiveHalf {
+        ReceiveHalf {
+            batch: ReceiveBatch::new(BATCH),
+            errors: ReceiveBatch::for_errors(EVENTS),
+            drops: 0,
+            sockets: self,
+        }
+    }
+}
+
+/// See [`super::ReceiveHalf`].
+pub(crate) struct ReceiveHalf {
+    batch: ReceiveBatch,
+    errors: ReceiveBatch,
+    /// The highest count of drops that a datagram carried.
+    drops: u32,
+    sockets: ReceiveSocket,
+}
+
+impl super::ReceiveHalf for ReceiveHalf {
+    fn recv(&mut self, mut f: impl FnMut(Datagram<'_>)) -> io::Result<usize> {
+        let count = self.batch.receive(self.sockets.data.as_fd(), Queue::Data)?;
+        for index in 0..count {
+            let received = self.batch.received(index);
+            if let Some(drops) = received.facts.drops {
+                self.drops = drops;
+            }
+            f(Datagram {
+                octets: &received.slot[..received.len],
+                truncated: received.truncated,
+                facts_cut: received.control_truncated,
+                arrived_ns: arrival(self.sockets.hardware, &received.facts),
+                ttl: received.facts.ttl,
+                tos: received.facts.tos,
+            });
+        }
+        Ok(count)
+    }
+
+    fn events(&mut self, mut f: impl FnMut(Event)) -> usize {
+        let mut total = 0;
+        // Errors of the replies' socket: ICMP.
+        let data = self.sockets.data.as_fd();
+        let count = self.errors.receive(data, Queue::Error).unwrap_or(0);
+        for index in 0..count {
+            if let Some(error) = self.errors.received(index).facts.error
+                && matches!(error.origin, ORIGIN_ICMP | ORIGIN_ICMP6)
+            {
+                let errno = i32::try_from(error.errno).unwrap_or(0);
+                f(Event::Icmp { errno });
+            }
+        }
+        total += count;
+        // Errors of the sending socket: transmit stamps.
+        let stamps = self.sockets.stamps.as_fd();
+        let count = self.errors.receive(stamps, Queue::Error).unwrap_or(0);
+        for index in 0..count {
+            let facts = self.errors.received(index).facts;
+            let ns = arrival(self.sockets.hardware, &facts);
+            if let (Some(error), Some(ns)) = (facts.error, ns)
+                && error.origin == ORIGIN_TIMESTAMPING
+            {
+                let seq = match &self.sockets.identity {
+                    Identity::Given => error.data,
+                    Identity::Counted(ids) => place(ids, error.data).load(Ordering::Acquire),
+                };
+                f(Event::Departed { seq, ns });
+            }
+        }
+        total += count;
+        // Data on the sending socket: not of the peer, or it would have gone to the other one. Left
+        // there it would fill the buffer that the stamps need.
+        let count = self.errors.receive(stamps, Queue::Data).unwrap_or(0);
+        for _ in 0..count {
+            f(Event::Stray);
+        }
+        total + count
+    }
+
+    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        for fd in [
+            self.sockets.data.as_raw_fd(),
+            self.sockets.stamps.as_raw_fd(),
+        ] {
+            registry.register(&mut SourceFd(&fd), token, Interest::READABLE)?;
+        }
+        Ok(())
+    }
+
+    fn kernel_drops(&self) -> Option<u64> {
+        drops(self.sockets.data.as_fd(), self.drops)
+    }
+}
+
+/// What the socket says now, or, on an older kernel, what the last datagram carried.
+fn drops(fd: BorrowedFd<'_>, carried: u32) -> Option<u64> {
+    Some(u64::from(sys::socket_drops(fd).unwrap_or(carried)))
+}
+
+fn arrival(hardware: bool, facts: &sys::Facts) -> Option<i64> {
+    if hardware {
+        facts.hardware_ns
+    } else {
+        facts.stamp_ns
+    }
+}
+
+/// A reflector's socket, before its thread has started.
+#[derive(Debug)]
+pub(crate) struct MirrorSocket {
+    socket: Socket,
+    hardware: bool,
+    any_address: bool,
+    tos: u8,
+}
+
+impl MirrorSocket {
+    /// Allocates the batch; to be called on the thread that reflects.
+    pub(crate) fn start(self) -> Mirror {
+        Mirror {
+            batch: sys::Mirror::new(BATCH),
+            to: vec![None; BATCH],
+            drops: 0,
+            socket: self,
+        }
+    }
+}
+
+/// See [`super::Mirror`].
+pub(crate) struct Mirror {
+    batch: sys::Mirror,
+    /// For each slot, where the request was sent to.
+    to: Vec<Option<sys::Destination>>,
+    drops: u32,
+    socket: MirrorSocket,
+}
+
+impl super::Mirror for Mirror {
+    fn recv(&mut self) -> io::Result<usize> {
+        self.batch.receive(self.socket.socket.as_fd())
+    }
+
+    fn request(&mut self, index: usize) -> Request<'_> {
+        let received = self.batch.received(index);
+        let facts = received.facts;
+        if let Some(drops) = facts.drops {
+            self.drops = drops;
+        }
+        self.to[index] = facts.destination;
+        Request {
+            len: received.len,
+            truncated: received.truncated,
+            facts_cut: received.control_truncated,
+            slot: received.slot,
+            from: received.from,
+            to: facts.destination.map(|d| d.addr),
+            to_many: facts
+                .destination
+                .is_some_and(|d| d.addr.is_multicast() || d.addr != d.local),
+            arrived_ns: arrival(self.socket.hardware, &facts),
+            ttl: facts.ttl,
+            tos: facts.tos,
+        }
+    }
+
+    fn queue(&mut self, index: usize, len: usize, tos: u8) {
+        let source = self.to[index]
+            .filter(|_| self.socket.any_address)
+            .map(|to| {
+                let link_local =
+                    matches!(to.addr, IpAddr::V6(addr) if addr.is_unicast_link_local());
+                (to.local, if link_local { to.interface } else { 0 })
+            });
+        let facts = ReplyFacts {
+            source,
+            tos: (tos != self.socket.tos).then_some(tos),
+        };
+        self.batch.queue(index, len, facts);
+    }
+
+    fn queued(&self) -> usize {
+        self.batch.queued()
+    }
+
+    fn reply_mut(&mut self, offset: usize) -> &mut [u8] {
+        self.batch.reply_mut(offset)
+    }
+
+    fn send(&mut self, limit: usize) -> io::Result<usize> {
+        self.batch.send(self.socket.socket.as_fd(), limit)
+    }
+
+    fn skip(&mut self) {
+        self.batch.skip();
+    }
+
+    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let fd = self.socket.socket.as_raw_fd();
+        let interest = Interest::READABLE.add(Interest::WRITABLE);
+        registry.register(&mut SourceFd(&fd), token, interest)
+    }
+
+    fn kernel_drops(&self) -> Option<u64> {
+        drops(self.socket.socket.as_fd(), self.drops)
+    }
+}

@@ -1,0 +1,252 @@
+//! Moves datagrams and their timestamps; knows no protocol.
+//!
+//! A Session-Sender uses a [`SendHalf`] and a [`ReceiveHalf`] on two threads, a Session-Reflector a
+//! [`Mirror`]. Each has two makes: `linux` (batches, kernel timestamps, control messages) and
+//! `portable` (one datagram a call, timestamps of user space). What the system grants is found out
+//! when a socket is opened and kept in [`Granted`]; a missing feature never ends a run.
+//!
+//! The engine is written against the traits, so that both makes run the same code.
+
+#[cfg(target_os = "linux")]
+pub(crate) mod linux;
+pub(crate) mod portable;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use mio::{Registry, Token};
+
+/// Largest number of datagrams that one call moves.
+pub(crate) const BATCH: usize = 32;
+
+/// Who took a timestamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StampKind {
+    /// The network interface, by its own clock.
+    Hardware,
+    /// The kernel, by the system's clock.
+    Kernel,
+    /// This program, by the system's clock.
+    Userspace,
+}
+
+/// What a socket should be like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SocketPlan {
+    /// Address and port to bind; port 0 takes any.
+    pub(crate) local: SocketAddr,
+    /// TOS or Traffic Class octet of what is sent.
+    pub(crate) tos: u8,
+    /// TTL or Hop Limit of what is sent.
+    pub(crate) ttl: u8,
+    /// Never fragment, here or on the way.
+    pub(crate) do_not_fragment: bool,
+    /// Interface to bind to.
+    pub(crate) interface: Option<String>,
+    /// Socket buffer to ask for, in octets as the kernel counts them.
+    pub(crate) buffer: usize,
+    /// Ask for timestamps of the interface's own clock.
+    pub(crate) hardware: bool,
+}
+
+/// What the system granted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Granted {
+    /// Address and port that were bound.
+    pub(crate) local: SocketAddr,
+    /// Who stamps arrivals.
+    pub(crate) receive: StampKind,
+    /// Who stamps departures afterwards; `None`: nobody.
+    pub(crate) transmit: Option<StampKind>,
+    /// Receive buffer, in octets as the kernel counts them; `None` where the system does not tell.
+    pub(crate) receive_buffer: Option<usize>,
+    /// Remarks for the user, such as a feature that was asked for and refused.
+    pub(crate) remarks: Vec<String>,
+}
+
+/// A received datagram.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Datagram<'a> {
+    pub(crate) octets: &'a [u8],
+    /// The datagram was longer than `octets` shows.
+    pub(crate) truncated: bool,
+    /// Some of what follows was cut off by the kernel for want of room.
+    pub(crate) facts_cut: bool,
+    /// When it arrived, by the clock that [`Granted::receive`] names; `None`: it has no such stamp.
+    pub(crate) arrived_ns: Option<i64>,
+    /// TTL or Hop Limit on arrival, where the system tells.
+    pub(crate) ttl: Option<u8>,
+    /// TOS or Traffic Class octet on arrival, where the system tells.
+    pub(crate) tos: Option<u8>,
+}
+
+/// What came in beside the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The departure of the packet with this sequence number, by the clock that
+    /// [`Granted::transmit`] names.
+    Departed { seq: u32, ns: i64 },
+    /// An ICMP error for the session, with the errno it stands for.
+    Icmp { errno: i32 },
+    /// A datagram from somebody else than the peer.
+    Stray,
+}
+
+/// Sends the packets of one session.
+pub(crate) trait SendHalf {
+    /// Fills a place of the batch: head, number of padding octets, and, where a transmit stamp is
+    /// wanted, the sequence number that it shall name. Places are filled in order, from 0.
+    fn set(&mut self, index: usize, head: &[u8], padding: usize, stamp: Option<u32>);
+
+    /// Sends the places `from..to`; returns how many left. Never blocks.
+    ///
+    /// # Errors
+    /// Of the packet at `from`; it was not sent.
+    fn send(&mut self, from: usize, to: usize) -> io::Result<usize>;
+
+    /// Wakes `token` when there is room to send again.
+    ///
+    /// # Errors
+    /// The system's.
+    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
+}
+
+/// Receives the replies of one session.
+pub(crate) trait ReceiveHalf {
+    /// Shows every waiting datagram of the peer, at most one batch, to `f`.
+    ///
+    /// # Errors
+    /// `WouldBlock` where none waits; a pending error of the socket, such as an ICMP unreachable.
+    fn recv(&mut self, f: impl FnMut(Datagram<'_>)) -> io::Result<usize>;
+
+    /// Shows what else waits, at most one batch of each kind, to `f`; returns how many there were.
+    fn events(&mut self, f: impl FnMut(Event)) -> usize;
+
+    /// Wakes `token` when anything arrives.
+    ///
+    /// # Errors
+    /// The system's.
+    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
+
+    /// Datagrams that the system dropped for want of room in the socket; `None` where it does not
+    /// tell.
+    fn kernel_drops(&self) -> Option<u64>;
+}
+
+/// A request in a reflector's batch.
+pub(crate) struct Request<'a> {
+    /// Octets of the datagram, and room behind it for a longer reply.
+    pub(crate) slot: &'a mut [u8],
+    pub(crate) len: usize,
+    pub(crate) truncated: bool,
+    /// Some of what follows was cut off by the kernel for want of room.
+    pub(crate) facts_cut: bool,
+    pub(crate) from: Option<SocketAddr>,
+    /// The address it was sent to; `None` where the system does not tell.
+    pub(crate) to: Option<IpAddr>,
+    /// The datagram was sent to a broadcast or multicast address.
+    pub(crate) to_many: bool,
+    pub(crate) arrived_ns: Option<i64>,
+    pub(crate) ttl: Option<u8>,
+    pub(crate) tos: Option<u8>,
+}
+
+/// Receives requests and answers them from the same memory.
+pub(crate) trait Mirror {
+    /// Takes waiting requests, at most one batch, and forgets the batch before.
+    ///
+    /// # Errors
+    /// `WouldBlock` where none waits; a pending error of the socket.
+    fn recv(&mut self) -> io::Result<usize>;
+
+    /// A request of this batch.
+    fn request(&mut self, index: usize) -> Request<'_>;
+
+    /// Queues the first `len` octets of a request's slot as its answer, from the address that was
+    /// asked, with this TOS or Traffic Class octet.
+    fn queue(&mut self, index: usize, len: usize, tos: u8);
+
+    /// Replies that wait to be sent.
+    fn queued(&self) -> usize;
+
+    /// The slot of the reply `offset` places behind the next one to be sent.
+    fn reply_mut(&mut self, offset: usize) -> &mut [u8];
+
+    /// Sends at most `limit` replies; returns how many left.
+    ///
+    /// # Errors
+    /// Of the next reply, which stays queued.
+    fn send(&mut self, limit: usize) -> io::Result<usize>;
+
+    /// Gives up the next reply.
+    fn skip(&mut self);
+
+    /// Wakes `token` when a request arrives, or there is room to send again.
+    ///
+    /// # Errors
+    /// The system's.
+    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
+
+    /// As [`ReceiveHalf::kernel_drops`].
+    fn kernel_drops(&self) -> Option<u64>;
+}
+
+/// The address that packets to `remote` leave from.
+///
+/// # Errors
+/// The system's, such as no route.
+pub(crate) fn source_address(remote: SocketAddr, interface: Option<&str>) -> io::Result<IpAddr> {
+    let socket = new_socket(remote)?;
+    bind_interface(&socket, interface)?;
+    socket.connect(&remote.into())?;
+    let local = UdpSocket::from(socket).local_addr()?;
+    Ok(local.ip())
+}
+
+/// Whether an address is one of this host's own.
+pub(crate) fn is_local(addr: IpAddr) -> bool {
+    addr.is_loopback() || UdpSocket::bind((addr, 0)).is_ok()
+}
+
+fn new_socket(addr: SocketAddr) -> io::Result<socket2::Socket> {
+    let domain = socket2::Domain::for_address(addr);
+    let socket =
+        socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+fn bind_interface(socket: &socket2::Socket, interface: Option<&str>) -> io::Result<()> {
+    let Some(name) = interface else {
+        return Ok(());
+    };
+    #[cfg(target_os = "linux")]
+    {
+        socket.bind_device(Some(name.as_bytes()))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (socket, name);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// Options that every system has.
+fn set_plain_options(socket: &socket2::Socket, plan: &SocketPlan) -> io::Result<()> {
+    if plan.local.is_ipv4() {
+        socket.set_ttl_v4(u32::from(plan.ttl))?;
+        socket.set_tos_v4(u32::from(plan.tos))?;
+    } else {
+        socket.set_unicast_hops_v6(u32::from(plan.ttl))?;
+        #[cfg(target_os = "linux")]
+        socket.set_tclass_v6(u32::from(plan.tos))?;
+        #[cfg(not(target_os = "linux"))]
+        if plan.tos != 0 {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,283 @@
+//! The portable make: one datagram a call, timestamps of user space, no control messages.
+//!
+//! TTL and TOS of what arrives, the kernel's drops and the address that was asked are not known
+//! here, and are reported as such.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+
+use mio::{Interest, Registry, Token};
+
+use super::{
+    BATCH, Datagram, Event, Granted, Request, SocketPlan, StampKind, bind_interface, new_socket,
+    set_plain_options,
+};
+use crate::os;
+
+const MAX_DATAGRAM: usize = 65_536;
+
+fn open(plan: &SocketPlan) -> io::Result<(socket2::Socket, Granted)> {
+    if plan.do_not_fragment {
+        return Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "--do-not-fragment is not to be had with --io portable",
+        ));
+    }
+    let socket = new_socket(plan.local)?;
+    bind_interface(&socket, plan.interface.as_deref())?;
+    socket.bind(&plan.local.into())?;
+    set_plain_options(&socket, plan)?;
+    // A smaller buffer than asked for is found by reading the size back.
+    let _ = socket.set_recv_buffer_size(plan.buffer / 2);
+    let _ = socket.set_send_buffer_size(plan.buffer / 2);
+    let local = socket
+        .local_addr()?
+        .as_socket()
+        .ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let granted = Granted {
+        local,
+        receive: StampKind::Userspace,
+        transmit: None,
+        receive_buffer: socket.recv_buffer_size().ok(),
+        remarks: Vec::new(),
+    };
+    Ok((socket, granted))
+}
+
+/// Opens the socket of a session, for two threads.
+///
+/// # Errors
+/// The system's: address in use, no permission, no route; `Unsupported` for what needs Linux.
+pub(crate) fn open_session(
+    plan: &SocketPlan,
+    remote: SocketAddr,
+) -> io::Result<(SendSocket, ReceiveSocket, Granted)> {
+    let (socket, granted) = open(plan)?;
+    socket.connect(&remote.into())?;
+    let socket = UdpSocket::from(socket);
+    let send = SendSocket(socket.try_clone()?);
+    Ok((send, ReceiveSocket(socket), granted))
+}
+
+/// Opens a reflector's socket.
+///
+/// # Errors
+/// The system's: address in use, no permission; `Unsupported` for what needs Linux.
+pub(crate) fn open_mirror(plan: &SocketPlan) -> io::Result<(MirrorSocket, Granted)> {
+    let (socket, granted) = open(plan)?;
+    Ok((MirrorSocket(UdpSocket::from(socket), plan.tos), granted))
+}
+
+/// The sending end, before its thread has started.
+#[derive(Debug)]
+pub(crate) struct SendSocket(UdpSocket);
+
+impl SendSocket {
+    /// Allocates the packets.
+    pub(crate) fn start(self, padding: &[u8]) -> SendHalf {
+        SendHalf {
+            socket: mio::net::UdpSocket::from_std(self.0),
+            packets: vec![(vec![0; MAX_DATAGRAM], 0); BATCH],
+            padding: padding.to_vec(),
+        }
+    }
+}
+
+/// See [`super::SendHalf`].
+pub(crate) struct SendHalf {
+    socket: mio::net::UdpSocket,
+    packets: Vec<(Vec<u8>, usize)>,
+    padding: Vec<u8>,
+}
+
+impl super::SendHalf for SendHalf {
+    fn set(&mut self, index: usize, head: &[u8], padding: usize, _stamp: Option<u32>) {
+        let (octets, len) = &mut self.packets[index];
+        *len = head.len() + padding;
+        octets[..head.len()].copy_from_slice(head);
+        octets[head.len()..*len].copy_from_slice(&self.padding[..padding]);
+    }
+
+    fn send(&mut self, from: usize, to: usize) -> io::Result<usize> {
+        for (sent, (octets, len)) in self.packets[from..to].iter().enumerate() {
+            match self.socket.send(&octets[..*len]) {
+                Ok(_) => {}
+                Err(error) if sent == 0 => return Err(error),
+                Err(_) => return Ok(sent),
+            }
+        }
+        Ok(to - from)
+    }
+
+    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.register(&mut self.socket, token, Interest::WRITABLE)
+    }
+}
+
+/// The receiving end, before its thread has started.
+#[derive(Debug)]
+pub(crate) struct ReceiveSocket(UdpSocket);
+
+impl ReceiveSocket {
+    /// Allocates the buffer.
+    pub(crate) fn start(self) -> ReceiveHalf {
+        ReceiveHalf {
+            socket: mio::net::UdpSocket::from_std(self.0),
+            buffer: vec![0; MAX_DATAGRAM],
+        }
+    }
+}
+
+/// See [`super::ReceiveHalf`].
+pub(crate) struct ReceiveHalf {
+    socket: mio::net::UdpSocket,
+    buffer: Vec<u8>,
+}
+
+impl super::ReceiveHalf for ReceiveHalf {
+    fn recv(&mut self, mut f: impl FnMut(Datagram<'_>)) -> io::Result<usize> {
+        for count in 0..BATCH {
+            let len = match self.socket.recv(&mut self.buffer) {
+                Ok(len) => len,
+                Err(error) if count == 0 => return Err(error),
+                Err(_) => return Ok(count),
+            };
+            f(Datagram {
+                octets: &self.buffer[..len],
+                truncated: false,
+            facts_cut: false,
+                arrived_ns: Some(os::realtime_ns()),
+                ttl: None,
+                tos: None,
+            });
+        }
+        Ok(BATCH)
+    }
+
+    fn events(&mut self, _f: impl FnMut(Event)) -> usize {
+        0
+    }
+
+    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.register(&mut self.socket, token, Interest::READABLE)
+    }
+
+    fn kernel_drops(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// A reflector's socket, before its thread has started.
+#[derive(Debug)]
+pub(crate) struct MirrorSocket(UdpSocket, u8);
+
+impl MirrorSocket {
+    /// Allocates the batch.
+    pub(crate) fn start(self) -> Mirror {
+        let slot = Slot {
+            octets: vec![0; MAX_DATAGRAM],
+            len: 0,
+            from: None,
+            arrived_ns: 0,
+        };
+        Mirror {
+            socket: mio::net::UdpSocket::from_std(self.0),
+            tos: self.1,
+            slots: vec![slot; BATCH],
+            queued: Vec::with_capacity(BATCH),
+            sent: 0,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Slot {
+    octets: Vec<u8>,
+    len: usize,
+    from: Option<SocketAddr>,
+    arrived_ns: i64,
+}
+
+/// See [`super::Mirror`].
+pub(crate) struct Mirror {
+    socket: mio::net::UdpSocket,
+    tos: u8,
+    slots: Vec<Slot>,
+    queued: Vec<(usize, usize)>,
+    sent: usize,
+}
+
+impl super::Mirror for Mirror {
+    fn recv(&mut self) -> io::Result<usize> {
+        self.queued.clear();
+        self.sent = 0;
+        // One at a time: with a timestamp of user space, a batch would make the first ones wait.
+        let slot = &mut self.slots[0];
+        let (len, from) = self.socket.recv_from(&mut slot.octets)?;
+        slot.arrived_ns = os::realtime_ns();
+        slot.len = len;
+        slot.from = Some(from);
+        Ok(1)
+    }
+
+    fn request(&mut self, index: usize) -> Request<'_> {
+        let slot = &mut self.slots[index];
+        Request {
+            slot: &mut slot.octets,
+            len: slot.len,
+            truncated: false,
+            facts_cut: false,
+            from: slot.from,
+            to: None,
+            to_many: false,
+            arrived_ns: Some(slot.arrived_ns),
+            ttl: None,
+            tos: Some(self.tos),
+        }
+    }
+
+    fn queue(&mut self, index: usize, len: usize, _tos: u8) {
+        self.queued.push((index, len));
+    }
+
+    fn queued(&self) -> usize {
+        self.queued.len() - self.sent
+    }
+
+    fn reply_mut(&mut self, offset: usize) -> &mut [u8] {
+        let (index, _) = self.queued[self.sent + offset];
+        &mut self.slots[index].octets
+    }
+
+    fn send(&mut self, limit: usize) -> io::Result<usize> {
+        let mut count = 0;
+        while count < limit && self.queued() > 0 {
+            let (index, len) = self.queued[self.sent];
+            let slot = &self.slots[index];
+            let Some(to) = slot.from else { break };
+            match self.socket.send_to(&slot.octets[..len], to) {
+                Ok(_) => {}
+                Err(error) if count == 0 => return Err(error),
+                Err(_) => break,
+            }
+            self.sent += 1;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    fn skip(&mut self) {
+        if self.queued() > 0 {
+            self.sent += 1;
+        }
+    }
+
+    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let interest = Interest::READABLE.add(Interest::WRITABLE);
+        registry.register(&mut self.socket, token, interest)
+    }
+
+    fn kernel_drops(&self) -> Option<u64> {
+        None
+    }
+}

@@ -1,0 +1,32 @@
+//! Measures what a network path really does, with the test packets of TWAMP Light.
+//!
+//! ```text
+//!   typed        plan              packets                 samples         numbers        shown
+//! ┌───────┐   ┌────────┐   ┌────────────────────────┐    ┌────────┐    ┌──────────┐   ┌─────────┐
+//! │  cli  │──►│ config │──►│ engine                 │───►│ stats  │───►│ report   │──►│ output  │
+//! └───────┘   └────────┘   │ sender ──► ◄── receiver│pipe│ thread │    └──────────┘   └─────────┘
+//!                          │ reflector × N          │    └────────┘
+//!                          └───────────┬────────────┘
+//!                                wire · io ─► sys
+//! ```
+//!
+//! Data flows one way. `wire` has the packet layouts, each written once; `io` moves datagrams and
+//! their timestamps and knows no protocol; `engine` paces, matches and reflects; `stats` turns
+//! samples into figures in constant memory; [`report`] is plain data that every output shows.
+//!
+//! Inside, time is `i64` nanoseconds since the Unix epoch, differences may be negative, and what
+//! was not measured is `None`, never 0.
+
+pub mod cli;
+pub mod config;
+pub mod engine;
+mod io;
+pub mod os;
+pub mod output;
+pub mod report;
+pub mod sample;
+pub mod stats;
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "the one module that may: see its documentation")]
+mod sys;
+pub mod wire;

@@ -1,0 +1,224 @@
+//! What the engine asks of the operating system beside sockets: clocks, waiting for a moment, CPUs.
+//!
+//! Two clocks: [`realtime_ns`] is what timestamps are made of and what the kernel stamps with;
+//! [`monotonic_ns`] paces departures and measures durations, and no step of the other disturbs it.
+
+use std::io;
+use std::time::Duration;
+
+use mio::{Events, Poll, Registry, Token};
+use nix::time::{ClockId, clock_gettime};
+
+const NS: i64 = 1_000_000_000;
+
+fn clock_ns(clock: ClockId) -> i64 {
+    // Both clocks exist on every system that nix knows, and a call can fail for no other reason.
+    let time = clock_gettime(clock).expect("the system has this clock");
+    let (seconds, nanoseconds) = (i64::from(time.tv_sec()), i64::from(time.tv_nsec()));
+    seconds * NS + nanoseconds
+}
+
+/// Nanoseconds since the Unix epoch, UTC as this host knows it.
+#[must_use]
+pub fn realtime_ns() -> i64 {
+    clock_ns(ClockId::CLOCK_REALTIME)
+}
+
+/// Nanoseconds of a clock that never steps.
+#[must_use]
+pub fn monotonic_ns() -> i64 {
+    clock_ns(ClockId::CLOCK_MONOTONIC)
+}
+
+/// Whether something synchronises the system's clock, and the largest error in nanoseconds, where
+/// the system tells.
+#[must_use]
+pub fn clock_quality() -> Option<(bool, u64)> {
+    #[cfg(target_os = "linux")]
+    {
+        let (synchronised, microseconds) = crate::sys::clock_quality()?;
+        Some((synchronised, microseconds.saturating_mul(1000)))
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+/// Lets waits of this thread end on time rather than within the default slack of 50 µs.
+pub(crate) fn sharpen_timers() {
+    #[cfg(target_os = "linux")]
+    {
+        // A refusal leaves the default, which costs precision of a sleep and nothing else.
+        let _ = nix::sys::prctl::set_timerslack(1);
+    }
+}
+
+/// Puts the calling thread under real-time scheduling (SCHED_FIFO).
+///
+/// # Errors
+/// `PermissionDenied` without the right to it, `Unsupported` where there is no such thing.
+pub(crate) fn set_realtime() -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        crate::sys::set_realtime(10)
+    }
+    #[cfg(not(target_os = "linux"))]
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// CPUs that this process may use, ascending.
+#[must_use]
+pub fn allowed_cpus() -> Vec<usize> {
+    let ids = core_affinity::get_core_ids().unwrap_or_default();
+    let mut cpus: Vec<usize> = ids.iter().map(|core| core.id).collect();
+    cpus.sort_unstable();
+    cpus
+}
+
+/// Pins the calling thread; returns the CPUs that it is really confined to, `None` where it is not.
+pub(crate) fn pin(cpu: usize) -> Option<Vec<usize>> {
+    core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
+    // The library's own answer is no proof: read back.
+    let cpus = thread_cpus()?;
+    (cpus == [cpu]).then_some(cpus)
+}
+
+#[cfg(target_os = "linux")]
+fn thread_cpus() -> Option<Vec<usize>> {
+    let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).ok()?;
+    let all = 0..nix::sched::CpuSet::count();
+    Some(all.filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn thread_cpus() -> Option<Vec<usize>> {
+    None
+}
+
+/// CPU time of the whole process in seconds, user and system, and its peak memory in octets.
+#[must_use]
+pub fn usage() -> Option<(f64, f64, u64)> {
+    use nix::sys::resource::{UsageWho, getrusage};
+    use nix::sys::time::TimeValLike;
+    let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "microseconds of CPU time stay exact in an f64 for 285 years"
+    )]
+    let seconds = |time: nix::sys::time::TimeVal| time.num_microseconds() as f64 / 1e6;
+    let kilobytes = u64::try_from(usage.max_rss()).ok()?;
+    Some((
+        seconds(usage.user_time()),
+        seconds(usage.system_time()),
+        kilobytes * 1024,
+    ))
+}
+
+/// An event loop that also wakes at a moment: [`mio`]'s own timeouts are whole milliseconds.
+pub(crate) struct EventLoop {
+    poll: Poll,
+    events: Events,
+    #[cfg(target_os = "linux")]
+    timer: nix::sys::timerfd::TimerFd,
+}
+
+impl EventLoop {
+    #[cfg(target_os = "linux")]
+    const TIMER: Token = Token(usize::MAX);
+
+    /// # Errors
+    /// The system's, such as too many open files.
+    pub(crate) fn new() -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let events = Events::with_capacity(64);
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::fd::{AsFd, AsRawFd};
+
+            use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
+
+            let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
+            let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
+            let fd = timer.as_fd().as_raw_fd();
+            let mut source = mio::unix::SourceFd(&fd);
+            poll.registry()
+                .register(&mut source, Self::TIMER, mio::Interest::READABLE)?;
+            Ok(Self {
+                poll,
+                events,
+                timer,
+            })
+        }
+        #[cfg(not(target_os = "linux"))]
+        Ok(Self { poll, events })
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        self.poll.registry()
+    }
+
+    /// Sleeps until an event or a moment of the monotonic clock, whichever comes first.
+    pub(crate) fn wait_until(&mut self, moment_ns: i64) {
+        let remaining = moment_ns - monotonic_ns();
+        if remaining <= 0 {
+            return;
+        }
+        #[cfg(target_os = "linux")]
+        {
+            use nix::sys::time::TimeSpec;
+            use nix::sys::timerfd::{Expiration, TimerSetTimeFlags};
+
+            let moment = TimeSpec::from_duration(Duration::from_nanos(
+                u64::try_from(moment_ns).unwrap_or(0),
+            ));
+            let flags = TimerSetTimeFlags::TFD_TIMER_ABSTIME;
+            if self.timer.set(Expiration::OneShot(moment), flags).is_ok() {
+                self.poll(None);
+                // Quiets a timer that has not expired; the next wait arms it anew.
+                let _ = self.timer.unset();
+                return;
+            }
+        }
+        self.poll(Some(Duration::from_nanos(
+            u64::try_from(remaining).unwrap_or(0),
+        )));
+    }
+
+    fn poll(&mut self, timeout: Option<Duration>) {
+        // An interrupted wait is a wake-up like any other: the caller looks at its queues.
+        let _ = self.poll.poll(&mut self.events, timeout);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_ends_at_its_moment_or_after() {
+        let mut events = EventLoop::new().unwrap();
+        for ahead in [-5, 0, 1_000, 300_000, 2_000_000] {
+            let moment = monotonic_ns() + ahead;
+            events.wait_until(moment);
+            assert!(monotonic_ns() >= moment);
+        }
+    }
+
+    #[test]
+    fn a_waker_ends_a_wait() {
+        let mut events = EventLoop::new().unwrap();
+        let waker = mio::Waker::new(events.registry(), Token(0)).unwrap();
+        waker.wake().unwrap();
+        let far = monotonic_ns() + 3_600 * NS;
+        events.wait_until(far);
+        assert!(monotonic_ns() < far);
+    }
+
+    #[test]
+    fn pinning_is_read_back() {
+        let cpus = allowed_cpus();
+        let last = *cpus.last().unwrap();
+        std::thread::spawn(move || assert_eq!(pin(last), Some(vec![last])))
+            .join()
+            .unwrap();
+    }
+}

@@ -1,0 +1,794 @@
+//! What a run found, as plain data: the twin of `report.schema.json`, field for field.
+//!
+//! Delays are nanoseconds, rates are packets per second, fractions are 0..1. `None` means not
+//! measured and is written as `null`; 0 never means that. Every sink shows one [`Report`], so all
+//! of them show the same numbers. Filled in by `stats` and the engine, read by the outputs.
+
+use serde::Serialize;
+use std::net::SocketAddr;
+
+/// One session's result: one line of JSON.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// Name and version of this layout.
+    pub schema: Schema,
+    /// Version of the program.
+    pub version: String,
+    /// Every parameter as it was in force; never a key.
+    pub command: Vec<String>,
+    /// What the figures are of.
+    pub scope: Scope,
+    /// Protocol of the test packets.
+    pub protocol: Protocol,
+    /// What this process did.
+    pub role: Role,
+    /// Security mode of the session.
+    pub security: Security,
+    /// TWAMP session identifier, 32 lower-case hexadecimal digits; `None` without a control session.
+    pub sid: Option<String>,
+    /// STAMP session identifier (RFC 8972 §3).
+    pub ssid: Option<u16>,
+    /// This end; `None` in a combined report over several.
+    pub local: Option<SocketAddr>,
+    /// The other end; `None` in a combined report over several.
+    pub remote: Option<SocketAddr>,
+    /// First departure, UTC, as RFC 3339 writes it; `None` where nothing was sent.
+    pub started: Option<String>,
+    /// First departure to last departure, in nanoseconds.
+    pub duration_ns: Option<u64>,
+    /// Ended by a signal, before its count or duration.
+    pub interrupted: bool,
+    /// What was sent, and how punctually.
+    pub load: Load,
+    /// What became of the packets.
+    pub packets: Packets,
+    /// Delays, in nanoseconds.
+    pub delay_ns: DelaySet,
+    /// Where the timestamps come from and what they are worth.
+    pub timestamps: Timestamps,
+    /// What the packets' headers told about the path.
+    pub path: PathFacts,
+    /// Whether this host kept up.
+    pub host: Host,
+    /// Remarks on how the figures are to be read, one sentence each.
+    pub notes: Vec<String>,
+}
+
+impl Report {
+    /// The report as one line of JSON, without the line break.
+    ///
+    /// A number that is not finite is written as `null`; see [`finite`].
+    #[must_use]
+    pub fn to_json_line(&self) -> String {
+        // Only a map with keys that are not strings, or a failing `Serialize`, is an error: none here.
+        serde_json::to_string(self).expect("plain data always serialises")
+    }
+}
+
+/// `value` where it is a number, `None` for NaN and the infinities: for quotients such as 0 / 0.
+#[must_use]
+pub fn finite(value: f64) -> Option<f64> {
+    value.is_finite().then_some(value)
+}
+
+/// Name and version of the layout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub enum Schema {
+    /// Version 1: fields may be added; none is renamed, removed or given another meaning.
+    #[default]
+    #[serde(rename = "twamp-blast/report/1")]
+    Version1,
+}
+
+/// What a report's figures are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// One session.
+    Session,
+    /// One of several threads.
+    Thread,
+    /// All sessions or threads together.
+    Combined,
+}
+
+/// Protocol of the test packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// TWAMP-Test without TWAMP-Control (RFC 5357 appendix I).
+    TwampLight,
+    /// TWAMP-Test, agreed by TWAMP-Control (RFC 5357).
+    Twamp,
+    /// STAMP (RFC 8762).
+    Stamp,
+}
+
+/// What this process did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Session-Sender alone.
+    Sender,
+    /// Control-Client and Session-Sender in one.
+    Controller,
+    /// Control-Client whose Session-Sender runs elsewhere.
+    ControlClient,
+}
+
+/// Security mode of a session (RFC 5357 §3.1, RFC 5618).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Security {
+    /// No integrity protection.
+    Unauthenticated,
+    /// HMAC, and an encrypted sequence number in TWAMP-Test.
+    Authenticated,
+    /// Timestamps encrypted too.
+    Encrypted,
+    /// Control encrypted, test packets unauthenticated.
+    Mixed,
+}
+
+/// What was sent, and how punctually.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Load {
+    /// Packets per second asked for; `None` where the sender ran as fast as it could.
+    pub offered_pps: Option<f64>,
+    /// Packets per second sent.
+    pub achieved_pps: Option<f64>,
+    /// Bits per second sent, in Ethernet frames without FCS.
+    pub achieved_bps_l2: Option<f64>,
+    /// Packet size mix.
+    pub profile: Profile,
+    /// Law of the departures.
+    pub schedule: Schedule,
+    /// Seed of the random schedule and sizes.
+    pub seed: Option<u64>,
+    /// Largest number of packets that left as one segmentation train; 1: each packet on its own.
+    pub burst: usize,
+    /// One entry for each size sent.
+    pub sizes: Vec<SizeEntry>,
+    /// Packets that left more than one interval after their scheduled time.
+    pub late_departures: Option<u64>,
+    /// Largest delay of a departure behind its schedule, in nanoseconds.
+    pub max_slip_ns: Option<u64>,
+}
+
+/// Packet size mix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// One size.
+    Fixed,
+    /// Simple IMIX, 7:4:1.
+    Imix,
+    /// A mix that the user gave.
+    Custom,
+}
+
+/// Law of the departures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// Equal gaps (RFC 3432).
+    Periodic,
+    /// Exponential gaps (RFC 2330 §11.1.1).
+    Poisson,
+    /// Uniformly distributed gaps.
+    Uniform,
+    /// No gaps: as fast as the sender can.
+    Flood,
+}
+
+/// One of the sizes sent.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SizeEntry {
+    /// UDP payload, in octets.
+    pub payload_bytes: usize,
+    /// Ethernet frame without FCS, in octets.
+    pub frame_bytes_l2: usize,
+    /// Packets of this size sent.
+    pub packets: u64,
+    /// Distinct sequence numbers of this size that came back before the timeout.
+    pub received: Option<u64>,
+    /// Round-trip delay of this size, in nanoseconds.
+    pub roundtrip: Option<Delay>,
+}
+
+/// What became of the packets; counts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Packets {
+    /// Handed to the kernel with success; `None` for a Control-Client whose sender runs elsewhere.
+    pub sent: Option<u64>,
+    /// Scheduled, but not handed to the network: too far behind schedule (RFC 4656 §4.1.1), or
+    /// refused by the kernel. Takes no sequence number and never counts as lost.
+    pub not_sent: Option<u64>,
+    /// Distinct sequence numbers that came back before the timeout.
+    pub received: Option<u64>,
+    /// `sent` - `received`; the sum of the next three where the directions are known.
+    pub lost: Option<u64>,
+    /// Lost before the reflector; `None` where the reflector keeps no sequence of its own, or that
+    /// could not be proved.
+    pub lost_outbound: Option<u64>,
+    /// Lost after the reflector; `None` likewise.
+    pub lost_inbound: Option<u64>,
+    /// Lost after the highest sequence number that came back: nothing tells the direction.
+    pub lost_unattributed: Option<u64>,
+    /// Runs of consecutive lost sequence numbers (RFC 3357).
+    pub loss_bursts: Option<LossBursts>,
+    /// Replies beyond the first of a sequence number (RFC 5560).
+    pub duplicates: Option<u64>,
+    /// Of these, duplicated before the reflector.
+    pub duplicates_outbound: Option<u64>,
+    /// Of these, duplicated after the reflector.
+    pub duplicates_inbound: Option<u64>,
+    /// Replies whose sequence number was below the next expected (RFC 4737 §3.3).
+    pub reordered: Option<u64>,
+    /// Reordered on the way to the reflector.
+    pub reordered_outbound: Option<u64>,
+    /// Reordered on the way back.
+    pub reordered_inbound: Option<u64>,
+    /// Replies after the per-packet timeout: counted as lost, and here.
+    pub late: Option<u64>,
+    /// Datagrams on the session's sockets that were not a reply of it: short, foreign, forged.
+    pub invalid: Option<u64>,
+    /// Replies counted as received whose timestamps contradict each other (a clock step): kept out
+    /// of the delay statistics.
+    pub rejected_samples: Option<u64>,
+    /// ICMP unreachable messages.
+    pub icmp_unreachable: Option<u64>,
+}
+
+/// Runs of consecutive lost sequence numbers (RFC 3357).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct LossBursts {
+    /// Number of runs.
+    pub count: u64,
+    /// Packets in the longest run.
+    pub longest: u64,
+    /// Mean number of packets in a run; `None` without one.
+    pub mean: Option<f64>,
+}
+
+/// Delays by direction, in nanoseconds; `None` where nothing was measured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct DelaySet {
+    /// (T4 - T1) - (T3 - T2) (RFC 2681; the reflector's own time taken out).
+    pub roundtrip: Option<Delay>,
+    /// T2 - T1 (RFC 7679), the clocks' offset included.
+    pub outbound: Option<Delay>,
+    /// T4 - T3 (RFC 7679), the clocks' offset included.
+    pub inbound: Option<Delay>,
+    /// T3 - T2, the reflector's own time.
+    pub reflector: Option<Delay>,
+}
+
+/// One delay quantity, in nanoseconds.
+///
+/// Percentiles are nearest-rank: at least p % of the samples are at or below the value.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Delay {
+    /// How many delays the figures rest on.
+    pub samples: u64,
+    /// Smallest, exact, in nanoseconds.
+    pub min: i64,
+    /// Mean, in nanoseconds.
+    pub mean: f64,
+    /// 50th percentile, in nanoseconds.
+    pub median: i64,
+    /// 90th percentile, in nanoseconds; `None`, as for all that follow, where fewer than ten samples
+    /// lie beyond it.
+    pub p90: Option<i64>,
+    /// 95th percentile, in nanoseconds.
+    pub p95: Option<i64>,
+    /// 99th percentile, in nanoseconds.
+    pub p99: Option<i64>,
+    /// 99.9th percentile, in nanoseconds.
+    pub p99_9: Option<i64>,
+    /// 99.99th percentile, in nanoseconds.
+    pub p99_99: Option<i64>,
+    /// 99.999th percentile, in nanoseconds.
+    pub p99_999: Option<i64>,
+    /// Largest, exact, in nanoseconds.
+    pub max: i64,
+    /// Sample standard deviation (n - 1), in nanoseconds; `None` for one sample.
+    pub stddev: Option<f64>,
+    /// Smoothed interarrival jitter (RFC 3550 §6.4.1), in nanoseconds; `None` for one sample.
+    pub jitter: Option<f64>,
+    /// Differences of consecutive sequence numbers; `None` where there is no such pair.
+    pub ipdv: Option<Ipdv>,
+    /// Delay minus the session's minimum.
+    pub pdv: Pdv,
+    /// Samples outside the histogram's bounds.
+    pub out_of_range: OutOfRange,
+}
+
+/// Delay difference of consecutive sequence numbers, both measured (RFC 3393), in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Ipdv {
+    /// Smallest difference, signed, exact, in nanoseconds.
+    pub min: i64,
+    /// Mean of the absolute differences, in nanoseconds.
+    pub mean_abs: f64,
+    /// 99th percentile of the absolute differences, in nanoseconds; `None` where fewer than ten
+    /// lie beyond it.
+    pub p99_abs: Option<u64>,
+    /// Largest difference, signed, exact, in nanoseconds.
+    pub max: i64,
+}
+
+/// Delay minus the session's minimum (RFC 5481 §4.2), in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Pdv {
+    /// 50th percentile, in nanoseconds.
+    pub median: u64,
+    /// 99th percentile, in nanoseconds; `None` where fewer than ten samples lie beyond it.
+    pub p99: Option<u64>,
+    /// Largest, exact, in nanoseconds.
+    pub max: u64,
+}
+
+/// Samples outside the histogram's bounds: percentiles know them only as below or above.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct OutOfRange {
+    /// Samples below the bounds.
+    pub below: u64,
+    /// Samples above the bounds.
+    pub above: u64,
+}
+
+/// Where the timestamps come from and what they are worth.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Timestamps {
+    /// T1 that the delay statistics rest on; kinds are never mixed in one figure.
+    pub t1: Option<StampKind>,
+    /// T2; `None` where the peer does not tell (a foreign reflector).
+    pub t2: Option<StampKind>,
+    /// T4.
+    pub t4: Option<StampKind>,
+    /// What one receive timestamp stands for.
+    pub granularity: Option<Granularity>,
+    /// One packet in this many carries a transmit stamp; `None` without stamps.
+    pub tx_stamp_one_in: Option<u32>,
+    /// The two ends' clocks.
+    pub clock: Clock,
+}
+
+/// Who took a timestamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StampKind {
+    /// The network interface.
+    Hardware,
+    /// The kernel.
+    Kernel,
+    /// The program.
+    Userspace,
+}
+
+/// What one receive timestamp stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Granularity {
+    /// One packet.
+    Packet,
+    /// All packets of one train or one coalesced bundle.
+    Train,
+}
+
+/// The two ends' clocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Clock {
+    /// Both ends run on this host's clock: one-way delays are exact whatever the Error Estimates say.
+    pub same_clock: bool,
+    /// S bit of our own Error Estimate.
+    pub local_synchronised: Option<bool>,
+    /// S bit of the reflector's Error Estimate.
+    pub remote_synchronised: Option<bool>,
+    /// Our own Error Estimate, in nanoseconds.
+    pub local_error_ns: Option<u64>,
+    /// The reflector's Error Estimate, in nanoseconds.
+    pub remote_error_ns: Option<u64>,
+    /// Reflector's clock minus ours, if the path is symmetric, in nanoseconds.
+    pub offset_estimate_ns: Option<i64>,
+}
+
+/// What the packets' headers told about the path.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PathFacts {
+    /// 255 minus the TTL that the reflector saw most often, where it tells and we sent 255.
+    pub hops_outbound: Option<u8>,
+    /// 255 minus the replies' TTL seen most often.
+    pub hops_inbound: Option<u8>,
+    /// Whether either changed during the session.
+    pub hops_changed: Option<bool>,
+    /// DSCP of the requests, 0..63.
+    pub dscp_sent: Option<u8>,
+    /// DSCP of the requests as the reflector saw it most often, 0..63.
+    pub dscp_at_reflector: Option<u8>,
+    /// DSCP of the replies seen most often, 0..63.
+    pub dscp_received: Option<u8>,
+    /// ECN of the requests as the reflector saw it most often, 0..3.
+    pub ecn_at_reflector: Option<u8>,
+    /// ECN of the replies seen most often, 0..3.
+    pub ecn_received: Option<u8>,
+    /// Distinct UDP payload sizes of replies, in octets.
+    pub reply_bytes: Option<Vec<usize>>,
+}
+
+/// Whether this host kept up.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Host {
+    /// Whether the figures are the path's own.
+    pub verdict: Verdict,
+    /// One readable sentence for each cause of [`Verdict::ToolLimited`].
+    pub reasons: Vec<String>,
+    /// Datagrams that this host's sockets dropped; a lower bound under offload, where the kernel
+    /// counts bundles; `None` where the system does not tell.
+    pub kernel_drops: Option<u64>,
+    /// Transmit stamps asked for.
+    pub tx_stamps_requested: Option<u64>,
+    /// Transmit stamps that came.
+    pub tx_stamps_received: Option<u64>,
+    /// Replies counted but missing from the delay statistics, because the stats thread could not
+    /// keep up.
+    pub samples_not_recorded: Option<u64>,
+    /// How packets passed between program and kernel.
+    pub io: Io,
+    /// Receive buffer granted, in octets.
+    pub receive_buffer_bytes: Option<usize>,
+    /// Processor use.
+    pub cpu: Cpu,
+    /// Largest resident memory, in octets.
+    pub peak_memory_bytes: Option<u64>,
+}
+
+/// Whether the figures are the path's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// They are.
+    Ok,
+    /// Kernel drops, late departures, lost stamps or a full sample channel made them less.
+    ToolLimited,
+}
+
+/// How packets passed between program and kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Io {
+    /// Many datagrams a system call.
+    Batched,
+    /// Segmentation and coalescing by the kernel.
+    Offload,
+    /// One datagram a system call, on any system.
+    Portable,
+}
+
+/// Processor use.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Cpu {
+    /// CPUs that the sender is pinned to, read back; `None` where not pinned.
+    pub sender: Option<Vec<usize>>,
+    /// CPUs that the receiver is pinned to, read back; `None` where not pinned.
+    pub receiver: Option<Vec<usize>>,
+    /// Time in the program, in seconds.
+    pub user_seconds: Option<f64>,
+    /// Time in the kernel on its behalf, in seconds.
+    pub system_seconds: Option<f64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    const SCHEMA: &str = include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/report.schema.json"
+    ));
+
+    /// A report in which everything was measured.
+    fn full() -> Report {
+        let delay = Delay {
+            samples: 1_000_000,
+            min: -7,
+            mean: 1234.5,
+            median: 1200,
+            p90: Some(1500),
+            p95: Some(1600),
+            p99: Some(2000),
+            p99_9: Some(3000),
+            p99_99: Some(4000),
+            p99_999: Some(5000),
+            max: 6000,
+            stddev: Some(100.25),
+            jitter: Some(20.5),
+            ipdv: Some(Ipdv {
+                min: -400,
+                mean_abs: 30.5,
+                p99_abs: Some(200),
+                max: 500,
+            }),
+            pdv: Pdv {
+                median: 1207,
+                p99: Some(2007),
+                max: 6007,
+            },
+            out_of_range: OutOfRange { below: 1, above: 2 },
+        };
+        Report {
+            schema: Schema::Version1,
+            version: "0.1.0".into(),
+            command: vec!["sender".into(), "--rate".into(), "1000".into()],
+            scope: Scope::Session,
+            protocol: Protocol::TwampLight,
+            role: Role::ControlClient,
+            security: Security::Unauthenticated,
+            sid: Some("00112233445566778899aabbccddeeff".into()),
+            ssid: Some(7),
+            local: Some("127.0.0.1:40000".parse().unwrap()),
+            remote: Some("[2001:db8::1]:862".parse().unwrap()),
+            started: Some("2026-01-02T03:04:05.678901Z".into()),
+            duration_ns: Some(1_000_000_000),
+            interrupted: false,
+            load: Load {
+                offered_pps: Some(1000.0),
+                achieved_pps: Some(999.9),
+                achieved_bps_l2: Some(1e6),
+                profile: Profile::Imix,
+                schedule: Schedule::Poisson,
+                seed: Some(u64::MAX),
+                burst: 16,
+                sizes: vec![SizeEntry {
+                    payload_bytes: 41,
+                    frame_bytes_l2: 83,
+                    packets: 10,
+                    received: Some(9),
+                    roundtrip: Some(delay.clone()),
+                }],
+                late_departures: Some(0),
+                max_slip_ns: Some(12),
+            },
+            packets: Packets {
+                sent: Some(10),
+                not_sent: Some(0),
+                received: Some(7),
+                lost: Some(3),
+                lost_outbound: Some(1),
+                lost_inbound: Some(1),
+                lost_unattributed: Some(1),
+                loss_bursts: Some(LossBursts {
+                    count: 2,
+                    longest: 2,
+                    mean: Some(1.5),
+                }),
+                duplicates: Some(2),
+                duplicates_outbound: Some(1),
+                duplicates_inbound: Some(1),
+                reordered: Some(2),
+                reordered_outbound: Some(1),
+                reordered_inbound: Some(1),
+                late: Some(1),
+                invalid: Some(1),
+                rejected_samples: Some(1),
+                icmp_unreachable: Some(1),
+            },
+            delay_ns: DelaySet {
+                roundtrip: Some(delay.clone()),
+                outbound: Some(delay.clone()),
+                inbound: Some(delay.clone()),
+                reflector: Some(delay),
+            },
+            timestamps: Timestamps {
+                t1: Some(StampKind::Hardware),
+                t2: Some(StampKind::Userspace),
+                t4: Some(StampKind::Kernel),
+                granularity: Some(Granularity::Train),
+                tx_stamp_one_in: Some(16),
+                clock: Clock {
+                    same_clock: true,
+                    local_synchronised: Some(true),
+                    remote_synchronised: Some(false),
+                    local_error_ns: Some(1000),
+                    remote_error_ns: Some(2000),
+                    offset_estimate_ns: Some(-37_000_000_000),
+                },
+            },
+            path: PathFacts {
+                hops_outbound: Some(3),
+                hops_inbound: Some(4),
+                hops_changed: Some(true),
+                dscp_sent: Some(46),
+                dscp_at_reflector: Some(0),
+                dscp_received: Some(46),
+                ecn_at_reflector: Some(1),
+                ecn_received: Some(3),
+                reply_bytes: Some(vec![41, 1472]),
+            },
+            host: Host {
+                verdict: Verdict::ToolLimited,
+                reasons: vec!["3 datagrams were dropped by this host's socket".into()],
+                kernel_drops: Some(3),
+                tx_stamps_requested: Some(10),
+                tx_stamps_received: Some(9),
+                samples_not_recorded: Some(1),
+                io: Io::Offload,
+                receive_buffer_bytes: Some(8 << 20),
+                cpu: Cpu {
+                    sender: Some(vec![0]),
+                    receiver: Some(vec![1]),
+                    user_seconds: Some(0.5),
+                    system_seconds: Some(1.5),
+                },
+                peak_memory_bytes: Some(12 << 20),
+            },
+            notes: vec!["one-way delays contain the clocks' offset".into()],
+        }
+    }
+
+    /// A report in which nothing could be measured.
+    fn minimal() -> Report {
+        let full = full();
+        Report {
+            command: Vec::new(),
+            sid: None,
+            ssid: None,
+            local: None,
+            remote: None,
+            started: None,
+            duration_ns: None,
+            load: Load {
+                offered_pps: None,
+                achieved_pps: finite(0.0 / f64::from(0_u8)),
+                achieved_bps_l2: None,
+                seed: None,
+                burst: 1,
+                sizes: Vec::new(),
+                late_departures: None,
+                max_slip_ns: None,
+                ..full.load
+            },
+            packets: Packets::default(),
+            delay_ns: DelaySet::default(),
+            timestamps: Timestamps {
+                t1: None,
+                t2: None,
+                t4: None,
+                granularity: None,
+                tx_stamp_one_in: None,
+                clock: Clock::default(),
+            },
+            path: PathFacts::default(),
+            host: Host {
+                verdict: Verdict::Ok,
+                reasons: Vec::new(),
+                kernel_drops: None,
+                tx_stamps_requested: None,
+                tx_stamps_received: None,
+                samples_not_recorded: None,
+                io: Io::Portable,
+                receive_buffer_bytes: None,
+                cpu: Cpu::default(),
+                peak_memory_bytes: None,
+            },
+            notes: Vec::new(),
+            ..full
+        }
+    }
+
+    fn violations(report: &Report) -> Vec<String> {
+        let schema: Value = serde_json::from_str(SCHEMA).unwrap();
+        let line = report.to_json_line();
+        assert!(!line.contains('\n'));
+        let value: Value = serde_json::from_str(&line).unwrap();
+        jsonschema::validator_for(&schema)
+            .unwrap()
+            .iter_errors(&value)
+            .map(|e| format!("{}: {e}", e.instance_path()))
+            .collect()
+    }
+
+    #[test]
+    fn full_and_minimal_reports_obey_the_schema() {
+        assert_eq!(violations(&full()), Vec::<String>::new());
+        assert_eq!(violations(&minimal()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_report_that_breaks_the_schema_is_noticed() {
+        let mut report = full();
+        report.load.burst = 0;
+        report.sid = Some("not hexadecimal".into());
+        assert_eq!(violations(&report).len(), 2);
+    }
+
+    /// Collects the paths of properties that only one of schema and report has.
+    fn compare(
+        schema: &Value,
+        root: &Value,
+        value: &Value,
+        path: &str,
+        differences: &mut Vec<String>,
+    ) {
+        if let Some(reference) = schema["$ref"].as_str() {
+            let target = root.pointer(reference.trim_start_matches('#')).unwrap();
+            return compare(target, root, value, path, differences);
+        }
+        if let (Some(items), Some(first)) = (schema.get("items"), value.get(0)) {
+            compare(items, root, first, &format!("{path}[]"), differences);
+        }
+        let Some(properties) = schema["properties"].as_object() else {
+            return;
+        };
+        for name in properties.keys().filter(|name| value.get(name).is_none()) {
+            differences.push(format!("{path}.{name} is in the schema only"));
+        }
+        for (name, inner) in value.as_object().unwrap() {
+            let path = format!("{path}.{name}");
+            match properties.get(name) {
+                Some(property) => compare(property, root, inner, &path, differences),
+                None => differences.push(format!("{path} is in the report only")),
+            }
+        }
+    }
+
+    #[test]
+    fn schema_and_structs_have_the_same_fields() {
+        let schema: Value = serde_json::from_str(SCHEMA).unwrap();
+        let mut differences = Vec::new();
+        let value = serde_json::to_value(full()).unwrap();
+        compare(&schema, &schema, &value, "", &mut differences);
+        assert_eq!(differences, [".asserts is in the schema only"]);
+    }
+
+    #[test]
+    fn every_name_of_every_enum_is_the_schemas() {
+        let mut report = full();
+        let mut check = |change: &dyn Fn(&mut Report)| {
+            change(&mut report);
+            assert_eq!(violations(&report), Vec::<String>::new());
+        };
+        for scope in [Scope::Session, Scope::Thread, Scope::Combined] {
+            check(&|r| r.scope = scope);
+        }
+        for protocol in [Protocol::TwampLight, Protocol::Twamp, Protocol::Stamp] {
+            check(&|r| r.protocol = protocol);
+        }
+        for role in [Role::Sender, Role::Controller, Role::ControlClient] {
+            check(&|r| r.role = role);
+        }
+        for security in [
+            Security::Unauthenticated,
+            Security::Authenticated,
+            Security::Encrypted,
+            Security::Mixed,
+        ] {
+            check(&|r| r.security = security);
+        }
+        for profile in [Profile::Fixed, Profile::Imix, Profile::Custom] {
+            check(&|r| r.load.profile = profile);
+        }
+        for schedule in [
+            Schedule::Periodic,
+            Schedule::Poisson,
+            Schedule::Uniform,
+            Schedule::Flood,
+        ] {
+            check(&|r| r.load.schedule = schedule);
+        }
+        for kind in [StampKind::Hardware, StampKind::Kernel, StampKind::Userspace] {
+            check(&|r| r.timestamps.t1 = Some(kind));
+        }
+        for granularity in [Granularity::Packet, Granularity::Train] {
+            check(&|r| r.timestamps.granularity = Some(granularity));
+        }
+        for verdict in [Verdict::Ok, Verdict::ToolLimited] {
+            check(&|r| r.host.verdict = verdict);
+        }
+        for io in [Io::Batched, Io::Offload, Io::Portable] {
+            check(&|r| r.host.io = io);
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What a packet thread tells the stats thread: fixed-size samples, in blocks that are recycled.
+//!
+//! A packet thread only *tries* to hand a full block over. Samples that find no room are counted as
+//! unrecorded; they never read as lost packets, since packet counts are kept by the packet thread
+//! itself. The last block is sent by [`Pipe::finish`].
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+/// The four timestamps of one reply that came back in time, in nanoseconds since the Unix epoch.
+///
+/// T1 and T4 are of the Session-Sender's clock, T2 and T3 of the Session-Reflector's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// Sequence number of the request, extended to 64 bits.
+    pub seq: u64,
+    /// T1 as it stood in the packet: user space, before the send call.
+    pub t1_ns: i64,
+    /// T1 as the kernel or the interface stamped it; `None` where this packet has no such stamp.
+    pub t1_stamp_ns: Option<i64>,
+    /// T2, arrival at the Session-Reflector.
+    pub t2_ns: i64,
+    /// T3, departure from the Session-Reflector.
+    pub t3_ns: i64,
+    /// T4, arrival of the reply.
+    pub t4_ns: i64,
+    /// Index of the request's size in the session's list of sizes.
+    pub size_class: u8,
+}
+
+const _: () = assert!(size_of::<Sample>() <= 64);
+
+/// Samples of one block.
+const BLOCK: usize = 256;
+/// Blocks between a packet thread and the stats thread.
+const BLOCKS: usize = 256;
+
+/// The packet thread's end.
+#[derive(Debug)]
+pub struct Pipe {
+    block: Vec<Sample>,
+    full: Sender<Vec<Sample>>,
+    empty: Receiver<Vec<Sample>>,
+    unrecorded: u64,
+}
+
+/// The stats thread's end.
+#[derive(Debug)]
+pub struct Blocks {
+    full: Receiver<Vec<Sample>>,
+    empty: Sender<Vec<Sample>>,
+}
+
+/// A pipe with all its blocks allocated.
+#[must_use]
+pub fn pipe() -> (Pipe, Blocks) {
+    let (full_in, full_out) = bounded(BLOCKS);
+    let (empty_in, empty_out) = bounded(BLOCKS);
+    for _ in 1..BLOCKS {
+        // There is room: the channel holds as many as this loop sends.
+        let _ = empty_in.try_send(Vec::with_capacity(BLOCK));
+    }
+    let pipe = Pipe {
+        block: Vec::with_capacity(BLOCK),
+        full: full_in,
+        empty: empty_out,
+        unrecorded: 0,
+    };
+    (
+        pipe,
+        Blocks {
+            full: full_out,
+            empty: empty_in,
+        },
+    )
+}
+
+impl Pipe {
+    /// Adds a sample, or counts it as unrecorded where the stats thread is behind by every block.
+    pub fn push(&mut self, sample: Sample) {
+        if self.block.len() == self.block.capacity() && !self.hand_over() {
+            self.unrecorded += 1;
+            return;
+        }
+        self.block.push(sample);
+    }
+
+    /// Hands a started block over, so that a slow session's samples arrive in good time.
+    pub fn flush(&mut self) {
+        if !self.block.is_empty() {
+            self.hand_over();
+        }
+    }
+
+    /// Samples that found no room so far.
+    #[must_use]
+    pub fn unrecorded(&self) -> u64 {
+        self.unrecorded
+    }
+
+    /// Sends the last block and returns how many samples found no room.
+    #[must_use]
+    pub fn finish(self) -> u64 {
+        let samples = self.block.len() as u64;
+        if samples == 0 {
+            return self.unrecorded;
+        }
+        // The packets are over: waiting for room delays nothing that is measured.
+        match self.full.send(self.block) {
+            Ok(()) => self.unrecorded,
+            Err(_) => self.unrecorded + samples,
+        }
+    }
+
+    /// Swaps the block for an empty one; false where there is none.
+    fn hand_over(&mut self) -> bool {
+        let Ok(next) = self.empty.try_recv() else {
+            return false;
+        };
+        let block = std::mem::replace(&mut self.block, next);
+        match self.full.try_send(block) {
+            Ok(()) => true,
+            Err(TrySendError::Full(block) | TrySendError::Disconnected(block)) => {
+                self.block = block;
+                false
+            }
+        }
+    }
+}
+
+impl Blocks {
+    /// Shows the samples of the next block to `f`; false when the packet thread has finished.
+    pub fn next(&self, f: impl FnOnce(&[Sample])) -> bool {
+        let Ok(mut block) = self.full.recv() else {
+            return false;
+        };
+        f(&block);
+        block.clear();
+        let _ = self.empty.try_send(block);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(seq: u64) -> Sample {
+        Sample {
+            seq,
+            t1_ns: 0,
+            t1_stamp_ns: None,
+            t2_ns: 0,
+            t3_ns: 0,
+            t4_ns: 0,
+            size_class: 0,
+        }
+    }
+
+    #[test]
+    fn every_sample_arrives_once_and_in_order() {
+        let (mut pipe, blocks) = pipe();
+        let total = 100_000;
+        let writer = std::thread::spawn(move || {
+            for seq in 0..total {
+                pipe.push(sample(seq));
+                while pipe.block.len() == BLOCK && pipe.empty.is_empty() {
+                    std::thread::yield_now();
+                }
+            }
+            pipe.finish()
+        });
+        let mut next = 0;
+        while blocks.next(|samples| {
+            for s in samples {
+                assert_eq!(s.seq, next);
+                next += 1;
+            }
+        }) {}
+        assert_eq!((next, writer.join().unwrap()), (total, 0));
+    }
+
+    #[test]
+    fn a_stalled_reader_costs_samples_that_are_counted_and_none_twice() {
+        let (mut pipe, blocks) = pipe();
+        let total = (BLOCK * BLOCKS) as u64 + 1000;
+        for seq in 0..total {
+            pipe.push(sample(seq));
+        }
+        let reader = std::thread::spawn(move || {
+            let mut seen = 0;
+            while blocks.next(|samples| seen += samples.len() as u64) {}
+            seen
+        });
+        let unrecorded = pipe.finish();
+        assert_eq!(unrecorded, 1000);
+        assert_eq!(reader.join().unwrap() + unrecorded, total);
+    }
+}

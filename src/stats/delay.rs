@@ -1,0 +1,1139 @@
+//! Delays and their variation, in constant memory: samples in, the report's figures out.
+//!
+//! Minimum, maximum and mean are exact; percentiles come from histograms of differences from a base
+//! near the delays, so that neither a negative one-way delay nor a clock offset of years costs
+//! detail. With fewer than 1,024 samples the percentiles are exact too.
+//! Called by the stats thread; nothing here allocates after construction but a report.
+
+use crate::report;
+use crate::sample::Sample;
+use hdrhistogram::Histogram;
+
+/// All delays of one session.
+///
+/// Kinds of T1 are never mixed in one figure: round-trip and outbound delays rest on user-space T1
+/// until the first sample with a transmit stamp is accepted, and from then on on stamped samples
+/// alone; what had been collected from user space is dropped. Inbound and reflector delays need no
+/// T1 and take every accepted sample.
+///
+/// A sample whose timestamps contradict each other (T3 before T2, a negative round-trip delay, or a
+/// difference beyond 64 bits) is kept out of everything and counted.
+#[derive(Clone, Debug)]
+pub struct Delays {
+    roundtrip: Distribution,
+    outbound: Distribution,
+    inbound: Distribution,
+    reflector: Distribution,
+    /// Round-trip delays of each size class; empty for a session of one size.
+    sizes: Vec<Distribution>,
+    /// Whether `roundtrip`, `outbound`, `sizes` and `best` rest on stamped T1.
+    t1_stamped: bool,
+    /// The smallest round-trip delay and the offset estimate of its sample.
+    best: Option<(i64, i64)>,
+    recorded: u64,
+    rejected: u64,
+}
+
+impl Delays {
+    /// No samples yet, of a session that sends packets of `size_classes` sizes.
+    #[must_use]
+    pub fn new(size_classes: usize) -> Self {
+        // With one size, its round-trip delays are the session's.
+        let separate = if size_classes > 1 { size_classes } else { 0 };
+        Self {
+            roundtrip: Distribution::from_zero(),
+            outbound: Distribution::with_unknown_offset(),
+            inbound: Distribution::with_unknown_offset(),
+            reflector: Distribution::from_zero(),
+            sizes: (0..separate).map(|_| Distribution::from_zero()).collect(),
+            t1_stamped: false,
+            best: None,
+            recorded: 0,
+            rejected: 0,
+        }
+    }
+
+    /// Adds samples, in order of arrival, each sequence number once.
+    pub fn record(&mut self, block: &[Sample]) {
+        for sample in block {
+            let Some(delay) = SampleDelays::of(sample) else {
+                self.rejected += 1;
+                continue;
+            };
+            self.recorded += 1;
+            self.inbound.record(sample.seq, delay.inbound);
+            self.reflector.record(sample.seq, delay.reflector);
+            let stamped = sample.t1_stamp_ns.is_some();
+            if stamped && !self.t1_stamped {
+                self.start_over_with_stamps();
+            }
+            if stamped == self.t1_stamped {
+                self.record_with_t1(sample, &delay);
+            }
+        }
+    }
+
+    /// The figures so far.
+    #[must_use]
+    pub fn report(&self) -> report::DelaySet {
+        report::DelaySet {
+            roundtrip: self.roundtrip.report(),
+            outbound: self.outbound.report(),
+            inbound: self.inbound.report(),
+            reflector: self.reflector.report(),
+        }
+    }
+
+    /// Round-trip delays of one size so far; `None` where there are none.
+    #[must_use]
+    pub fn size_roundtrip(&self, class: usize) -> Option<report::Delay> {
+        if self.sizes.is_empty() && class == 0 {
+            return self.roundtrip.report();
+        }
+        self.sizes.get(class)?.report()
+    }
+
+    /// Whether round-trip and outbound delays rest on T1 as kernel or interface stamped it.
+    #[must_use]
+    pub fn t1_stamped(&self) -> bool {
+        self.t1_stamped
+    }
+
+    /// Reflector's clock minus ours, in nanoseconds, if the path is symmetric: from the sample with
+    /// the smallest round-trip delay, since the truth lies within half of that delay (RFC 5905 §8).
+    #[must_use]
+    pub fn offset_estimate_ns(&self) -> Option<i64> {
+        self.best.map(|(_, offset)| offset)
+    }
+
+    /// Samples accepted: each is in the inbound and reflector delays, and in the other two where
+    /// its kind of T1 is the one in use.
+    #[must_use]
+    pub fn recorded(&self) -> u64 {
+        self.recorded
+    }
+
+    /// Samples kept out because their timestamps contradict each other.
+    #[must_use]
+    pub fn rejected(&self) -> u64 {
+        self.rejected
+    }
+
+    fn record_with_t1(&mut self, sample: &Sample, delay: &SampleDelays) {
+        self.roundtrip.record(sample.seq, delay.roundtrip);
+        self.outbound.record(sample.seq, delay.outbound);
+        if let Some(size) = self.sizes.get_mut(usize::from(sample.size_class)) {
+            size.record(sample.seq, delay.roundtrip);
+        }
+        if self
+            .best
+            .is_none_or(|(smallest, _)| delay.roundtrip < smallest)
+        {
+            self.best = Some((delay.roundtrip, delay.offset()));
+        }
+    }
+
+    fn start_over_with_stamps(&mut self) {
+        self.t1_stamped = true;
+        self.best = None;
+        self.roundtrip.clear();
+        self.outbound.clear();
+        for size in &mut self.sizes {
+            size.clear();
+        }
+    }
+}
+
+/// The differences of one sample's timestamps, in nanoseconds.
+struct SampleDelays {
+    roundtrip: i64,
+    outbound: i64,
+    inbound: i64,
+    reflector: i64,
+}
+
+impl SampleDelays {
+    /// `None` where the timestamps contradict each other. The stamp is T1 where there is one.
+    fn of(sample: &Sample) -> Option<Self> {
+        let t1_ns = sample.t1_stamp_ns.unwrap_or(sample.t1_ns);
+        let reflector = sample.t3_ns.checked_sub(sample.t2_ns)?;
+        let roundtrip = sample.t4_ns.checked_sub(t1_ns)?.checked_sub(reflector)?;
+        let delays = Self {
+            roundtrip,
+            outbound: sample.t2_ns.checked_sub(t1_ns)?,
+            inbound: sample.t4_ns.checked_sub(sample.t3_ns)?,
+            reflector,
+        };
+        (reflector >= 0 && roundtrip >= 0).then_some(delays)
+    }
+
+    /// ((T2 - T1) - (T4 - T3)) / 2 (RFC 5905 §8).
+    fn offset(&self) -> i64 {
+        let twice = i128::from(self.outbound) - i128::from(self.inbound);
+        i64::try_from(twice / 2).expect("half the difference of two 64-bit numbers has 64 bits")
+    }
+}
+
+/// One delay quantity: its extremes, moments, percentiles and variation, in nanoseconds.
+///
+/// A histogram cell is at most 0.1 % of its distance from the base wide, over one hour to either
+/// side. Samples beyond that are counted as out of range; a percentile that falls among them is
+/// shown as the minimum or the maximum.
+#[derive(Clone, Debug)]
+pub struct Distribution {
+    moments: Moments,
+    jitter: Jitter,
+    pairs: Pairs,
+    /// The first [`EARLY`] samples. Once it is full, all samples are in `cells`.
+    early: Vec<i64>,
+    base: Base,
+    cells: SignedCells,
+}
+
+/// What the cells count from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Base {
+    Zero,
+    EarlyMinimum,
+}
+
+impl Distribution {
+    /// For intervals on one clock, which are small and hardly ever negative: counted from zero.
+    #[must_use]
+    pub fn from_zero() -> Self {
+        Self::new(Base::Zero)
+    }
+
+    /// For differences between two clocks: counted from the smallest of the first 1,024
+    /// samples, so that neither the clocks' offset nor one slow first sample costs detail.
+    #[must_use]
+    pub fn with_unknown_offset() -> Self {
+        Self::new(Base::EarlyMinimum)
+    }
+
+    fn new(base: Base) -> Self {
+        Self {
+            moments: Moments::default(),
+            jitter: Jitter::default(),
+            pairs: Pairs::new(),
+            early: Vec::with_capacity(EARLY),
+            base,
+            cells: SignedCells::new(),
+        }
+    }
+
+    /// Adds the delay of packet `seq`. Call in order of arrival, once for each sequence number.
+    pub fn record(&mut self, seq: u64, value_ns: i64) {
+        self.moments.record(value_ns);
+        self.jitter.record(value_ns);
+        self.pairs.record(seq, value_ns);
+        if self.early.len() == EARLY {
+            self.cells.record(value_ns);
+            return;
+        }
+        self.early.push(value_ns);
+        if self.early.len() == EARLY {
+            self.cells.base_ns = self.base_ns();
+            for &value_ns in &self.early {
+                self.cells.record(value_ns);
+            }
+        }
+    }
+
+    /// The figures so far; `None` where there is no sample.
+    #[must_use]
+    pub fn report(&self) -> Option<report::Delay> {
+        let n = self.moments.count;
+        if n == 0 {
+            return None;
+        }
+        let (min, max) = (self.moments.min, self.moments.max);
+        let mut sorted = Vec::new();
+        if self.early.len() < EARLY {
+            sorted.extend_from_slice(&self.early);
+            sorted.sort_unstable();
+        }
+        let at_rank = |rank: u64| {
+            let early = usize::try_from(rank - 1)
+                .ok()
+                .and_then(|index| sorted.get(index).copied());
+            match early.map_or_else(|| self.cells.at_rank(rank), Ranked::Value) {
+                Ranked::Below => min,
+                Ranked::Value(value) => value.clamp(min, max),
+                Ranked::Above => max,
+            }
+        };
+        let percentile = |part| supported_rank(n, part).map(at_rank);
+        let median = at_rank(nearest_rank(n, MEDIAN));
+        let p99 = percentile(P99);
+        Some(report::Delay {
+            samples: n,
+            min,
+            mean: self.moments.mean(),
+            median,
+            p90: percentile(P90),
+            p95: percentile(P95),
+            p99,
+            p99_9: percentile(P99_9),
+            p99_99: percentile(P99_99),
+            p99_999: percentile(P99_999),
+            max,
+            stddev: self.moments.stddev(),
+            jitter: (n > 1).then_some(self.jitter.smoothed),
+            ipdv: self.pairs.report(),
+            pdv: report::Pdv {
+                // None is negative: all values are clamped to the minimum.
+                median: median.abs_diff(min),
+                p99: p99.map(|p99| p99.abs_diff(min)),
+                max: max.abs_diff(min),
+            },
+            out_of_range: self.out_of_range(),
+        })
+    }
+
+    /// Forgets all samples; allocates nothing.
+    fn clear(&mut self) {
+        self.moments = Moments::default();
+        self.jitter = Jitter::default();
+        self.pairs.clear();
+        self.early.clear();
+        self.cells.clear();
+    }
+
+    /// The base, as it would be if it had to be settled with the samples so far.
+    fn base_ns(&self) -> i64 {
+        match self.base {
+            Base::Zero => 0,
+            Base::EarlyMinimum => self.moments.min,
+        }
+    }
+
+    fn out_of_range(&self) -> report::OutOfRange {
+        if self.early.len() == EARLY {
+            return report::OutOfRange {
+                below: self.cells.below.beyond,
+                above: self.cells.above.beyond,
+            };
+        }
+        let base_ns = self.base_ns();
+        let mut out = report::OutOfRange::default();
+        for &value_ns in &self.early {
+            if value_ns.abs_diff(base_ns) > BOUND_NS {
+                if value_ns < base_ns {
+                    out.below += 1;
+                } else {
+                    out.above += 1;
+                }
+            }
+        }
+        out
+    }
+}
+
+/// Count, extremes, mean and standard deviation.
+#[derive(Clone, Debug, Default)]
+struct Moments {
+    count: u64,
+    min: i64,
+    max: i64,
+    /// Cannot overflow: fewer than 2^64 values of at most 2^63.
+    sum: i128,
+    /// Welford's recurrence runs on differences from the first value, so that a clock offset does
+    /// not use up the precision of a float.
+    first: i64,
+    mean_of_differences: f64,
+    sum_of_squares: f64,
+}
+
+impl Moments {
+    fn record(&mut self, value: i64) {
+        if self.count == 0 {
+            (self.min, self.max, self.first) = (value, value, value);
+        }
+        self.count += 1;
+        self.min = self.min.min(value);
+        self.max = self.max.max(value);
+        self.sum += i128::from(value);
+        let difference = float(i128::from(value) - i128::from(self.first));
+        let step = difference - self.mean_of_differences;
+        self.mean_of_differences += step / float(self.count.into());
+        self.sum_of_squares += step * (difference - self.mean_of_differences);
+    }
+
+    /// Rounded once, from the exact sum.
+    fn mean(&self) -> f64 {
+        let n = i128::from(self.count);
+        float(self.sum / n) + float(self.sum % n) / float(n)
+    }
+
+    /// Of the sample (n - 1).
+    fn stddev(&self) -> Option<f64> {
+        let n = i128::from(self.count);
+        (n > 1).then(|| (self.sum_of_squares / float(n - 1)).sqrt())
+    }
+}
+
+/// Smoothed interarrival jitter (RFC 3550 §6.4.1, appendix A.8).
+#[derive(Clone, Debug, Default)]
+struct Jitter {
+    smoothed: f64,
+    previous: Option<i64>,
+}
+
+impl Jitter {
+    fn record(&mut self, value: i64) {
+        if let Some(previous) = self.previous.replace(value) {
+            self.smoothed += (float(value.abs_diff(previous).into()) - self.smoothed) / 16.0;
+        }
+    }
+}
+
+/// IPDV (RFC 3393): differences of consecutive sequence numbers, in whatever order they arrive.
+#[derive(Clone, Debug)]
+struct Pairs {
+    /// The newest (sequence number, value) of each residue.
+    recent: Box<[Option<(u64, i64)>]>,
+    count: u64,
+    min: i64,
+    max: i64,
+    sum_of_absolutes: i128,
+    absolutes: Cells,
+}
+
+impl Pairs {
+    fn new() -> Self {
+        Self {
+            recent: vec![None; RECENT].into_boxed_slice(),
+            count: 0,
+            min: 0,
+            max: 0,
+            sum_of_absolutes: 0,
+            absolutes: Cells::new(),
+        }
+    }
+
+    fn record(&mut self, seq: u64, value: i64) {
+        let slot = &mut self.recent[slot(seq)];
+        if slot.is_some_and(|(newest, _)| newest >= seq) {
+            return; // a repetition, or so late that its neighbours are forgotten
+        }
+        *slot = Some((seq, value));
+        if let Some(before) = seq.checked_sub(1).and_then(|seq| self.value_of(seq)) {
+            self.add(before, value);
+        }
+        if let Some(after) = seq.checked_add(1).and_then(|seq| self.value_of(seq)) {
+            self.add(value, after);
+        }
+    }
+
+    fn value_of(&self, seq: u64) -> Option<i64> {
+        self.recent[slot(seq)].and_then(|(of, value)| (of == seq).then_some(value))
+    }
+
+    fn add(&mut self, before: i64, after: i64) {
+        // Exact but for differences of more than 292 years.
+        let difference = after.saturating_sub(before);
+        if self.count == 0 {
+            (self.min, self.max) = (difference, difference);
+        }
+        self.count += 1;
+        self.min = self.min.min(difference);
+        self.max = self.max.max(difference);
+        self.sum_of_absolutes += i128::from(difference.unsigned_abs());
+        self.absolutes.record(difference.unsigned_abs());
+    }
+
+    fn report(&self) -> Option<report::Ipdv> {
+        if self.count == 0 {
+            return None;
+        }
+        let largest = self.min.unsigned_abs().max(self.max.unsigned_abs());
+        let at_rank = |rank| match self.absolutes.at_rank(rank) {
+            Some(cell) => self.absolutes.highest_of(cell).min(largest),
+            None => largest,
+        };
+        Some(report::Ipdv {
+            min: self.min,
+            mean_abs: float(self.sum_of_absolutes) / float(self.count.into()),
+            p99_abs: supported_rank(self.count, P99).map(at_rank),
+            max: self.max,
+        })
+    }
+
+    fn clear(&mut self) {
+        self.recent.fill(None);
+        self.count = 0;
+        self.sum_of_absolutes = 0;
+        self.absolutes.clear();
+    }
+}
+
+fn slot(seq: u64) -> usize {
+    usize::try_from(seq % RECENT as u64).expect("less than RECENT")
+}
+
+/// Histogram of signed values around a base: one of the differences upwards, one of those downwards.
+#[derive(Clone, Debug)]
+struct SignedCells {
+    base_ns: i64,
+    /// Of `value - base_ns`, where that is not negative.
+    above: Cells,
+    /// Of `base_ns - value`, for the other values.
+    below: Cells,
+}
+
+/// What is known of the value at a rank.
+enum Ranked {
+    /// Farther below the base than the bounds.
+    Below,
+    Value(i64),
+    /// Farther above the base than the bounds.
+    Above,
+}
+
+impl SignedCells {
+    fn new() -> Self {
+        Self {
+            base_ns: 0,
+            above: Cells::new(),
+            below: Cells::new(),
+        }
+    }
+
+    fn record(&mut self, value_ns: i64) {
+        let distance = value_ns.abs_diff(self.base_ns);
+        if value_ns >= self.base_ns {
+            self.above.record(distance);
+        } else {
+            self.below.record(distance);
+        }
+    }
+
+    /// The highest value of the cell in which the `rank`-th smallest value is: as many values as
+    /// `rank` at least are at or below it.
+    fn at_rank(&self, rank: u64) -> Ranked {
+        let below = self.below.len();
+        if rank > below {
+            return match self.above.at_rank(rank - below) {
+                Some(cell) => {
+                    let distance = self.above.highest_of(cell);
+                    Ranked::Value(self.base_ns.saturating_add_unsigned(distance))
+                }
+                None => Ranked::Above,
+            };
+        }
+        // Ascending values are descending distances.
+        match self.below.at_rank(below - rank + 1) {
+            Some(cell) => {
+                let distance = self.below.lowest_of(cell);
+                Ranked::Value(self.base_ns.saturating_sub_unsigned(distance))
+            }
+            None => Ranked::Below,
+        }
+    }
+
+    fn clear(&mut self) {
+        self.above.clear();
+        self.below.clear();
+    }
+}
+
+/// Histogram of distances within the bounds, and the number of those beyond.
+#[derive(Clone, Debug)]
+struct Cells {
+    histogram: Histogram<u64>,
+    beyond: u64,
+}
+
+impl Cells {
+    fn new() -> Self {
+        Self {
+            histogram: Histogram::new_with_bounds(1, BOUND_NS, 3).expect("constant, valid bounds"),
+            beyond: 0,
+        }
+    }
+
+    fn record(&mut self, distance: u64) {
+        // The histogram's last cells reach beyond the bound.
+        if distance > BOUND_NS || self.histogram.record(distance).is_err() {
+            self.beyond += 1;
+        }
+    }
+
+    fn len(&self) -> u64 {
+        self.histogram.len() + self.beyond
+    }
+
+    /// A value of the cell in which the `rank`-th smallest distance is, counted from 1; `None`
+    /// where that is beyond the bounds.
+    fn at_rank(&self, rank: u64) -> Option<u64> {
+        let n = self.histogram.len();
+        if rank > n {
+            return None;
+        }
+        // The histogram rounds quantile * n up: half a rank less survives rounding errors.
+        let quantile = (float(rank.into()) - 0.5) / float(n.into());
+        Some(self.histogram.value_at_quantile(quantile))
+    }
+
+    fn highest_of(&self, cell: u64) -> u64 {
+        self.histogram.highest_equivalent(cell)
+    }
+
+    fn lowest_of(&self, cell: u64) -> u64 {
+        self.histogram.lowest_equivalent(cell)
+    }
+
+    fn clear(&mut self) {
+        self.histogram.reset();
+        self.beyond = 0;
+    }
+}
+
+/// Nearest rank, counted from 1: the smallest with at least `part` hundred-thousandths of `n`
+/// samples at or below it.
+fn nearest_rank(n: u64, part: u64) -> u64 {
+    // ceil(n * part / WHOLE), without overflow.
+    n / WHOLE * part + (n % WHOLE * part).div_ceil(WHOLE)
+}
+
+/// The same, where at least [`BEYOND`] samples lie beyond it; else the percentile would be noise.
+fn supported_rank(n: u64, part: u64) -> Option<u64> {
+    let rank = nearest_rank(n, part);
+    (n - rank >= BEYOND).then_some(rank)
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "figures that are shown as floats: 53 bits are enough"
+)]
+fn float(value: i128) -> f64 {
+    value as f64
+}
+
+/// Samples held until the base is settled.
+const EARLY: usize = 1024;
+/// Sequence numbers whose delays are remembered for IPDV.
+const RECENT: usize = 4096;
+/// Largest distance from the base that the histograms tell apart: one hour.
+const BOUND_NS: u64 = 3_600_000_000_000;
+/// Samples that must lie beyond a percentile for it to be shown.
+const BEYOND: u64 = 10;
+/// Percentiles, in hundred-thousandths.
+const WHOLE: u64 = 100_000;
+const MEDIAN: u64 = 50_000;
+const P90: u64 = 90_000;
+const P95: u64 = 95_000;
+const P99: u64 = 99_000;
+const P99_9: u64 = 99_900;
+const P99_99: u64 = 99_990;
+const P99_999: u64 = 99_999;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rand_pcg::Pcg64Mcg;
+    use rand_pcg::rand_core::{Rng, SeedableRng};
+    use serde_json::Value;
+
+    const VECTORS: &str = include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/vectors/metrics.json"
+    ));
+    const YEAR_NS: i64 = 365 * 86_400 * 1_000_000_000;
+
+    fn vectors(name: &str) -> Value {
+        let all: Value = serde_json::from_str(VECTORS).unwrap();
+        all[name].clone()
+    }
+
+    fn numbers(value: &Value) -> Vec<i64> {
+        let numbers = value.as_array().unwrap().iter();
+        numbers.map(|n| n.as_i64().unwrap()).collect()
+    }
+
+    fn filled(mut distribution: Distribution, values: &[i64]) -> report::Delay {
+        for (seq, &value) in (0..).zip(values) {
+            distribution.record(seq, value);
+        }
+        distribution.report().unwrap()
+    }
+
+    fn near(a: f64, b: f64) -> bool {
+        (a - b).abs() <= 1e-9 * a.abs().max(b.abs())
+    }
+
+    /// Delays of 4 to 6 µs, evenly spread.
+    fn five_microseconds(n: usize) -> Vec<i64> {
+        let mut random = Pcg64Mcg::seed_from_u64(5);
+        (0..n)
+            .map(|_| 4000 + i64::from(random.next_u32() % 2001))
+            .collect()
+    }
+
+    #[test]
+    fn shared_vectors_of_delay_variation() {
+        let vector = vectors("delay_variation");
+        let ns: Vec<i64> = numbers(&vector["delays_us"])
+            .iter()
+            .map(|us| us * 1000)
+            .collect();
+        let ipdv = numbers(&vector["ipdv_us"]);
+        let pdv = numbers(&vector["pdv_us"]);
+        let us = |name: &str| vector[name].as_f64().unwrap();
+        for offset in [0, -37_000_000_000, 10 * YEAR_NS] {
+            let shifted: Vec<i64> = ns.iter().map(|ns| ns + offset).collect();
+            let got = filled(Distribution::with_unknown_offset(), &shifted);
+            let got_ipdv = got.ipdv.unwrap();
+            assert_eq!(got_ipdv.min, ipdv.iter().min().unwrap() * 1000);
+            assert_eq!(got_ipdv.max, ipdv.iter().max().unwrap() * 1000);
+            assert!(near(got_ipdv.mean_abs, us("mean_abs_ipdv_us") * 1000.0));
+            assert_eq!(got_ipdv.p99_abs, None);
+            assert!(near(got.jitter.unwrap(), us("rfc3550_jitter_us") * 1000.0));
+            let mut sorted = pdv.clone();
+            sorted.sort_unstable();
+            assert_eq!(i64::try_from(got.pdv.median).unwrap(), sorted[3] * 1000);
+            assert_eq!(i64::try_from(got.pdv.max).unwrap(), sorted[6] * 1000);
+            assert_eq!(got.pdv.p99, None);
+        }
+    }
+
+    #[test]
+    fn shared_vectors_of_round_trip() {
+        for vector in vectors("round_trip").as_array().unwrap() {
+            let ns = |name: &str| vector[name].as_i64().unwrap() * 1000;
+            let mut delays = Delays::new(1);
+            delays.record(&[Sample {
+                seq: 0,
+                t1_ns: ns("t1"),
+                t1_stamp_ns: None,
+                t2_ns: ns("t2"),
+                t3_ns: ns("t3"),
+                t4_ns: ns("t4"),
+                size_class: 0,
+            }]);
+            let got = delays.report();
+            assert_eq!(got.roundtrip.unwrap().min, ns("rtt"));
+            assert_eq!(got.outbound.unwrap().min, ns("forward_raw"));
+            assert_eq!(got.inbound.unwrap().min, ns("backward_raw"));
+            assert_eq!(got.reflector.unwrap().min, ns("t3") - ns("t2"));
+            assert_eq!(delays.offset_estimate_ns(), Some(49_250_000));
+        }
+    }
+
+    #[test]
+    fn no_sample_is_no_report_and_one_sample_has_no_spread() {
+        assert_eq!(Distribution::from_zero().report(), None);
+        let got = filled(Distribution::from_zero(), &[0]);
+        let expected = report::Delay {
+            samples: 1,
+            min: 0,
+            mean: 0.0,
+            median: 0,
+            p90: None,
+            p95: None,
+            p99: None,
+            p99_9: None,
+            p99_99: None,
+            p99_999: None,
+            max: 0,
+            stddev: None,
+            jitter: None,
+            ipdv: None,
+            pdv: report::Pdv {
+                median: 0,
+                p99: None,
+                max: 0,
+            },
+            out_of_range: report::OutOfRange::default(),
+        };
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn moments_are_exact() {
+        // Of 2, 4, 4, 4, 5, 5, 7, 9: mean 5, sum of squared differences 32.
+        for offset in [0, -3, 10 * YEAR_NS] {
+            let values: Vec<i64> = [2, 4, 4, 4, 5, 5, 7, 9].map(|v| v + offset).into();
+            let got = filled(Distribution::with_unknown_offset(), &values);
+            assert!(near(got.mean, float((5 + offset).into())));
+            assert!(near(got.stddev.unwrap(), (32.0_f64 / 7.0).sqrt()));
+            assert_eq!((got.min, got.max), (2 + offset, 9 + offset));
+        }
+    }
+
+    #[test]
+    fn a_clock_offset_costs_no_detail() {
+        for offset in [0, 37_000_000_000, -37_000_000_000, 10 * YEAR_NS] {
+            for first in [5000, 5_000_000] {
+                for n in [500, 20_000] {
+                    let mut values = five_microseconds(n);
+                    values[0] = first;
+                    let shifted: Vec<i64> = values.iter().map(|v| v + offset).collect();
+                    let got = filled(Distribution::with_unknown_offset(), &shifted);
+                    values.sort_unstable();
+                    let median = values[n / 2 - 1];
+                    assert!(
+                        (got.median - offset).abs_diff(median) <= 5,
+                        "offset {offset}, first {first}: {} for {median}",
+                        got.median - offset
+                    );
+                    assert_eq!(got.max - offset, values[n - 1]);
+                    assert_eq!(got.pdv.max, values[n - 1].abs_diff(values[0]));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn percentiles_need_ten_samples_beyond() {
+        let shown = |n: i64| {
+            let values: Vec<i64> = (1..=n).collect();
+            let got = filled(Distribution::from_zero(), &values);
+            [
+                got.p90,
+                got.p95,
+                got.p99,
+                got.p99_9,
+                got.p99_99,
+                got.p99_999,
+            ]
+        };
+        assert_eq!(shown(99), [None; 6]);
+        assert_eq!(shown(100)[..2], [Some(90), None]);
+        assert_eq!(shown(999)[1..3], [Some(950), None]);
+        assert_eq!(shown(1000)[2..4], [Some(990), None]);
+        assert_eq!(shown(9_999)[3], None);
+        assert!(shown(10_000)[3].unwrap().abs_diff(9_990) <= 9);
+        assert_eq!(shown(99_999)[4..], [None; 2]);
+        assert!(shown(100_000)[4].unwrap().abs_diff(99_990) <= 99);
+        assert!(shown(1_000_000)[5].unwrap().abs_diff(999_990) <= 999);
+    }
+
+    #[test]
+    fn nearest_rank_is_exact_for_any_count() {
+        for n in [1, 7, 1000, 123_457, u64::MAX] {
+            for part in [1, MEDIAN, P99_999, WHOLE] {
+                let exact = (u128::from(n) * u128::from(part)).div_ceil(WHOLE.into());
+                assert_eq!(u128::from(nearest_rank(n, part)), exact);
+            }
+        }
+    }
+
+    #[test]
+    fn values_beyond_the_bounds_are_counted_and_the_extremes_stay_exact() {
+        const HOUR: i64 = 3_600_000_000_000;
+        for small in [10, 2000] {
+            let mut values = vec![HOUR, -HOUR, HOUR + 1, -HOUR - 1, i64::MAX, i64::MIN];
+            values.extend(vec![7; small]);
+            let got = filled(Distribution::from_zero(), &values);
+            assert_eq!((got.min, got.median, got.max), (i64::MIN, 7, i64::MAX));
+            assert_eq!(got.out_of_range, report::OutOfRange { below: 2, above: 2 });
+            assert_eq!(got.pdv.max, u64::MAX);
+        }
+        // Most samples out of range: the percentiles are the extremes, in order.
+        let got = filled(Distribution::from_zero(), &[2 * HOUR; 3000]);
+        assert_eq!((got.median, got.p99), (2 * HOUR, Some(2 * HOUR)));
+        let got = filled(Distribution::from_zero(), &[-2 * HOUR; 3000]);
+        assert_eq!((got.median, got.p99), (-2 * HOUR, Some(-2 * HOUR)));
+    }
+
+    #[test]
+    fn zero_is_a_value() {
+        let mut values = vec![0; 3000];
+        values.extend([1; 1000]);
+        let got = filled(Distribution::from_zero(), &values);
+        assert_eq!((got.median, got.p90), (0, Some(1)));
+        assert_eq!(got.out_of_range, report::OutOfRange::default());
+    }
+
+    #[test]
+    fn ranks_pass_from_below_the_base_to_above_it_without_a_gap() {
+        for (lowest, median, p90) in [(-1000, -1, 799), (-999, 0, 800), (-1001, -2, 798)] {
+            let values: Vec<i64> = (lowest..lowest + 2000).collect();
+            let got = filled(Distribution::from_zero(), &values);
+            assert_eq!((got.median, got.p90), (median, Some(p90)));
+        }
+        assert_eq!(
+            filled(Distribution::from_zero(), &[-1000; 2000]).median,
+            -1000
+        );
+    }
+
+    /// IPDV by its definition: every pair of consecutive sequence numbers, in order.
+    fn naive_ipdv(arrivals: &[(u64, i64)]) -> (u64, i64, i64, i64) {
+        let by_seq: std::collections::BTreeMap<u64, i64> = arrivals.iter().copied().collect();
+        let differences: Vec<i64> = by_seq
+            .iter()
+            .filter_map(|(seq, value)| Some(by_seq.get(&(seq + 1))? - value))
+            .collect();
+        (
+            differences.len() as u64,
+            *differences.iter().min().unwrap(),
+            *differences.iter().max().unwrap(),
+            differences.iter().map(|d| d.abs()).sum(),
+        )
+    }
+
+    #[test]
+    fn ipdv_survives_reordering_and_loss() {
+        let mut random = Pcg64Mcg::seed_from_u64(3);
+        let mut arrivals = Vec::new();
+        for seq in 0..20_000_u64 {
+            if random.next_u32() % 10 > 0 {
+                let displaced = seq + u64::from(random.next_u32() % 50);
+                arrivals.push((displaced, seq, i64::from(random.next_u32() % 100_000)));
+            }
+        }
+        arrivals.sort_unstable();
+        let arrivals: Vec<(u64, i64)> = arrivals.iter().map(|&(_, seq, v)| (seq, v)).collect();
+        let mut distribution = Distribution::with_unknown_offset();
+        for &(seq, value) in &arrivals {
+            distribution.record(seq, value);
+        }
+        let (count, min, max, sum) = naive_ipdv(&arrivals);
+        let got = distribution.report().unwrap().ipdv.unwrap();
+        assert_eq!(distribution.pairs.count, count);
+        assert_eq!((got.min, got.max), (min, max));
+        assert!(near(got.mean_abs, float(sum.into()) / float(count.into())));
+        assert!(got.p99_abs.unwrap() <= 100_000);
+    }
+
+    #[test]
+    fn ipdv_needs_neighbours_that_are_still_remembered() {
+        let ipdv = |seqs: &[u64]| {
+            let mut distribution = Distribution::from_zero();
+            for (&seq, value) in seqs.iter().zip([100, 103, 110, 200]) {
+                distribution.record(seq, value);
+            }
+            let got = distribution.report().unwrap().ipdv;
+            got.map(|got| (distribution.pairs.count, got.min, got.max))
+        };
+        assert_eq!(ipdv(&[0, 2, 4]), None);
+        assert_eq!(ipdv(&[0, 1]), Some((1, 3, 3)));
+        assert_eq!(ipdv(&[1, 0]), Some((1, -3, -3)));
+        assert_eq!(ipdv(&[0, 2, 1]), Some((2, -7, 10)));
+        // 1 shares its slot with 4097: too late, and it must not displace the newer one.
+        assert_eq!(ipdv(&[0, 4097, 1, 4098]), Some((1, 97, 97)));
+        assert_eq!(ipdv(&[u64::MAX, 0]), None);
+        assert_eq!(ipdv(&[7, 7]), None);
+    }
+
+    #[test]
+    fn p99_of_absolute_ipdv_is_the_nearest_rank() {
+        // Differences of 1, 2, 3, .. 2000, with alternating sign.
+        let mut value = 0;
+        let mut values = vec![0];
+        for step in 1..=2000 {
+            value += if step % 2 == 0 { step } else { -step };
+            values.push(value);
+        }
+        let got = filled(Distribution::with_unknown_offset(), &values);
+        let ipdv = got.ipdv.unwrap();
+        assert_eq!(
+            (ipdv.min, ipdv.p99_abs, ipdv.max),
+            (-1999, Some(1980), 2000)
+        );
+    }
+
+    /// A sample with the given T1s and delays of 10 each way, on clocks 1000 apart.
+    fn sample(seq: u64, t1_ns: i64, t1_stamp_ns: Option<i64>, size_class: u8) -> Sample {
+        Sample {
+            seq,
+            t1_ns,
+            t1_stamp_ns,
+            t2_ns: 1_000_000 + 1010,
+            t3_ns: 1_000_000 + 1015,
+            t4_ns: 1_000_000 + 25,
+            size_class,
+        }
+    }
+
+    #[test]
+    fn kinds_of_t1_are_never_mixed() {
+        let mut delays = Delays::new(2);
+        let user = |seq| sample(seq, 1_000_000 - 100, None, 0);
+        let stamped = |seq, class| sample(seq, 1_000_000 - 100, Some(1_000_000), class);
+        delays.record(&[user(0), user(1)]);
+        assert!(!delays.t1_stamped());
+        let got = delays.report();
+        let roundtrip = got.roundtrip.unwrap();
+        assert_eq!(
+            (roundtrip.samples, roundtrip.min, roundtrip.max),
+            (2, 120, 120)
+        );
+        assert_eq!(got.outbound.unwrap().max, 1110);
+        assert_eq!(delays.size_roundtrip(0).unwrap().samples, 2);
+        assert_eq!(delays.size_roundtrip(1), None);
+        assert_eq!(delays.offset_estimate_ns(), Some(1050));
+
+        delays.record(&[stamped(2, 1), user(3), stamped(4, 1)]);
+        assert!(delays.t1_stamped());
+        let got = delays.report();
+        let roundtrip = got.roundtrip.unwrap();
+        assert_eq!(
+            (roundtrip.samples, roundtrip.min, roundtrip.max),
+            (2, 20, 20)
+        );
+        assert_eq!(roundtrip.ipdv, None);
+        assert_eq!(got.outbound.unwrap().max, 1010);
+        assert_eq!(got.inbound.unwrap().samples, 5);
+        assert_eq!(got.reflector.unwrap().samples, 5);
+        assert_eq!(delays.size_roundtrip(0), None);
+        assert_eq!(delays.size_roundtrip(1).unwrap().max, 20);
+        assert_eq!(delays.size_roundtrip(2), None);
+        assert_eq!(delays.offset_estimate_ns(), Some(1000));
+        assert_eq!((delays.recorded(), delays.rejected()), (5, 0));
+    }
+
+    #[test]
+    fn starting_over_with_stamps_forgets_everything() {
+        let mut used = Distribution::with_unknown_offset();
+        for (seq, value) in (0..).zip(five_microseconds(3000)) {
+            used.record(seq, value - 3 * YEAR_NS);
+        }
+        used.clear();
+        let mut fresh = Distribution::with_unknown_offset();
+        for (seq, value) in (0..).zip(five_microseconds(5000)) {
+            used.record(seq, value);
+            fresh.record(seq, value);
+        }
+        assert_eq!(used.report(), fresh.report());
+    }
+
+    #[test]
+    fn contradictory_samples_are_rejected() {
+        let good = sample(0, 1_000_000, None, 0);
+        let bad = [
+            Sample {
+                t3_ns: good.t2_ns - 1,
+                ..good
+            },
+            Sample {
+                t4_ns: good.t1_ns + 4,
+                ..good
+            },
+            Sample {
+                t1_ns: i64::MIN,
+                ..good
+            },
+            Sample {
+                t2_ns: i64::MIN,
+                ..good
+            },
+            Sample {
+                t3_ns: i64::MIN,
+                ..good
+            },
+            Sample {
+                t4_ns: i64::MIN,
+                ..good
+            },
+            Sample {
+                t1_stamp_ns: Some(i64::MAX),
+                ..good
+            },
+        ];
+        let mut delays = Delays::new(1);
+        delays.record(&bad);
+        assert_eq!(delays.rejected(), 7);
+        assert_eq!(delays.recorded(), 0);
+        assert!(!delays.t1_stamped());
+        assert_eq!(delays.report(), report::DelaySet::default());
+        assert_eq!(delays.offset_estimate_ns(), None);
+        // A round trip of nothing but reflector time is 0, and legal.
+        delays.record(&[Sample {
+            t4_ns: good.t1_ns + 5,
+            ..good
+        }]);
+        assert_eq!(delays.report().roundtrip.unwrap().max, 0);
+        assert_eq!(delays.size_roundtrip(0), delays.report().roundtrip);
+    }
+
+    #[test]
+    fn the_offset_estimate_is_of_the_fastest_round_trip() {
+        let mut delays = Delays::new(1);
+        let queued_outbound = Sample {
+            t1_ns: 1_000_000 - 500,
+            ..sample(0, 0, None, 0)
+        };
+        let fast = sample(1, 1_000_000, None, 0);
+        let queued_inbound = Sample {
+            t4_ns: fast.t4_ns + 700,
+            ..sample(2, 1_000_000, None, 0)
+        };
+        delays.record(&[queued_outbound]);
+        assert_eq!(delays.offset_estimate_ns(), Some(1250));
+        delays.record(&[fast, queued_inbound]);
+        assert_eq!(delays.offset_estimate_ns(), Some(1000));
+    }
+
+    /// Values of every magnitude up to about the bounds, on any offset.
+    fn values() -> impl Strategy<Value = Vec<i64>> {
+        let value = (22_u32..63, any::<i64>()).prop_map(|(shift, bits)| bits >> shift);
+        let offset = prop_oneof![Just(0), -40 * YEAR_NS..40 * YEAR_NS];
+        (prop::collection::vec(value, 1..2600), offset)
+            .prop_map(|(values, offset)| values.iter().map(|v| v + offset).collect())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn percentiles_are_those_of_the_sorted_values(values in values(), zero: bool) {
+            let (distribution, base) = if zero {
+                (Distribution::from_zero(), 0)
+            } else {
+                let early = &values[..values.len().min(EARLY)];
+                (Distribution::with_unknown_offset(), *early.iter().min().unwrap())
+            };
+            let got = filled(distribution, &values);
+            let mut sorted = values.clone();
+            sorted.sort_unstable();
+            let n = sorted.len() as u64;
+            prop_assert_eq!(got.samples, n);
+            prop_assert_eq!((got.min, got.max), (sorted[0], *sorted.last().unwrap()));
+            let mut previous = got.min;
+            for (part, value) in [
+                (MEDIAN, Some(got.median)),
+                (P90, got.p90),
+                (P95, got.p95),
+                (P99, got.p99),
+                (P99_9, got.p99_9),
+            ] {
+                let rank = (n * part).div_ceil(WHOLE);
+                let Some(value) = value else {
+                    prop_assert!(n - rank < BEYOND);
+                    continue;
+                };
+                let exact = sorted[usize::try_from(rank).unwrap() - 1];
+                let distance = exact.abs_diff(base);
+                if distance <= BOUND_NS {
+                    // Never below the definition, and above it by 0.1 % of the distance at most.
+                    prop_assert!(value >= exact, "{value} for {exact}");
+                    prop_assert!(value.abs_diff(exact) <= distance / 1000, "{value} for {exact}");
+                }
+                prop_assert!(value >= previous);
+                previous = value;
+            }
+            prop_assert!(i128::from(got.pdv.median) == i128::from(got.median) - i128::from(got.min));
+        }
+
+        #[test]
+        fn any_timestamps_are_recorded_or_rejected(
+            stamps in prop::collection::vec((any::<[i64; 4]>(), any::<Option<i64>>()), 1..50)
+        ) {
+            let mut delays = Delays::new(3);
+            let samples: Vec<Sample> = (0..)
+                .zip(&stamps)
+                .map(|(seq, &([t1_ns, t2_ns, t3_ns, t4_ns], t1_stamp_ns))| Sample {
+                    seq, t1_ns, t1_stamp_ns, t2_ns, t3_ns, t4_ns, size_class: 200,
+                })
+                .collect();
+            delays.record(&samples);
+            prop_assert_eq!(delays.recorded() + delays.rejected(), samples.len() as u64);
+            let _ = delays.report();
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Numbers from samples: how long packets took, and what became of them.
+//!
+//! [`delay`] is fed by the stats thread with the blocks of samples that arrive through the pipe;
+//! [`sequence`] belongs to the receiver thread itself, so that counts stay exact even when samples
+//! find no room. Both take constant memory whatever the run's length, allocate nothing after
+//! construction, and use neither clock nor socket: they run on recorded samples as on live ones.
+
+pub mod delay;
+pub mod sequence;

@@ -1,0 +1,916 @@
+//! What sequence numbers tell: loss by direction, duplicates, reordering, late replies.
+//!
+//! The receiver thread owns a [`Tracker`] and shows it every reply, so that the counts are exact
+//! whatever happens to samples. It is a fold over pairs (s, r), the Session-Sender's sequence number
+//! and the Session-Reflector's, in constant memory: bits for a window of sequence numbers.
+//!
+//! Sources: RFC 7680 and RFC 6673 (loss), RFC 5560 (duplicates), RFC 4737 §3 (reordering), RFC 3357
+//! (loss bursts), RFC 5357 §4.2.1 (the reflector's own counter, which loss by direction rests on).
+
+/// Replies held back to be put in the reflector's order.
+const RESEQUENCE: usize = 1024;
+/// Replies from whose lead the value is taken at which the reflector's counter began.
+const FIRST_REPLIES: u32 = 32;
+
+/// What a reply was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// The first reply to its sequence number, in time: it has delays worth recording.
+    First,
+    /// A reply after the timeout: its packet counts as lost.
+    Late,
+    /// A further reply to a sequence number that has one.
+    Duplicate,
+}
+
+/// Counts of a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Distinct sequence numbers that came back in time.
+    pub received: u64,
+    /// Replies after the timeout.
+    pub late: u64,
+    /// Replies beyond the first of a sequence number.
+    pub duplicates: u64,
+    /// Replies reordered on the whole way (RFC 4737 §3.3).
+    pub reordered: u64,
+    /// Figures by direction; `None` where the reflector keeps no sequence of its own, or that could
+    /// not be proved.
+    pub directions: Option<Directions>,
+    /// Whether the reflector keeps a sequence of its own; `None`: not proved either way.
+    pub own_counter: Option<bool>,
+    /// Runs of consecutive lost sequence numbers: how many, and the longest.
+    pub bursts: Bursts,
+    /// Times the reflector's counter began anew during the session.
+    pub restarts: u64,
+    /// The value at which the reflector's counter was taken to have begun, where not 0.
+    pub counter_began_at: u64,
+}
+
+/// Counts by direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Directions {
+    /// Lost before the reflector.
+    pub lost_outbound: u64,
+    /// Lost after the reflector.
+    pub lost_inbound: u64,
+    /// Lost where nothing tells the direction.
+    pub lost_unattributed: u64,
+    /// Duplicated before the reflector.
+    pub duplicates_outbound: u64,
+    /// Duplicated after the reflector.
+    pub duplicates_inbound: u64,
+    /// Reordered before the reflector.
+    pub reordered_outbound: u64,
+    /// Reordered after the reflector.
+    pub reordered_inbound: u64,
+}
+
+/// Loss periods (RFC 3357).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bursts {
+    /// How many.
+    pub count: u64,
+    /// Packets of the longest.
+    pub longest: u64,
+    /// Packets of the one that has not ended.
+    running: u64,
+}
+
+impl Bursts {
+    fn note(&mut self, lost: bool) {
+        if !lost {
+            self.running = 0;
+            return;
+        }
+        self.running += 1;
+        if self.running == 1 {
+            self.count += 1;
+        }
+        self.longest = self.longest.max(self.running);
+    }
+}
+
+/// The fold over a session's replies.
+#[derive(Debug)]
+pub struct Tracker {
+    /// Sequence numbers answered in time, and answered late.
+    received: Bits,
+    late: Bits,
+    /// The reflector's numbers that were seen, of this epoch.
+    replied: Bits,
+    /// Every sequence number below is decided.
+    decided: u64,
+    counts: Counts,
+    directions: Directions,
+    next_expected: u64,
+    own_counter: bool,
+    epoch: Epoch,
+    probes: Vec<(u64, u32)>,
+}
+
+/// The time from one (re)start of the reflector's counter to the next.
+#[derive(Debug)]
+struct Epoch {
+    started: bool,
+    /// The first sequence number whose fate this counter tells.
+    first: u64,
+    /// Highest sequence number answered.
+    highest: u64,
+    /// Highest number of the reflector.
+    highest_reply: u64,
+    /// Replies in time with distinct numbers of the reflector.
+    replies: u64,
+    /// Of these, further ones to a sequence number.
+    repeated: u64,
+    /// Replies looked at for, and smallest seen of, the lead of r over s.
+    looked_at: u32,
+    least_lead: i64,
+    first_lead: i64,
+    next_expected: u64,
+    order: Resequencer,
+}
+
+impl Epoch {
+    fn new(first: u64) -> Self {
+        Self {
+            started: false,
+            first,
+            highest: first,
+            highest_reply: 0,
+            replies: 0,
+            repeated: 0,
+            looked_at: 0,
+            least_lead: i64::MAX,
+            first_lead: 0,
+            next_expected: 0,
+            order: Resequencer::new(),
+        }
+    }
+
+    /// The value at which the counter began. Without duplicates the reflector's number is never
+    /// above the sender's, so that a lead which all of the first replies show is no chance. Losses
+    /// shrink it from reply to reply: a large one is taken from the first.
+    fn base(&self) -> u64 {
+        let lead = match self.least_lead {
+            i64::MAX => 0,
+            least if least > i64::from(FIRST_REPLIES) => self.first_lead,
+            least => least,
+        };
+        u64::try_from(lead).unwrap_or(0)
+    }
+
+    /// The 64-bit number whose low half is `r`, near the highest so far.
+    fn extend(&self, r: u32) -> u64 {
+        if self.started {
+            extend(r, self.highest_reply)
+        } else {
+            u64::from(r)
+        }
+    }
+
+    /// Loss outbound and inbound among the packets up to `last` when the reflector has made
+    /// `arrivals` replies to them.
+    fn losses(&self, last: u64, arrivals: u64) -> (u64, u64) {
+        let sent = last + 1 - self.first;
+        // More would mean duplicates whose replies were lost: no packet is lost by that.
+        let arrivals = arrivals.clamp(self.replies, (sent + self.repeated).max(self.replies));
+        let outbound = (sent + self.repeated).saturating_sub(arrivals);
+        (outbound, arrivals - self.replies)
+    }
+}
+
+impl Tracker {
+    /// A tracker that can tell apart at least `window` sequence numbers under way.
+    #[must_use]
+    pub fn new(window: u64) -> Self {
+        Self {
+            received: Bits::new(window),
+            late: Bits::new(window),
+            replied: Bits::new(window),
+            decided: 0,
+            counts: Counts::default(),
+            directions: Directions::default(),
+            next_expected: 0,
+            own_counter: false,
+            epoch: Epoch::new(0),
+            probes: Vec::with_capacity(16),
+        }
+    }
+
+    /// Distinct sequence numbers that came back in time, so far.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.counts.received
+    }
+
+    /// Packets that were answered, in time or late.
+    #[must_use]
+    pub fn answered(&self) -> u64 {
+        self.counts.received + self.counts.late
+    }
+
+    /// Whether any reply proved that the reflector keeps a sequence of its own.
+    #[must_use]
+    pub fn own_counter_proved(&self) -> bool {
+        self.own_counter
+    }
+
+    /// Highest sequence number that was answered.
+    #[must_use]
+    pub fn highest_answered(&self) -> Option<u64> {
+        self.epoch.started.then_some(self.epoch.highest)
+    }
+
+    /// Makes room for the sequence numbers below `sent`: what leaves the window is decided.
+    pub fn make_room(&mut self, sent: u64) {
+        let low = sent.saturating_sub(self.received.len());
+        while self.decided < low {
+            self.decide();
+        }
+    }
+
+    fn decide(&mut self) {
+        let s = self.decided;
+        self.counts.bursts.note(!self.received.take(s));
+        self.late.take(s);
+        self.decided += 1;
+    }
+
+    /// Counts a reply to `s` that carried the reflector's number `r`.
+    pub fn on_reply(&mut self, s: u64, r: u32, late: bool) -> Arrival {
+        self.own_counter |= r != low_half(s);
+        if s < self.decided {
+            self.counts.late += 1;
+            return Arrival::Late;
+        }
+        let answered = self.received.has(s);
+        let arrival = if answered || self.late.has(s) {
+            self.counts.duplicates += 1;
+            Arrival::Duplicate
+        } else if late {
+            self.late.set(s);
+            self.counts.late += 1;
+            Arrival::Late
+        } else {
+            self.received.set(s);
+            self.counts.received += 1;
+            if s >= self.next_expected {
+                self.next_expected = s + 1;
+            } else {
+                self.counts.reordered += 1;
+            }
+            Arrival::First
+        };
+        self.follow_reflector(s, r, arrival, answered);
+        arrival
+    }
+
+    fn follow_reflector(&mut self, s: u64, r: u32, arrival: Arrival, answered: bool) {
+        let r = self.epoch.extend(r);
+        if arrival == Arrival::First && self.restarted(s, r) {
+            self.close_epoch();
+            let before = self.epoch.highest + 1;
+            // As many packets before this one as its number says are known to have arrived.
+            let first = s.saturating_sub(r).max(before);
+            self.directions.lost_unattributed += first - before;
+            self.counts.restarts += 1;
+            self.epoch = Epoch::new(first);
+            self.replied.clear();
+        }
+        let known = self.epoch.started && self.see(r);
+        if arrival == Arrival::Duplicate {
+            if known {
+                self.directions.duplicates_inbound += 1;
+            } else {
+                self.directions.duplicates_outbound += 1;
+            }
+        }
+        let epoch = &mut self.epoch;
+        if !epoch.started {
+            epoch.started = true;
+            epoch.highest_reply = r;
+            epoch.next_expected = r;
+            epoch.order.start(r);
+            self.replied.set(r);
+        }
+        epoch.highest = epoch.highest.max(s);
+        if !known && arrival != Arrival::Late {
+            epoch.replies += 1;
+            epoch.repeated += u64::from(arrival == Arrival::Duplicate && answered);
+        }
+        if epoch.looked_at < FIRST_REPLIES {
+            epoch.looked_at += 1;
+            let lead = i64::try_from(r).unwrap_or(i64::MAX)
+                - i64::try_from(s.saturating_sub(epoch.first)).unwrap_or(i64::MAX);
+            if epoch.least_lead == i64::MAX {
+                epoch.first_lead = lead;
+            }
+            epoch.least_lead = epoch.least_lead.min(lead);
+        }
+        if arrival == Arrival::First {
+            if r >= epoch.next_expected {
+                epoch.next_expected = r + 1;
+            } else {
+                self.directions.reordered_inbound += 1;
+            }
+            self.directions.reordered_outbound += epoch.order.push(r, s);
+        }
+    }
+
+    /// Whether a reply shows that the counter began anew: the newest sequence number so far with a
+    /// number that another packet's reply had, or so far back that no reordering explains it, or
+    /// with 0 long after the first.
+    fn restarted(&self, s: u64, r: u64) -> bool {
+        let epoch = &self.epoch;
+        let Some(back) = epoch.highest_reply.checked_sub(r) else {
+            return false;
+        };
+        epoch.started
+            && s > epoch.highest
+            && (back >= self.replied.len()
+                || (back > 0 && self.replied.has(r))
+                || (r == 0 && back > 16))
+    }
+
+    /// Notes a number of the reflector; true if it was seen before.
+    fn see(&mut self, r: u64) -> bool {
+        let highest = self.epoch.highest_reply;
+        if r > highest {
+            if r - highest >= self.replied.len() {
+                self.replied.clear();
+            } else {
+                for gone in highest + 1..=r {
+                    self.replied.take(gone);
+                }
+            }
+            self.epoch.highest_reply = r;
+        } else if highest - r >= self.replied.len() {
+            // Too old to tell.
+            return false;
+        }
+        let known = self.replied.has(r);
+        self.replied.set(r);
+        known
+    }
+
+    fn close_epoch(&mut self) {
+        let arrivals = self.epoch.highest_reply + 1 - self.epoch.base();
+        let (outbound, inbound) = self.epoch.losses(self.epoch.highest, arrivals);
+        self.directions.lost_outbound += outbound;
+        self.directions.lost_inbound += inbound;
+        self.counts.counter_began_at = self.counts.counter_began_at.max(self.epoch.base());
+        self.directions.reordered_outbound += self.epoch.order.flush();
+    }
+
+    /// Notes the answer to probe `index`: the last sequence number, sent again after the session,
+    /// outside all counts. Its number `r` tells how many replies the reflector has made.
+    pub fn on_probe(&mut self, index: u64, r: u32) {
+        if self.probes.len() < self.probes.capacity()
+            && self.probes.iter().all(|(known, _)| *known != index)
+        {
+            self.probes.push((index, r));
+        }
+    }
+
+    /// Whether the answered probes settle what can be known of the reflector's counter, when `sent`
+    /// packets were sent.
+    #[must_use]
+    pub fn settled(&self, sent: u64) -> bool {
+        let Some(last) = sent.checked_sub(1) else {
+            return true;
+        };
+        match self.probes.as_slice() {
+            [] => self.own_counter && self.counts.received + self.counts.late >= sent,
+            [(_, r)] => self.own_counter || *r != low_half(last),
+            _ => true,
+        }
+    }
+
+    /// The counts, when `sent` packets were sent.
+    #[must_use]
+    pub fn finish(mut self, sent: u64) -> Counts {
+        while self.decided < sent {
+            self.decide();
+        }
+        let last = sent.saturating_sub(1);
+        let own = self.own_counter || self.probes.iter().any(|(_, r)| *r != low_half(last));
+        self.counts.own_counter = match self.probes.len() {
+            _ if own => Some(true),
+            // One answer alone may repeat the number by chance: the packet before it was lost.
+            0 | 1 => None,
+            _ if sent <= 1 => None,
+            _ => Some(false),
+        };
+        if own && self.epoch.started {
+            self.attribute(sent);
+            self.counts.directions = Some(self.directions);
+        }
+        self.counts
+    }
+
+    fn attribute(&mut self, sent: u64) {
+        let Some(arrivals) = self.arrivals(sent) else {
+            self.directions.lost_unattributed += sent.saturating_sub(self.epoch.highest + 1);
+            self.close_epoch();
+            return;
+        };
+        let (outbound, inbound) = self.epoch.losses(sent - 1, arrivals);
+        self.directions.lost_outbound += outbound;
+        self.directions.lost_inbound += inbound;
+        self.counts.counter_began_at = self.counts.counter_began_at.max(self.epoch.base());
+        self.directions.reordered_outbound += self.epoch.order.flush();
+    }
+
+    /// How many replies the reflector made before the probes, if their answers say so exactly.
+    fn arrivals(&mut self, sent: u64) -> Option<u64> {
+        let base = self.epoch.base();
+        let mut low = self.epoch.highest_reply + 1 - base;
+        let mut high = u64::MAX;
+        self.probes.sort_unstable();
+        for (answered, (index, r)) in (0_u64..).zip(&self.probes) {
+            let r = extend(*r, self.epoch.highest_reply).checked_sub(base)?;
+            // Of the probes before this one at least the answered ones arrived, at most all.
+            low = low.max(r.saturating_sub(*index));
+            high = high.min(r.checked_sub(answered)?);
+        }
+        if high == u64::MAX {
+            // No probe: then it is known only where the last packet itself was answered.
+            let all = self.epoch.highest + 1 >= sent;
+            return all.then_some(low);
+        }
+        // No more can have arrived than left, but for copies.
+        high = high.min((sent - self.epoch.first + self.epoch.repeated).max(low));
+        (low == high).then_some(low)
+    }
+}
+
+fn low_half(number: u64) -> u32 {
+    u32::try_from(number & u64::from(u32::MAX)).expect("masked to 32 bits")
+}
+
+/// The 64-bit number nearest to `near` whose low half is `low` (RFC 1982 arithmetic); never below 0.
+#[must_use]
+pub fn extend(low: u32, near: u64) -> u64 {
+    let ahead = low.wrapping_sub(low_half(near));
+    let behind = low_half(near).wrapping_sub(low);
+    if ahead <= behind || near < u64::from(behind) {
+        near + u64::from(ahead)
+    } else {
+        near - u64::from(behind)
+    }
+}
+
+/// Bits for a window of consecutive numbers, each in the place of its remainder.
+#[derive(Debug)]
+struct Bits {
+    words: Box<[u64]>,
+    mask: u64,
+}
+
+impl Bits {
+    fn new(window: u64) -> Self {
+        let bits = window.max(64).next_power_of_two();
+        let words = usize::try_from(bits / 64).expect("a window of bits fits the address space");
+        Self {
+            words: vec![0; words].into_boxed_slice(),
+            mask: bits - 1,
+        }
+    }
+
+    fn len(&self) -> u64 {
+        self.mask + 1
+    }
+
+    fn place(&self, number: u64) -> (usize, u64) {
+        let bit = number & self.mask;
+        let word = usize::try_from(bit / 64).expect("within the window");
+        (word, 1 << (bit % 64))
+    }
+
+    fn has(&self, number: u64) -> bool {
+        let (word, bit) = self.place(number);
+        self.words[word] & bit != 0
+    }
+
+    fn set(&mut self, number: u64) {
+        let (word, bit) = self.place(number);
+        self.words[word] |= bit;
+    }
+
+    /// Clears a bit and returns what it was.
+    fn take(&mut self, number: u64) -> bool {
+        let (word, bit) = self.place(number);
+        let was = self.words[word] & bit != 0;
+        self.words[word] &= !bit;
+        was
+    }
+
+    fn clear(&mut self) {
+        self.words.fill(0);
+    }
+}
+
+/// Puts replies in the order of the reflector's numbers, and counts those whose `s` is reordered in
+/// it: they overtook one another before the reflector. What is further apart than the buffer is not
+/// put in order.
+#[derive(Debug)]
+struct Resequencer {
+    held: Box<[Option<u64>]>,
+    holding: usize,
+    /// Next number of the reflector to be let go.
+    next: u64,
+    next_expected: u64,
+}
+
+impl Resequencer {
+    fn new() -> Self {
+        Self {
+            held: vec![None; RESEQUENCE].into_boxed_slice(),
+            holding: 0,
+            next: 0,
+            next_expected: 0,
+        }
+    }
+
+    /// Numbers before the first may still come: they were overtaken on the way back.
+    fn start(&mut self, r: u64) {
+        self.next = r.saturating_sub(RESEQUENCE as u64 / 2);
+    }
+
+    fn slot(r: u64) -> usize {
+        usize::try_from(r % RESEQUENCE as u64).expect("within the buffer")
+    }
+
+    /// Takes a reply; returns how many of those let go by it were reordered.
+    fn push(&mut self, r: u64, s: u64) -> u64 {
+        if r < self.next {
+            // It comes too late to be put in its place.
+            return 0;
+        }
+        let mut reordered = 0;
+        let room_for = r.saturating_sub(RESEQUENCE as u64 - 1);
+        while self.next < room_for {
+            if self.holding == 0 {
+                self.next = room_for;
+                break;
+            }
+            reordered += self.let_go();
+        }
+        let held = &mut self.held[Self::slot(r)];
+        self.holding += usize::from(held.is_none());
+        *held = Some(s);
+        while self.holding > 0 && self.held[Self::slot(self.next)].is_some() {
+            reordered += self.let_go();
+        }
+        reordered
+    }
+
+    fn let_go(&mut self) -> u64 {
+        let held = self.held[Self::slot(self.next)].take();
+        self.next += 1;
+        let Some(s) = held else {
+            return 0;
+        };
+        self.holding -= 1;
+        if s >= self.next_expected {
+            self.next_expected = s + 1;
+            0
+        } else {
+            1
+        }
+    }
+
+    fn flush(&mut self) -> u64 {
+        let mut reordered = 0;
+        while self.holding > 0 {
+            reordered += self.let_go();
+        }
+        reordered
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand::{RngExt, SeedableRng};
+    use rand_pcg::Pcg64Mcg;
+
+    use super::*;
+
+    fn vectors() -> serde_json::Value {
+        let text = include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/vectors/metrics.json"
+        ));
+        serde_json::from_str(text).unwrap()
+    }
+
+    fn track(replies: &[(u64, u32)], sent: u64) -> Counts {
+        let mut tracker = Tracker::new(1 << 12);
+        tracker.make_room(sent);
+        for (s, r) in replies {
+            tracker.on_reply(*s, *r, false);
+        }
+        tracker.finish(sent)
+    }
+
+    fn losses(counts: &Counts) -> (u64, u64, u64) {
+        let d = counts.directions.unwrap();
+        (d.lost_outbound, d.lost_inbound, d.lost_unattributed)
+    }
+
+    #[test]
+    fn vectors_of_reordering() {
+        for case in vectors()["reordering"].as_array().unwrap() {
+            let arrivals = case["arrivals"].as_array().unwrap();
+            let replies: Vec<_> = arrivals
+                .iter()
+                .map(|s| (s.as_u64().unwrap(), u32::try_from(s.as_u64().unwrap()).unwrap()))
+                .collect();
+            let counts = track(&replies, 12);
+            assert_eq!(
+                counts.reordered,
+                case["reordered"].as_u64().unwrap(),
+                "{}",
+                case["name"]
+            );
+        }
+    }
+
+    #[test]
+    fn vectors_of_directional_loss() {
+        for case in vectors()["directional_loss"].as_array().unwrap() {
+            let pairs = case["replies_sender_seq_reflector_seq"].as_array().unwrap();
+            let replies: Vec<_> = pairs
+                .iter()
+                .map(|p| (p[0].as_u64().unwrap(), u32::try_from(p[1].as_u64().unwrap()).unwrap()))
+                .collect();
+            let counts = track(&replies, case["sent"].as_u64().unwrap());
+            let expected = ["forward_lost", "backward_lost", "unattributed_lost"]
+                .map(|key| case[key].as_u64().unwrap());
+            assert_eq!(losses(&counts), expected.into(), "{}", case["name"]);
+        }
+    }
+
+    #[test]
+    fn a_copying_reflector_has_no_directions() {
+        let mut tracker = Tracker::new(64);
+        for s in [0, 1, 3] {
+            tracker.on_reply(s, u32::try_from(s).unwrap(), false);
+        }
+        tracker.on_probe(0, 3);
+        assert!(!tracker.settled(4));
+        tracker.on_probe(1, 3);
+        assert!(tracker.settled(4));
+        let counts = tracker.finish(4);
+        assert_eq!((counts.own_counter, counts.directions), (Some(false), None));
+        assert_eq!(counts.received, 3);
+    }
+
+    #[test]
+    fn inbound_loss_alone_is_told_by_a_probe() {
+        let mut tracker = Tracker::new(64);
+        for s in [0, 1, 3] {
+            tracker.on_reply(s, u32::try_from(s).unwrap(), false);
+        }
+        // Packets 2 and 4 were answered, and the answers were lost.
+        tracker.on_probe(0, 5);
+        assert!(tracker.settled(5));
+        assert_eq!(losses(&tracker.finish(5)), (0, 2, 0));
+    }
+
+    #[test]
+    fn the_tail_is_told_by_a_probe() {
+        for (r, expected) in [(3, (2, 0, 0)), (4, (1, 1, 0)), (5, (0, 2, 0))] {
+            let mut tracker = Tracker::new(64);
+            for s in [0, 1, 2] {
+                tracker.on_reply(s, u32::try_from(s).unwrap(), false);
+            }
+            tracker.on_probe(0, r);
+            tracker.on_probe(1, r + 1);
+            assert_eq!(losses(&tracker.finish(5)), expected);
+        }
+    }
+
+    #[test]
+    fn a_probe_lost_itself_leaves_the_tail_open_unless_bounds_close_it() {
+        let replies = |tracker: &mut Tracker| {
+            for (s, r) in [(0, 0), (2, 1)] {
+                tracker.on_reply(s, r, false);
+            }
+        };
+        // Probe 0 unanswered: it may or may not have been counted.
+        let mut tracker = Tracker::new(64);
+        replies(&mut tracker);
+        tracker.on_probe(1, 3);
+        assert_eq!(losses(&tracker.finish(5)), (1, 0, 2));
+        // It cannot have been: then five packets would have been answered of which one was lost.
+        let mut tracker = Tracker::new(64);
+        replies(&mut tracker);
+        tracker.on_probe(1, 2);
+        assert_eq!(losses(&tracker.finish(5)), (3, 0, 0));
+    }
+
+    #[test]
+    fn duplicates_are_told_by_direction() {
+        // 1 was doubled on the way back, 2 on the way out.
+        let counts = track(&[(0, 0), (1, 1), (1, 1), (2, 2), (2, 3), (3, 4)], 4);
+        let d = counts.directions.unwrap();
+        assert_eq!((counts.duplicates, counts.received), (2, 4));
+        assert_eq!((d.duplicates_outbound, d.duplicates_inbound), (1, 1));
+        assert_eq!(losses(&counts), (0, 0, 0));
+    }
+
+    #[test]
+    fn reordering_is_told_by_direction() {
+        // 2 and 1 changed places on the way out, 4 and 5 on the way back.
+        let counts = track(&[(0, 0), (2, 1), (1, 2), (3, 3), (5, 5), (4, 4), (6, 6)], 7);
+        let d = counts.directions.unwrap();
+        assert_eq!(counts.reordered, 2);
+        assert_eq!((d.reordered_outbound, d.reordered_inbound), (1, 1));
+    }
+
+    #[test]
+    fn a_reflector_that_begins_anew_splits_the_session() {
+        let mut replies: Vec<(u64, u32)> = (0..50).map(|s| (s, u32::try_from(s).unwrap())).collect();
+        // 50..=59 were lost with the reflector; then it counts from 0 again, and loses 65.
+        replies.extend((60..65).map(|s| (s, u32::try_from(s - 60).unwrap())));
+        replies.extend((66..80).map(|s| (s, u32::try_from(s - 61).unwrap())));
+        let counts = track(&replies, 80);
+        assert_eq!(counts.restarts, 1);
+        assert_eq!(losses(&counts), (1, 0, 10));
+        assert_eq!(counts.reordered, 0);
+        assert_eq!(counts.directions.unwrap().reordered_inbound, 0);
+    }
+
+    #[test]
+    fn a_counter_that_goes_on_from_before_is_no_loss() {
+        let replies: Vec<(u64, u32)> = (0..100)
+            .filter(|s| *s != 50)
+            .map(|s| (s, 1000 + u32::try_from(s).unwrap() - u32::from(s > 50)))
+            .collect();
+        let counts = track(&replies, 100);
+        assert_eq!(losses(&counts), (1, 0, 0));
+        assert_eq!(counts.counter_began_at, 1000);
+    }
+
+    #[test]
+    fn both_counters_wrap() {
+        let mut tracker = Tracker::new(1 << 10);
+        let start = u64::from(u32::MAX) - 100;
+        // As if everything before had been answered.
+        tracker.decided = start;
+        tracker.epoch = Epoch::new(start);
+        tracker.next_expected = start;
+        let mut lost = 0;
+        for i in 0..300 {
+            let s = start + i;
+            tracker.make_room(s + 1);
+            if i % 7 == 3 {
+                lost += 1;
+                continue;
+            }
+            assert_eq!(extend(low_half(s), s + 5), s);
+            tracker.on_reply(s, low_half(s - lost), false);
+        }
+        let counts = tracker.finish(start + 300);
+        assert_eq!((counts.reordered, counts.restarts), (0, 0));
+        assert_eq!(losses(&counts), (lost, 0, 0));
+    }
+
+    #[test]
+    fn late_replies_are_lost_and_counted_apart() {
+        let mut tracker = Tracker::new(64);
+        assert_eq!(tracker.on_reply(0, 0, false), Arrival::First);
+        assert_eq!(tracker.on_reply(1, 1, true), Arrival::Late);
+        assert_eq!(tracker.on_reply(1, 1, true), Arrival::Duplicate);
+        assert_eq!(tracker.on_reply(3, 2, false), Arrival::First);
+        let counts = tracker.finish(4);
+        assert_eq!((counts.received, counts.late, counts.duplicates), (2, 1, 1));
+        // 1 did reach the reflector; 2 did not.
+        assert_eq!(losses(&counts), (1, 1, 0));
+        assert_eq!(counts.bursts.count, 1);
+        assert_eq!(counts.bursts.longest, 2);
+    }
+
+    #[test]
+    fn bursts_are_counted_past_the_window() {
+        let mut tracker = Tracker::new(64);
+        let lost = |s: u64| (100..130).contains(&s) || s == 500 || s >= 998;
+        for s in (0..1000).filter(|s| !lost(*s)) {
+            tracker.make_room(s + 1);
+            tracker.on_reply(s, 0, false);
+        }
+        let counts = tracker.finish(1000);
+        assert_eq!((counts.bursts.count, counts.bursts.longest), (3, 30));
+        assert_eq!(counts.received, 967);
+    }
+
+    #[test]
+    fn numbers_extend_to_the_nearest() {
+        for (low, near, whole) in [
+            (5, 3, 5),
+            (3, 5, 3),
+            (u32::MAX, 0, u64::from(u32::MAX)),
+            (2, (1 << 32) - 3, (1 << 32) + 2),
+            (u32::MAX, 1 << 32, (1 << 32) - 1),
+            (0, (7 << 32) + 9, 7 << 32),
+        ] {
+            assert_eq!(extend(low, near), whole, "{low} near {near}");
+        }
+    }
+
+    /// Sends `sent` packets through a path that loses, doubles and reorders, with a reflector that
+    /// counts, and compares with what the path did.
+    fn simulate(seed: u64, sent: u64, out_loss: f64, in_loss: f64, doubled: f64, swapped: f64) {
+        let mut rng = Pcg64Mcg::seed_from_u64(seed);
+        let mut truth = Directions::default();
+        let mut path = |packets: Vec<(u64, u32)>, loss: f64, lost: &mut u64, copies: &mut u64| {
+            let mut arrived: Vec<(u64, u32)> = Vec::new();
+            for packet in packets {
+                if rng.random_bool(loss) {
+                    *lost += 1;
+                    continue;
+                }
+                arrived.push(packet);
+                if rng.random_bool(doubled) {
+                    *copies += 1;
+                    arrived.push(packet);
+                }
+            }
+            for i in 1..arrived.len() {
+                if rng.random_bool(swapped) {
+                    arrived.swap(i - 1, i);
+                }
+            }
+            arrived
+        };
+        let requests = (0..sent).map(|s| (s, 0)).collect();
+        let mut out_lost = 0;
+        let mut out_copies = 0;
+        let arrived = path(requests, out_loss, &mut out_lost, &mut out_copies);
+        let replies = arrived.iter().zip(0..).map(|((s, _), r)| (*s, r)).collect();
+        let replies = path(replies, in_loss, &mut truth.lost_inbound, &mut truth.duplicates_inbound);
+        let mut tracker = Tracker::new(1 << 14);
+        for (s, r) in &replies {
+            tracker.on_reply(*s, *r, false);
+        }
+        tracker.on_probe(0, u32::try_from(arrived.len()).unwrap());
+        let counts = tracker.finish(sent);
+        let found = counts.directions.unwrap();
+        if doubled == 0.0 {
+            assert_eq!(found.lost_outbound, out_lost);
+            assert_eq!(found.lost_inbound, truth.lost_inbound);
+        }
+        assert_eq!(found.lost_unattributed, 0);
+        let lost = found.lost_outbound + found.lost_inbound;
+        assert_eq!(lost, sent - counts.received, "the directions add up");
+        if in_loss == 0.0 {
+            assert_eq!(found.duplicates_inbound, truth.duplicates_inbound);
+            assert_eq!(found.duplicates_outbound, out_copies);
+        }
+        if swapped == 0.0 {
+            assert_eq!((counts.reordered, found.reordered_inbound), (0, 0));
+            assert_eq!(found.reordered_outbound, 0);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn counts_are_what_the_path_did(
+            seed: u64, sent in 2_u64..2000,
+            out_loss in 0.0..0.5, in_loss in 0.0..0.5, swapped in 0.0..0.3,
+        ) {
+            simulate(seed, sent, out_loss, in_loss, 0.0, swapped);
+        }
+
+        #[test]
+        fn copies_are_told_from_losses(seed: u64, sent in 40_u64..2000, loss in 0.0..0.3, doubled in 0.0..0.3) {
+            simulate(seed, sent, loss, 0.0, doubled, 0.0);
+        }
+
+        #[test]
+        fn any_replies_are_counted_without_a_panic(
+            replies in proptest::collection::vec((0_u64..300, any::<u32>(), any::<bool>()), 0..300),
+            probes in proptest::collection::vec((0_u64..4, any::<u32>()), 0..4),
+        ) {
+            let mut tracker = Tracker::new(64);
+            tracker.make_room(300);
+            for (s, r, late) in &replies {
+                tracker.on_reply(*s, *r, *late);
+            }
+            for (index, r) in &probes {
+                tracker.on_probe(*index, *r);
+            }
+            let counts = tracker.finish(300);
+            let seen = counts.received + counts.late + counts.duplicates;
+            prop_assert_eq!(seen, replies.len() as u64);
+        }
+
+        #[test]
+        fn extension_keeps_the_low_half(low: u32, near in 0_u64..1 << 62) {
+            prop_assert_eq!(low_half(extend(low, near)), low);
+        }
+    }
+}

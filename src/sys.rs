@@ -1,0 +1,954 @@
+//! All `unsafe` of the crate: message batches, control messages, and the few calls that no library
+//! offers safely. Everything here is small and decides nothing; the decisions are in `io` and `os`.
+//!
+//! The memory that the kernel is pointed at ([`Fixed`]) is reached through pointers only, so that
+//! the pointers stored in message headers stay valid for as long as their owner lives. Batches are
+//! not `Send`: each thread allocates its own.
+
+use std::io;
+use std::mem::{MaybeUninit, size_of};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::{null_mut, slice_from_raw_parts_mut};
+
+use libc::{c_int, c_uint, c_void, cmsghdr, iovec, mmsghdr, msghdr, sockaddr_storage};
+
+/// Room for any UDP datagram.
+pub(crate) const MAX_DATAGRAM: usize = 65_536;
+/// Distance of two slots: three cache lines more than a datagram, so that the headers of a batch do
+/// not all fall into one set of the cache.
+const STRIDE: usize = MAX_DATAGRAM + 192;
+/// Room for every control message that is asked for: stamps 64, packet info 40, TTL, TOS and drops
+/// 24 each, an extended error with its address 64.
+const CONTROL: usize = 320;
+/// Room for the changing first part of a packet that is sent.
+const HEAD: usize = 128;
+
+/// `SCM_TS_OPT_ID` (Linux 6.13): the identity that a transmit stamp of this packet will carry.
+const SCM_TS_OPT_ID: c_int = 81;
+/// `SK_MEMINFO_DROPS`, the ninth word of `SO_MEMINFO`.
+const MEMINFO_DROPS: usize = 8;
+const SIOCSHWTSTAMP: libc::Ioctl = 0x89b0;
+
+/// Objects at addresses that do not change, reached through pointers only.
+struct Fixed<T>(*mut [T]);
+
+impl<T> Fixed<T> {
+    fn new(items: Vec<T>) -> Self {
+        Self(Box::into_raw(items.into_boxed_slice()))
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn at(&self, index: usize) -> *mut T {
+        assert!(index < self.len(), "slot {index} of {}", self.len());
+        // SAFETY: the index was checked against the length of this one allocation.
+        unsafe { self.0.cast::<T>().add(index) }
+    }
+}
+
+impl<T> Drop for Fixed<T> {
+    fn drop(&mut self) {
+        // SAFETY: the pointer came from `Box::into_raw` and is given back once.
+        drop(unsafe { Box::from_raw(self.0) });
+    }
+}
+
+/// A control buffer, aligned as `cmsghdr` is.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+struct Control([u8; CONTROL]);
+
+const _: () = assert!(align_of::<Control>() >= align_of::<cmsghdr>());
+
+fn blank_head() -> mmsghdr {
+    // SAFETY: `mmsghdr` is plain old data, for which all zeros is a value.
+    unsafe { MaybeUninit::zeroed().assume_init() }
+}
+
+fn blank_name() -> sockaddr_storage {
+    // SAFETY: `sockaddr_storage` is plain old data, for which all zeros is a value.
+    unsafe { MaybeUninit::zeroed().assume_init() }
+}
+
+fn blank_iovs(count: usize) -> Vec<iovec> {
+    let blank = iovec {
+        iov_base: null_mut(),
+        iov_len: 0,
+    };
+    vec![blank; count]
+}
+
+fn length(value: usize) -> c_uint {
+    c_uint::try_from(value).expect("a batch has a few hundred slots at most")
+}
+
+fn retry(mut call: impl FnMut() -> c_int) -> io::Result<usize> {
+    loop {
+        if let Ok(count) = usize::try_from(call()) {
+            return Ok(count);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// What the control messages of one datagram told; `None` where nothing was told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// Software stamp of the kernel, nanoseconds since the Unix epoch.
+    pub(crate) stamp_ns: Option<i64>,
+    /// Stamp of the interface's own clock, nanoseconds of that clock.
+    pub(crate) hardware_ns: Option<i64>,
+    /// TTL or Hop Limit.
+    pub(crate) ttl: Option<u8>,
+    /// TOS or Traffic Class octet.
+    pub(crate) tos: Option<u8>,
+    /// The address that the datagram was sent to.
+    pub(crate) destination: Option<Destination>,
+    /// Datagrams that this socket dropped so far (`SO_RXQ_OVFL`).
+    pub(crate) drops: Option<u32>,
+    /// What an entry of the error queue says.
+    pub(crate) error: Option<QueuedError>,
+}
+
+/// The packet information of a received datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Destination {
+    /// Destination address in the IP header.
+    pub(crate) addr: IpAddr,
+    /// Address of this host that an answer may come from; differs from `addr` for a broadcast.
+    pub(crate) local: IpAddr,
+    /// Index of the interface it came in by.
+    pub(crate) interface: u32,
+}
+
+/// `sock_extended_err`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct QueuedError {
+    pub(crate) origin: u8,
+    pub(crate) kind: u8,
+    pub(crate) code: u8,
+    pub(crate) errno: u32,
+    /// Identity of a stamp.
+    pub(crate) data: u32,
+}
+
+/// Which queue of a socket is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Queue {
+    Data,
+    Error,
+}
+
+/// One received datagram, in place.
+pub(crate) struct Received<'a> {
+    /// The whole slot; the datagram is its first `len` octets.
+    pub(crate) slot: &'a mut [u8],
+    /// Octets received.
+    pub(crate) len: usize,
+    /// The datagram was longer than the slot (`MSG_TRUNC`).
+    pub(crate) truncated: bool,
+    /// Control messages were lost (`MSG_CTRUNC`).
+    pub(crate) control_truncated: bool,
+    /// Source address; `None` for a family that is not IP, or for none at all.
+    pub(crate) from: Option<SocketAddr>,
+    pub(crate) facts: Facts,
+}
+
+/// Slots for one `recvmmsg`, used over and over.
+pub(crate) struct ReceiveBatch {
+    octets: Fixed<u8>,
+    slot_len: usize,
+    stride: usize,
+    names: Fixed<sockaddr_storage>,
+    controls: Fixed<Control>,
+    iovs: Fixed<iovec>,
+    heads: Fixed<mmsghdr>,
+    filled: usize,
+}
+
+impl ReceiveBatch {
+    /// Slots for whole UDP datagrams. Pages that no datagram reaches stay uncommitted.
+    pub(crate) fn new(slots: usize) -> Self {
+        Self::with_slots_of(slots, MAX_DATAGRAM, STRIDE)
+    }
+
+    /// Slots for the error queue, whose entries carry no payload.
+    pub(crate) fn for_errors(slots: usize) -> Self {
+        Self::with_slots_of(slots, 64, 64)
+    }
+
+    fn with_slots_of(slots: usize, slot_len: usize, stride: usize) -> Self {
+        let mut batch = Self {
+            octets: Fixed::new(vec![0; slots * stride]),
+            slot_len,
+            stride,
+            names: Fixed::new(vec![blank_name(); slots]),
+            controls: Fixed::new(vec![Control([0; CONTROL]); slots]),
+            iovs: Fixed::new(blank_iovs(slots)),
+            heads: Fixed::new(vec![blank_head(); slots]),
+            filled: 0,
+        };
+        for index in 0..slots {
+            batch.arm(index);
+        }
+        batch
+    }
+
+    fn arm(&mut self, index: usize) {
+        let base = self.octets.at(index * self.stride);
+        // SAFETY: all four pointers are of slots that live as long as `self`, and nothing else
+        // refers to them while `self` is borrowed mutably.
+        unsafe {
+            *self.iovs.at(index) = iovec {
+                iov_base: base.cast(),
+                iov_len: self.slot_len,
+            };
+            let head = &mut (*self.heads.at(index)).msg_hdr;
+            head.msg_name = self.names.at(index).cast();
+            head.msg_namelen = size_of::<sockaddr_storage>() as libc::socklen_t;
+            head.msg_iov = self.iovs.at(index);
+            head.msg_iovlen = 1;
+            head.msg_control = self.controls.at(index).cast();
+            head.msg_controllen = CONTROL as _;
+            head.msg_flags = 0;
+        }
+    }
+
+    /// Takes what waits in a queue, at most one batch, without blocking.
+    ///
+    /// # Errors
+    /// `WouldBlock` where nothing waits; whatever error the socket has pending.
+    pub(crate) fn receive(&mut self, fd: BorrowedFd<'_>, queue: Queue) -> io::Result<usize> {
+        for index in 0..self.filled {
+            self.arm(index);
+        }
+        self.filled = 0;
+        let flags = match queue {
+            Queue::Data => libc::MSG_DONTWAIT,
+            Queue::Error => libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE,
+        };
+        let slots = length(self.heads.len());
+        self.filled = retry(|| {
+            // SAFETY: `arm` pointed every head at its own slot; heads and slots outlive the call.
+            unsafe {
+                libc::recvmmsg(
+                    fd.as_raw_fd(),
+                    self.heads.at(0),
+                    slots,
+                    flags as _,
+                    null_mut(),
+                )
+            }
+        })?;
+        Ok(self.filled)
+    }
+
+    /// The datagram in a slot that the last [`receive`](Self::receive) filled.
+    pub(crate) fn received(&mut self, index: usize) -> Received<'_> {
+        assert!(index < self.filled, "slot {index} was not filled");
+        let base = self.octets.at(index * self.stride);
+        // SAFETY: the kernel has finished with this slot; `self` is borrowed for as long as the
+        // slice lives, so that nothing else reaches it.
+        let (slot, head) = unsafe {
+            let slot = &mut *slice_from_raw_parts_mut(base, self.slot_len);
+            (slot, &*self.heads.at(index))
+        };
+        let flags = head.msg_hdr.msg_flags;
+        Received {
+            len: usize::try_from(head.msg_len).map_or(self.slot_len, |n| n.min(self.slot_len)),
+            slot,
+            truncated: flags & libc::MSG_TRUNC != 0,
+            control_truncated: flags & libc::MSG_CTRUNC != 0,
+            from: socket_addr(self.names.at(index), head.msg_hdr.msg_namelen),
+            facts: facts(&head.msg_hdr),
+        }
+    }
+}
+
+/// A receive batch whose datagrams can be answered from the very slots they came in.
+pub(crate) struct Mirror {
+    requests: ReceiveBatch,
+    controls: Fixed<Control>,
+    iovs: Fixed<iovec>,
+    heads: Fixed<mmsghdr>,
+    /// The slot of each queued reply.
+    slots: Vec<usize>,
+    sent: usize,
+}
+
+/// What a reply needs beside its octets.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ReplyFacts {
+    /// Source address, and the interface it must leave by (0: any); `None`: the socket's own.
+    pub(crate) source: Option<(IpAddr, u32)>,
+    /// TOS or Traffic Class octet; `None`: the socket's own.
+    pub(crate) tos: Option<u8>,
+}
+
+impl Mirror {
+    pub(crate) fn new(slots: usize) -> Self {
+        Self {
+            requests: ReceiveBatch::new(slots),
+            controls: Fixed::new(vec![Control([0; CONTROL]); slots]),
+            iovs: Fixed::new(blank_iovs(slots)),
+            heads: Fixed::new(vec![blank_head(); slots]),
+            slots: Vec::with_capacity(slots),
+            sent: 0,
+        }
+    }
+
+    /// Takes waiting requests; forgets the replies of the batch before.
+    ///
+    /// # Errors
+    /// As [`ReceiveBatch::receive`].
+    pub(crate) fn receive(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+        self.slots.clear();
+        self.sent = 0;
+        self.requests.receive(fd, Queue::Data)
+    }
+
+    pub(crate) fn received(&mut self, index: usize) -> Received<'_> {
+        self.requests.received(index)
+    }
+
+    /// Queues the first `len` octets of a slot as the answer to the datagram that came in it.
+    pub(crate) fn queue(&mut self, index: usize, len: usize, reply: ReplyFacts) {
+        assert!(index < self.requests.filled && len <= self.requests.slot_len);
+        let at = self.slots.len();
+        let base = self.requests.octets.at(index * self.requests.stride);
+        // SAFETY: every pointer is of a slot that lives as long as `self`; the name is the one that
+        // the kernel wrote beside this very request.
+        unsafe {
+            *self.iovs.at(at) = iovec {
+                iov_base: base.cast(),
+                iov_len: len,
+            };
+            let request = &(*self.requests.heads.at(index)).msg_hdr;
+            let head = &mut (*self.heads.at(at)).msg_hdr;
+            head.msg_name = request.msg_name;
+            head.msg_namelen = request.msg_namelen;
+            head.msg_iov = self.iovs.at(at);
+            head.msg_iovlen = 1;
+            head.msg_control = self.controls.at(at).cast();
+            head.msg_controllen = CONTROL as _;
+            let mut control = ControlWriter::new(head);
+            match reply.source {
+                Some((IpAddr::V4(addr), interface)) => {
+                    let info = libc::in_pktinfo {
+                        ipi_ifindex: c_int::try_from(interface).unwrap_or(0),
+                        ipi_spec_dst: libc::in_addr {
+                            s_addr: u32::from_ne_bytes(addr.octets()),
+                        },
+                        ipi_addr: libc::in_addr { s_addr: 0 },
+                    };
+                    control.push(libc::IPPROTO_IP, libc::IP_PKTINFO, info);
+                }
+                Some((IpAddr::V6(addr), interface)) => {
+                    let info = libc::in6_pktinfo {
+                        ipi6_addr: libc::in6_addr {
+                            s6_addr: addr.octets(),
+                        },
+                        ipi6_ifindex: interface as _,
+                    };
+                    control.push(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info);
+                }
+                None => {}
+            }
+            if let Some(tos) = reply.tos {
+                let (level, name) = match (*self.requests.names.at(index)).ss_family {
+                    family if c_int::from(family) == libc::AF_INET6 => {
+                        (libc::IPPROTO_IPV6, libc::IPV6_TCLASS)
+                    }
+                    _ => (libc::IPPROTO_IP, libc::IP_TOS),
+                };
+                control.push(level, name, c_int::from(tos));
+            }
+            control.finish();
+        }
+        self.slots.push(index);
+    }
+
+    /// Replies that wait to be sent.
+    pub(crate) fn queued(&self) -> usize {
+        self.slots.len() - self.sent
+    }
+
+    /// The octets of the reply `offset` places behind the next one to be sent.
+    pub(crate) fn reply_mut(&mut self, offset: usize) -> &mut [u8] {
+        let index = self.slots[self.sent + offset];
+        self.requests.received(index).slot
+    }
+
+    /// Sends at most `limit` of the queued replies; returns how many left.
+    ///
+    /// # Errors
+    /// Of the next reply, which stays queued: see [`skip`](Self::skip).
+    pub(crate) fn send(&mut self, fd: BorrowedFd<'_>, limit: usize) -> io::Result<usize> {
+        let count = self.queued().min(limit);
+        if count == 0 {
+            return Ok(0);
+        }
+        let sent = retry(|| {
+            // SAFETY: `queue` filled these heads; what they point at outlives the call.
+            unsafe {
+                libc::sendmmsg(
+                    fd.as_raw_fd(),
+                    self.heads.at(self.sent),
+                    length(count),
+                    libc::MSG_DONTWAIT as _,
+                )
+            }
+        })?;
+        self.sent += sent;
+        Ok(sent)
+    }
+
+    /// Gives up the next queued reply.
+    pub(crate) fn skip(&mut self) {
+        if self.queued() > 0 {
+            self.sent += 1;
+        }
+    }
+}
+
+/// Packets for one `sendmmsg`: each its own head, all with the same tail and the same destination.
+pub(crate) struct SendBatch {
+    octets: Fixed<u8>,
+    tail: Fixed<u8>,
+    /// Pointed at by every head.
+    _name: Fixed<sockaddr_storage>,
+    controls: Fixed<Control>,
+    iovs: Fixed<iovec>,
+    heads: Fixed<mmsghdr>,
+    /// Length of the control data that asks for a stamp, and where its identity stands.
+    stamp_len: usize,
+    id_at: Option<usize>,
+}
+
+impl SendBatch {
+    /// `tail` holds the octets that follow every head; `stamp_flags` are the `SOF_TIMESTAMPING_TX_*`
+    /// bits of packets that ask for a stamp; `with_id`: the kernel takes the identity of a stamp.
+    pub(crate) fn new(
+        capacity: usize,
+        to: SocketAddr,
+        tail: Vec<u8>,
+        stamp_flags: u32,
+        with_id: bool,
+    ) -> Self {
+        let (name, name_len) = raw_addr(to);
+        let mut batch = Self {
+            octets: Fixed::new(vec![0; capacity * HEAD]),
+            tail: Fixed::new(tail),
+            _name: Fixed::new(vec![name]),
+            controls: Fixed::new(vec![Control([0; CONTROL]); capacity]),
+            iovs: Fixed::new(blank_iovs(2 * capacity)),
+            heads: Fixed::new(vec![blank_head(); capacity]),
+            stamp_len: 0,
+            id_at: None,
+        };
+        for index in 0..capacity {
+            let tail = batch.tail.0.cast::<u8>();
+            // SAFETY: every pointer is of memory that `batch` owns at a fixed address.
+            unsafe {
+                *batch.iovs.at(2 * index) = iovec {
+                    iov_base: batch.octets.at(index * HEAD).cast(),
+                    iov_len: 0,
+                };
+                *batch.iovs.at(2 * index + 1) = iovec {
+                    iov_base: tail.cast(),
+                    iov_len: 0,
+                };
+                let head = &mut (*batch.heads.at(index)).msg_hdr;
+                head.msg_name = batch._name.at(0).cast();
+                head.msg_namelen = name_len;
+                head.msg_iov = batch.iovs.at(2 * index);
+                head.msg_iovlen = 2;
+                head.msg_control = batch.controls.at(index).cast();
+                head.msg_controllen = CONTROL as _;
+                let mut control = ControlWriter::new(head);
+                control.push(libc::SOL_SOCKET, libc::SO_TIMESTAMPING, stamp_flags);
+                if with_id {
+                    batch.id_at = Some(control.used + libc::CMSG_LEN(0) as usize);
+                    control.push(libc::SOL_SOCKET, SCM_TS_OPT_ID, 0_u32);
+                }
+                batch.stamp_len = control.finish();
+            }
+        }
+        batch
+    }
+
+    /// Fills a slot: its head, how much of the tail follows, and whether it asks for a stamp.
+    pub(crate) fn set(&mut self, index: usize, head: &[u8], tail: usize, stamp: Option<u32>) {
+        assert!(head.len() <= HEAD && tail <= self.tail.len());
+        // SAFETY: the lengths were checked above, the pointers are of memory that `self` owns, and
+        // the identity's place is inside the control buffer that `new` wrote.
+        unsafe {
+            let octets = self.octets.at(index * HEAD);
+            octets.copy_from_nonoverlapping(head.as_ptr(), head.len());
+            (*self.iovs.at(2 * index)).iov_len = head.len();
+            (*self.iovs.at(2 * index + 1)).iov_len = tail;
+            let message = &mut (*self.heads.at(index)).msg_hdr;
+            message.msg_iovlen = if tail == 0 { 1 } else { 2 };
+            message.msg_controllen = 0;
+            if let Some(id) = stamp {
+                message.msg_controllen = self.stamp_len as _;
+                if let Some(at) = self.id_at {
+                    let place = self.controls.at(index).cast::<u8>().add(at);
+                    place.cast::<u32>().write_unaligned(id);
+                }
+            }
+        }
+    }
+
+    /// Sends the slots `from..to`, without blocking; returns how many left.
+    ///
+    /// # Errors
+    /// Of the packet in slot `from`.
+    pub(crate) fn send(&mut self, fd: BorrowedFd<'_>, from: usize, to: usize) -> io::Result<usize> {
+        assert!(from < to && to <= self.heads.len());
+        retry(|| {
+            // SAFETY: `new` and `set` filled these heads; what they point at outlives the call.
+            unsafe {
+                libc::sendmmsg(
+                    fd.as_raw_fd(),
+                    self.heads.at(from),
+                    length(to - from),
+                    libc::MSG_DONTWAIT as _,
+                )
+            }
+        })
+    }
+}
+
+/// Writes control messages one behind the other.
+struct ControlWriter<'a> {
+    head: &'a mut msghdr,
+    next: *mut cmsghdr,
+    used: usize,
+}
+
+impl<'a> ControlWriter<'a> {
+    /// # Safety
+    /// `head` must point at a control buffer of the length it says.
+    unsafe fn new(head: &'a mut msghdr) -> Self {
+        // SAFETY: the caller vouches for the buffer.
+        let next = unsafe { libc::CMSG_FIRSTHDR(head) };
+        Self {
+            head,
+            next,
+            used: 0,
+        }
+    }
+
+    /// # Safety
+    /// The kernel must expect a `T` under this level and type.
+    unsafe fn push<T: Copy>(&mut self, level: c_int, kind: c_int, value: T) {
+        let size = length(size_of::<T>());
+        // SAFETY: the assertion keeps the message inside the buffer; the header is aligned since
+        // the buffer is and CMSG_SPACE keeps it so; the data is written unaligned.
+        unsafe {
+            let space = libc::CMSG_SPACE(size) as usize;
+            assert!(!self.next.is_null() && self.used + space <= CONTROL);
+            (*self.next).cmsg_len = libc::CMSG_LEN(size) as _;
+            (*self.next).cmsg_level = level;
+            (*self.next).cmsg_type = kind;
+            libc::CMSG_DATA(self.next).cast::<T>().write_unaligned(value);
+            self.used += space;
+            self.next = self.next.cast::<u8>().add(space).cast();
+        }
+    }
+
+    fn finish(self) -> usize {
+        self.head.msg_controllen = self.used as _;
+        self.used
+    }
+}
+
+/// Decodes the control messages of a received datagram.
+fn facts(head: &msghdr) -> Facts {
+    let mut facts = Facts::default();
+    // SAFETY: `recvmmsg` filled the head, whose control buffer is ours and aligned; the macros keep
+    // inside `msg_controllen`, and `value` checks each message's own length.
+    unsafe {
+        let mut next = libc::CMSG_FIRSTHDR(head);
+        while let Some(message) = next.as_ref() {
+            match (message.cmsg_level, message.cmsg_type) {
+                (libc::SOL_SOCKET, libc::SO_TIMESTAMPING) => {
+                    if let Some([software, _, hardware]) = value::<[libc::timespec; 3]>(message) {
+                        facts.stamp_ns = nanoseconds(software);
+                        facts.hardware_ns = nanoseconds(hardware);
+                    }
+                }
+                (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => facts.drops = value::<u32>(message),
+                (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => {
+                    facts.ttl = value::<c_int>(message).and_then(|v| u8::try_from(v).ok());
+                }
+                (libc::IPPROTO_IP, libc::IP_TOS) => facts.tos = value::<u8>(message),
+                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                    facts.tos = value::<c_int>(message).and_then(|v| u8::try_from(v).ok());
+                }
+                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                    facts.destination =
+                        value::<libc::in_pktinfo>(message).map(|info| Destination {
+                            addr: IpAddr::V4(ipv4(info.ipi_addr)),
+                            local: IpAddr::V4(ipv4(info.ipi_spec_dst)),
+                            interface: u32::try_from(info.ipi_ifindex).unwrap_or(0),
+                        });
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                    facts.destination = value::<libc::in6_pktinfo>(message).map(|info| {
+                        let addr = IpAddr::V6(Ipv6Addr::from(info.ipi6_addr.s6_addr));
+                        Destination {
+                            addr,
+                            local: addr,
+                            interface: info.ipi6_ifindex as _,
+                        }
+                    });
+                }
+                (libc::IPPROTO_IP, libc::IP_RECVERR)
+                | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) => {
+                    facts.error = value::<libc::sock_extended_err>(message).map(|e| QueuedError {
+                        origin: e.ee_origin,
+                        kind: e.ee_type,
+                        code: e.ee_code,
+                        errno: e.ee_errno,
+                        data: e.ee_data,
+                    });
+                }
+                _ => {}
+            }
+            next = libc::CMSG_NXTHDR(head, message);
+        }
+    }
+    facts
+}
+
+/// # Safety
+/// `message` must be a whole control message; `T` must be plain old data.
+unsafe fn value<T: Copy>(message: &cmsghdr) -> Option<T> {
+    // SAFETY: the message says that it holds at least a `T`; it is read unaligned.
+    unsafe {
+        let need = libc::CMSG_LEN(length(size_of::<T>())) as usize;
+        if (message.cmsg_len as usize) < need {
+            return None;
+        }
+        Some(libc::CMSG_DATA(message).cast::<T>().read_unaligned())
+    }
+}
+
+fn nanoseconds(time: libc::timespec) -> Option<i64> {
+    if time.tv_sec == 0 && time.tv_nsec == 0 {
+        return None;
+    }
+    i64::from(time.tv_sec)
+        .checked_mul(1_000_000_000)?
+        .checked_add(i64::from(time.tv_nsec))
+}
+
+fn ipv4(addr: libc::in_addr) -> Ipv4Addr {
+    Ipv4Addr::from(addr.s_addr.to_ne_bytes())
+}
+
+fn socket_addr(name: *const sockaddr_storage, len: libc::socklen_t) -> Option<SocketAddr> {
+    let len = usize::try_from(len).ok()?;
+    if len < size_of::<libc::sa_family_t>() {
+        return None;
+    }
+    // SAFETY: the name is one of ours, of full size; its family and length say which address it is.
+    unsafe {
+        match c_int::from((*name).ss_family) {
+            libc::AF_INET if len >= size_of::<libc::sockaddr_in>() => {
+                let addr = name.cast::<libc::sockaddr_in>().read();
+                let port = u16::from_be(addr.sin_port);
+                Some(SocketAddrV4::new(ipv4(addr.sin_addr), port).into())
+            }
+            libc::AF_INET6 if len >= size_of::<libc::sockaddr_in6>() => {
+                let addr = name.cast::<libc::sockaddr_in6>().read();
+                let port = u16::from_be(addr.sin6_port);
+                let ip = Ipv6Addr::from(addr.sin6_addr.s6_addr);
+                Some(SocketAddrV6::new(ip, port, 0, addr.sin6_scope_id).into())
+            }
+            _ => None,
+        }
+    }
+}
+
+fn raw_addr(addr: SocketAddr) -> (sockaddr_storage, libc::socklen_t) {
+    let mut name = blank_name();
+    let raw = socket2::SockAddr::from(addr);
+    let len = usize::try_from(raw.len()).unwrap_or(0);
+    assert!(len <= size_of::<sockaddr_storage>());
+    // SAFETY: both are at least `len` octets of plain old data, and apart.
+    unsafe {
+        raw.as_ptr()
+            .cast::<u8>()
+            .copy_to_nonoverlapping((&raw mut name).cast(), len);
+    }
+    (name, raw.len())
+}
+
+/// Sets a socket option whose value is a C int.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn set_option(
+    fd: BorrowedFd<'_>,
+    level: c_int,
+    name: c_int,
+    value: c_int,
+) -> io::Result<()> {
+    // SAFETY: the pointer and the length are of one C int that outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast::<c_void>(),
+            size_of::<c_int>() as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Datagrams that a socket dropped so far, for want of room or for a bad checksum (`SO_MEMINFO`).
+pub(crate) fn socket_drops(fd: BorrowedFd<'_>) -> Option<u32> {
+    let mut words = [0_u32; MEMINFO_DROPS + 1];
+    let mut len = libc::socklen_t::try_from(size_of_val(&words)).ok()?;
+    // SAFETY: the kernel writes at most `len` octets, which is what `words` has.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            words.as_mut_ptr().cast::<c_void>(),
+            &raw mut len,
+        )
+    };
+    let whole = usize::try_from(len).ok()? >= size_of_val(&words);
+    (result == 0 && whole).then(|| words[MEMINFO_DROPS])
+}
+
+/// What the kernel thinks of its clock: whether something synchronises it, and the largest error in
+/// microseconds.
+pub(crate) fn clock_quality() -> Option<(bool, u64)> {
+    // SAFETY: `timex` is plain old data; with `modes` zero the call only reads.
+    let (state, time) = unsafe {
+        let mut time: libc::timex = MaybeUninit::zeroed().assume_init();
+        (libc::adjtimex(&raw mut time), time)
+    };
+    let max_error = u64::try_from(time.maxerror).ok()?;
+    if state < 0 {
+        return None;
+    }
+    let synchronised = state != libc::TIME_ERROR && time.status & libc::STA_UNSYNC == 0;
+    Some((synchronised, max_error))
+}
+
+/// Puts the calling thread under SCHED_FIFO.
+///
+/// # Errors
+/// `PermissionDenied` without CAP_SYS_NICE.
+pub(crate) fn set_realtime(priority: c_int) -> io::Result<()> {
+    let parameters = libc::sched_param {
+        sched_priority: priority,
+    };
+    // SAFETY: 0 is the calling thread; the parameters outlive the call.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Asks an interface's driver to stamp every packet, in and out, with the interface's clock.
+///
+/// # Errors
+/// The driver's: `Unsupported` where it has no such clock, `PermissionDenied` without CAP_NET_ADMIN.
+pub(crate) fn enable_hardware_stamps(fd: BorrowedFd<'_>, interface: &str) -> io::Result<()> {
+    /// `hwtstamp_config` of linux/net_tstamp.h.
+    #[repr(C)]
+    struct Config {
+        flags: c_int,
+        tx_type: c_int,
+        rx_filter: c_int,
+    }
+    const HWTSTAMP_TX_ON: c_int = 1;
+    const HWTSTAMP_FILTER_ALL: c_int = 1;
+
+    let name = interface.as_bytes();
+    if name.is_empty() || name.len() >= libc::IFNAMSIZ {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut config = Config {
+        flags: 0,
+        tx_type: HWTSTAMP_TX_ON,
+        rx_filter: HWTSTAMP_FILTER_ALL,
+    };
+    // SAFETY: `ifreq` is plain old data; its name is shorter than the field and ends with a zero;
+    // the data pointer is of a `Config` that outlives the call.
+    let result = unsafe {
+        let mut request: libc::ifreq = MaybeUninit::zeroed().assume_init();
+        name.as_ptr()
+            .copy_to_nonoverlapping(request.ifr_name.as_mut_ptr().cast(), name.len());
+        request.ifr_ifru.ifru_data = (&raw mut config).cast();
+        libc::ioctl(fd.as_raw_fd(), SIOCSHWTSTAMP, &raw mut request)
+    };
+    match result {
+        0 if config.tx_type == HWTSTAMP_TX_ON && config.rx_filter != 0 => Ok(()),
+        0 => Err(io::ErrorKind::Unsupported.into()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    fn pair() -> (UdpSocket, UdpSocket) {
+        let a = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let b = UdpSocket::bind("127.0.0.1:0").unwrap();
+        (a, b)
+    }
+
+    fn receive_some(batch: &mut ReceiveBatch, socket: &UdpSocket) -> usize {
+        // Loopback delivers before the send call returns: nothing has to be waited for.
+        batch.receive(socket.as_fd(), Queue::Data).unwrap()
+    }
+
+    #[test]
+    fn datagrams_arrive_whole_with_their_source() {
+        let (a, b) = pair();
+        let mut batch = ReceiveBatch::new(4);
+        for round in 0..3_u8 {
+            for i in 0..3_u8 {
+                a.send_to(&[round, i, 7], b.local_addr().unwrap()).unwrap();
+            }
+            assert_eq!(receive_some(&mut batch, &b), 3);
+            for i in 0..3_u8 {
+                let d = batch.received(usize::from(i));
+                assert_eq!(d.slot[..d.len], [round, i, 7]);
+                assert_eq!(d.from, Some(a.local_addr().unwrap()));
+                assert!(!d.truncated && !d.control_truncated);
+            }
+        }
+    }
+
+    #[test]
+    fn control_messages_survive_reuse_of_a_slot() {
+        let (a, b) = pair();
+        let to = b.local_addr().unwrap();
+        let mut batch = ReceiveBatch::new(2);
+        a.send_to(&[1; 20], to).unwrap();
+        assert_eq!(receive_some(&mut batch, &b), 1);
+        assert_eq!(batch.received(0).facts, Facts::default());
+        set_option(b.as_fd(), libc::IPPROTO_IP, libc::IP_RECVTTL, 1).unwrap();
+        set_option(b.as_fd(), libc::IPPROTO_IP, libc::IP_RECVTOS, 1).unwrap();
+        set_option(b.as_fd(), libc::IPPROTO_IP, libc::IP_PKTINFO, 1).unwrap();
+        set_option(a.as_fd(), libc::IPPROTO_IP, libc::IP_TTL, 77).unwrap();
+        set_option(a.as_fd(), libc::IPPROTO_IP, libc::IP_TOS, 0xb8).unwrap();
+        a.send_to(&[1; 20], to).unwrap();
+        assert_eq!(receive_some(&mut batch, &b), 1);
+        let facts = batch.received(0).facts;
+        assert_eq!((facts.ttl, facts.tos), (Some(77), Some(0xb8)));
+        let destination = facts.destination.unwrap();
+        assert_eq!(destination.addr, to.ip());
+        assert_eq!(destination.local, to.ip());
+    }
+
+    #[test]
+    fn a_datagram_longer_than_its_slot_says_so() {
+        let (a, b) = pair();
+        a.send_to(&[1; 65], b.local_addr().unwrap()).unwrap();
+        let mut batch = ReceiveBatch::for_errors(1);
+        assert_eq!(receive_some(&mut batch, &b), 1);
+        let d = batch.received(0);
+        assert!(d.truncated);
+        assert_eq!(d.len, 64);
+    }
+
+    #[test]
+    fn a_mirror_answers_from_its_slots() {
+        let (a, b) = pair();
+        let mut mirror = Mirror::new(8);
+        for i in 0..5_u8 {
+            a.send_to(&[i; 10], b.local_addr().unwrap()).unwrap();
+        }
+        assert_eq!(mirror.receive(b.as_fd()).unwrap(), 5);
+        for i in [0, 2, 4] {
+            let facts = ReplyFacts {
+                source: Some((b.local_addr().unwrap().ip(), 0)),
+                tos: Some(0x20),
+            };
+            mirror.queue(i, 10 + i, facts);
+        }
+        assert_eq!(mirror.queued(), 3);
+        mirror.reply_mut(1)[0] = 99;
+        assert_eq!(mirror.send(b.as_fd(), 2).unwrap(), 2);
+        assert_eq!(mirror.send(b.as_fd(), 2).unwrap(), 1);
+        let mut buf = [0; 64];
+        for (len, first) in [(10, 0), (12, 99), (14, 4)] {
+            let (n, from) = a.recv_from(&mut buf).unwrap();
+            assert_eq!((n, buf[0], from), (len, first, b.local_addr().unwrap()));
+        }
+    }
+
+    #[test]
+    fn a_send_batch_joins_head_and_tail() {
+        let (a, b) = pair();
+        let mut batch = SendBatch::new(4, b.local_addr().unwrap(), vec![5; 100], 0, false);
+        for i in 0..4 {
+            batch.set(i, &[1, 2, 3], i, None);
+        }
+        assert_eq!(batch.send(a.as_fd(), 1, 4).unwrap(), 3);
+        let mut buf = [0; 64];
+        for len in [4, 5, 6] {
+            let n = b.recv(&mut buf).unwrap();
+            assert_eq!(n, len);
+            assert_eq!(buf[..4], [1, 2, 3, 5]);
+        }
+    }
+
+    #[test]
+    fn a_full_socket_counts_its_drops() {
+        let (a, b) = pair();
+        set_option(b.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, 4096).unwrap();
+        assert_eq!(socket_drops(b.as_fd()), Some(0));
+        for _ in 0..100 {
+            a.send_to(&[0; 100], b.local_addr().unwrap()).unwrap();
+        }
+        let drops = socket_drops(b.as_fd()).unwrap();
+        let mut batch = ReceiveBatch::new(128);
+        let kept = receive_some(&mut batch, &b);
+        assert_eq!(kept + usize::try_from(drops).unwrap(), 100);
+        assert!(drops > 0);
+    }
+
+    #[test]
+    fn addresses_survive_the_way_through_sockaddr() {
+        for text in ["192.0.2.1:862", "[2001:db8::1]:20001", "[fe80::1%3]:5"] {
+            let addr: SocketAddr = text.parse().unwrap();
+            let (name, len) = raw_addr(addr);
+            assert_eq!(socket_addr(&raw const name, len), Some(addr));
+        }
+        let blank = blank_name();
+        assert_eq!(socket_addr(&raw const blank, 0), None);
+        assert_eq!(socket_addr(&raw const blank, 16), None);
+    }
+
+    #[test]
+    fn the_kernel_tells_its_clock_quality() {
+        assert!(clock_quality().is_some());
+    }
+}
