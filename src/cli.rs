@@ -393,7 +393,7 @@ fn sender(args: &SenderArgs, command: Vec<String>) -> Result<u8, Error> {
     if args.json {
         print(&(report.to_json_line() + "\n"));
     } else {
-        print(&text::summary(&report));
+        print(&(text::summary(&report) + "\n"));
     }
     Ok(verdict(&report, stop.requested()))
 }

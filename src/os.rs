@@ -156,8 +156,13 @@ impl EventLoop {
         self.poll.registry()
     }
 
-    /// Sleeps until an event or a moment of the monotonic clock, whichever comes first.
+    /// Sleeps until an event, or a moment of the monotonic clock (`i64::MAX`: none), whichever
+    /// comes first. It may wake for nothing.
     pub(crate) fn wait_until(&mut self, moment_ns: i64) {
+        if moment_ns == i64::MAX {
+            self.poll(None);
+            return;
+        }
         let remaining = moment_ns - monotonic_ns();
         if remaining <= 0 {
             return;
@@ -172,9 +177,8 @@ impl EventLoop {
             ));
             let flags = TimerSetTimeFlags::TFD_TIMER_ABSTIME;
             if self.timer.set(Expiration::OneShot(moment), flags).is_ok() {
+                // After another event the timer stays armed, and may end a later wait for nothing.
                 self.poll(None);
-                // Quiets a timer that has not expired; the next wait arms it anew.
-                let _ = self.timer.unset();
                 return;
             }
         }

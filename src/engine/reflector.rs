@@ -20,7 +20,7 @@ use crate::wire::{
 };
 
 /// Replies that share one T3 and one call.
-const CHUNK: usize = 8;
+const CHUNK: usize = 4;
 /// How often the clock's quality is asked for.
 const QUALITY_NS: i64 = 1_000_000_000;
 /// How long a reply waits for room in a full socket.
@@ -233,8 +233,12 @@ pub(crate) fn run<M: Mirror>(
             for _ in 0..BUDGET {
                 match socket.recv() {
                     Ok(count) => {
-                        busy = true;
                         answer(socket, &mut reflector, count, &mut totals, &mut events);
+                        if count < socket.batch() {
+                            // Empty; what came meanwhile wakes the next wait at once.
+                            break;
+                        }
+                        busy = true;
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     // An ICMP error that a former reply met: taken by this call.

@@ -116,7 +116,7 @@ pub(crate) fn run<S: SendHalf>(
             error_estimate: ErrorEstimate::UNKNOWN,
         },
         quality_until: i64::MIN,
-        stamps: Stamps::new(plan.stamps_under_way),
+        stamps: Stamps::new(plan.stamps_under_way, plan.mean_gap_ns),
         totals: Sent {
             by_class: vec![0; plan.payloads.len()],
             ..Sent::default()
@@ -376,8 +376,9 @@ pub(crate) fn error_estimate(format: Format) -> ErrorEstimate {
 
 /// Which packets ask for a transmit stamp: two consecutive ones in every N, so that IPDV exists.
 ///
-/// N is 1 as long as the stamps come back as fast as they are asked for. A stamp costs about as
-/// much as a quarter of a packet, on the CPU that also takes the replies.
+/// N is 1 up to 18,750 packets a second, and grows with the rate from there: a stamp costs about as
+/// much as a quarter of a packet, on the CPU that also takes the replies. It grows further where
+/// stamps do not come back as fast as they are asked for.
 #[derive(Debug)]
 struct Stamps {
     /// Stamps that may be under way at once; 0: none are asked for.
@@ -392,16 +393,23 @@ struct Stamps {
 
 impl Stamps {
     const MOST_APART: u32 = 1024;
+    /// Two stamps in this time are what every host keeps up with: 12,500 a second.
+    const EASY_GAP_NS: i64 = 160_000;
     const WINDOW_NS: i64 = 5_000_000;
     /// Windows under pressure until fewer are asked for.
     const STRIKES: u32 = 4;
     /// Stamps under way at the end of a window that mean pressure.
     const PRESSURE: u64 = 256;
 
-    fn new(limit: u64) -> Self {
+    fn new(limit: u64, mean_gap_ns: i64) -> Self {
+        let per_gap = Self::EASY_GAP_NS / mean_gap_ns.max(1);
+        let one_in = match u32::try_from(per_gap).unwrap_or(u32::MAX).min(Self::MOST_APART) {
+            0..=2 => 1,
+            apart => apart.next_power_of_two(),
+        };
         Self {
             limit,
-            one_in: 1,
+            one_in,
             requested: 0,
             room_until: limit,
             window_ends: 0,
@@ -446,7 +454,7 @@ mod tests {
 
     #[test]
     fn stamps_are_asked_for_in_pairs() {
-        let mut stamps = Stamps::new(1000);
+        let mut stamps = Stamps::new(1000, 100_000);
         assert!((0..10).all(|seq| stamps.wanted(seq)));
         stamps.one_in = 4;
         let wanted: Vec<u64> = (0..9).filter(|seq| stamps.wanted(*seq)).collect();
@@ -455,7 +463,7 @@ mod tests {
 
     #[test]
     fn no_more_stamps_are_under_way_than_the_buffer_holds() {
-        let mut stamps = Stamps::new(10);
+        let mut stamps = Stamps::new(10, 100_000);
         let mut ask = |stamps: &mut Stamps, seqs: std::ops::Range<u64>| {
             for seq in seqs {
                 stamps.requested += u64::from(stamps.wanted(seq));
@@ -466,12 +474,12 @@ mod tests {
         stamps.adapt(0, 5, 1);
         ask(&mut stamps, 100..300);
         assert_eq!(stamps.requested, 15);
-        assert!(!Stamps::new(0).wanted(0));
+        assert!(!Stamps::new(0, 100_000).wanted(0));
     }
 
     #[test]
     fn lasting_pressure_thins_the_stamps_and_a_single_stall_does_not() {
-        let mut stamps = Stamps::new(1_000_000);
+        let mut stamps = Stamps::new(1_000_000, 100_000);
         stamps.requested = 1000;
         stamps.adapt(Stamps::WINDOW_NS, 0, 1);
         for i in 2..20 {

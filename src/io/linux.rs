@@ -143,7 +143,8 @@ pub(crate) fn open_mirrors(
         set_plain_options(&socket, plan)?;
         set_fragmentation(&socket, plan)?;
         raise_buffers(&socket, plan.buffer);
-        ask_for_header_fields(&socket, plan.local.is_ipv4(), true)?;
+        let any_address = plan.local.ip().is_unspecified();
+        ask_for_header_fields(&socket, plan.local.is_ipv4(), any_address)?;
         let hardware =
             plan.hardware && hardware_stamps(&socket, local.ip(), plan, &mut remarks);
         receive = receive_stamps(&socket, hardware, &mut remarks);
@@ -151,7 +152,7 @@ pub(crate) fn open_mirrors(
         sockets.push(MirrorSocket {
             socket,
             hardware,
-            any_address: plan.local.ip().is_unspecified(),
+            address: (!any_address).then_some(local.ip()),
             tos: plan.tos,
         });
     }
@@ -502,7 +503,8 @@ fn arrival(hardware: bool, facts: &sys::Facts) -> Option<i64> {
 pub(crate) struct MirrorSocket {
     socket: Socket,
     hardware: bool,
-    any_address: bool,
+    /// The one address that is asked; `None`: the packet information tells.
+    address: Option<IpAddr>,
     tos: u8,
 }
 
@@ -528,6 +530,10 @@ pub(crate) struct Mirror {
 }
 
 impl super::Mirror for Mirror {
+    fn batch(&self) -> usize {
+        BATCH
+    }
+
     fn recv(&mut self) -> io::Result<usize> {
         self.batch.receive(self.socket.socket.as_fd())
     }
@@ -545,7 +551,7 @@ impl super::Mirror for Mirror {
             facts_cut: received.control_truncated,
             slot: received.slot,
             from: received.from,
-            to: facts.destination.map(|d| d.addr),
+            to: facts.destination.map(|d| d.addr).or(self.socket.address),
             to_many: facts
                 .destination
                 .is_some_and(|d| d.addr.is_multicast() || d.addr != d.local),
@@ -556,13 +562,10 @@ impl super::Mirror for Mirror {
     }
 
     fn queue(&mut self, index: usize, len: usize, tos: u8) {
-        let source = self.to[index]
-            .filter(|_| self.socket.any_address)
-            .map(|to| {
-                let link_local =
-                    matches!(to.addr, IpAddr::V6(addr) if addr.is_unicast_link_local());
-                (to.local, if link_local { to.interface } else { 0 })
-            });
+        let source = self.to[index].map(|to| {
+            let link_local = matches!(to.addr, IpAddr::V6(addr) if addr.is_unicast_link_local());
+            (to.local, if link_local { to.interface } else { 0 })
+        });
         let facts = ReplyFacts {
             source,
             tos: (tos != self.socket.tos).then_some(tos),

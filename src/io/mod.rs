@@ -153,6 +153,9 @@ pub(crate) struct Request<'a> {
 
 /// Receives requests and answers them from the same memory.
 pub(crate) trait Mirror {
+    /// Requests of a full batch: fewer mean that no more waited.
+    fn batch(&self) -> usize;
+
     /// Takes waiting requests, at most one batch, and forgets the batch before.
     ///
     /// # Errors

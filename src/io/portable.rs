@@ -208,6 +208,10 @@ pub(crate) struct Mirror {
 }
 
 impl super::Mirror for Mirror {
+    fn batch(&self) -> usize {
+        0
+    }
+
     fn recv(&mut self) -> io::Result<usize> {
         self.queued.clear();
         self.sent = 0;

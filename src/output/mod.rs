@@ -1,8 +1,6 @@
-//! x
-pub mod text {
-    //! x
-    /// x
-    pub fn summary(r: &crate::report::Report) -> String { format!("{r:#?}") }
-    /// x
-    pub fn count(n: u64) -> String { n.to_string() }
-}
+//! What a person reads of a [`Report`](crate::report::Report).
+//!
+//! Called by `cli` when a run is over. Every sink shows one Report and computes nothing that is not
+//! in it, so that all of them show the same numbers; `None` is shown as "not measured", never as 0.
+
+pub mod text;

@@ -1,0 +1,760 @@
+//! The summary that a sender prints when it ends: twampy's table, then what it takes to believe it.
+//!
+//! Plain ASCII without colour, at most 79 columns. Three rules hold for every figure: what was not
+//! measured is `-`, never 0; what is not zero never reads as zero (`<0.1%`, `430ns`), and what is
+//! not everything never as 100 %; a one-way delay that contains the offset of two clocks is marked.
+
+use crate::report::{
+    Clock, Delay, Granularity, Io, Load, Packets, Profile, Report, Schedule, SizeEntry, StampKind,
+    Timestamps, Verdict,
+};
+
+/// The whole summary, each line with its line break.
+///
+/// No line is longer than 79 columns, unless a single word of a note is.
+#[must_use]
+pub fn summary(report: &Report) -> String {
+    let mut facts = packets(report);
+    facts.extend(load(report));
+    facts.push(field("Timestamps", &timestamps(report)));
+    facts.push(field("Clock", &clock(&report.timestamps.clock)));
+    facts.push(field("Path", &path(report)));
+    facts.push(field("Host", &host(report)));
+    let notes = report.notes.iter();
+    let notes = notes.map(|note| wrap(&format!("note: {note}"), 6)).collect();
+    let blocks = [table(report), details(report), facts, notes, verdict(report)];
+    let blocks = blocks.iter().filter(|lines| !lines.is_empty());
+    let blocks: Vec<String> = blocks.map(|lines| lines.join("\n") + "\n").collect();
+    blocks.join("\n")
+}
+
+/// A duration in nanoseconds in twampy's form, right-aligned in ten columns: `     147us`.
+///
+/// As there, by absolute value: above one minute `min`, above 10 s and 1 s `sec`, above 1 ms `ms`,
+/// else microseconds, of which the fraction is cut off. Unlike there, negative values follow the
+/// same rule, what lies below 1 us is shown in `ns`, and what does not fit in minutes in `day`.
+#[must_use]
+pub fn dp(ns: f64) -> String {
+    let size = ns.abs();
+    if !ns.is_finite() {
+        format!("{:>10}", "-")
+    } else if size > MINUTE_NS {
+        let forms = [
+            format!("{:7.1}min", ns / MINUTE_NS),
+            format!("{:7.1}day", ns / DAY_NS),
+        ];
+        let fitting = forms.into_iter().find(|text| text.len() <= 10);
+        fitting.unwrap_or_else(|| format!("{:7.0}day", ns / DAY_NS))
+    } else if size > 10.0 * SECOND_NS {
+        format!("{:7.1}sec", ns / SECOND_NS)
+    } else if size > SECOND_NS {
+        format!("{:7.2}sec", ns / SECOND_NS)
+    } else if size > 1e6 {
+        format!("{:8.2}ms", ns / 1e6)
+    } else if size >= 1e3 {
+        format!("{:8.0}us", (ns / 1e3).trunc())
+    } else if size >= 1.0 {
+        format!("{:8.0}ns", ns.trunc())
+    } else if size >= 0.1 {
+        format!("{ns:8.1}ns")
+    } else if size > 0.0 {
+        format!("{:>10}", if ns > 0.0 { "<0.1ns" } else { ">-0.1ns" })
+    } else {
+        format!("{:>10}", "0us")
+    }
+}
+
+/// A duration in nanoseconds as in the table, without the padding: `1.05ms`.
+#[must_use]
+pub fn delay(ns: f64) -> String {
+    dp(ns).trim_start().to_owned()
+}
+
+/// A count with thousands separators: `1,000,000`.
+#[must_use]
+pub fn count(n: u64) -> String {
+    group(&n.to_string())
+}
+
+/// A rate in packets a second: `100,000/s`, below 1000 with at most three decimals: `0.5/s`.
+#[must_use]
+pub fn rate(pps: f64) -> String {
+    let exact = format!("{pps:.3}");
+    let whole = exact.split('.').next().unwrap_or_default();
+    if !pps.is_finite() {
+        "-".to_owned()
+    } else if whole.len() > 3 {
+        group(&format!("{pps:.0}")) + "/s"
+    } else if pps > 0.0 && exact == "0.000" {
+        "<0.001/s".to_owned()
+    } else {
+        format!("{}/s", exact.trim_end_matches('0').trim_end_matches('.'))
+    }
+}
+
+/// `text` broken at blanks into lines of at most 79 columns, all but the first indented by
+/// `indent`; no line break at the end. A word that is longer than a line stays whole.
+#[must_use]
+pub fn wrap(text: &str, indent: usize) -> String {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    flow("", indent, &words, " ")
+}
+
+/// twampy's table, and directly below it what its marks mean.
+fn table(report: &Report) -> Vec<String> {
+    let (packets, delays) = (&report.packets, &report.delay_ns);
+    let doubt = one_way_doubt(report);
+    let answered = packets.received != Some(0);
+    let unattributed = packets.lost_unattributed.filter(|lost| *lost > 0);
+    let one_way = |name, delay: &Option<Delay>, lost: Option<u64>| {
+        // Without one reply, nothing tells a direction.
+        let loss = loss(lost.filter(|_| answered), packets.sent);
+        let at_least = if unattributed.is_some() && loss.contains('%') {
+            "+"
+        } else {
+            ""
+        };
+        let mark = doubt.is_some() && delay.is_some();
+        row(name, mark, delay.as_ref()) + &loss + at_least
+    };
+    let mut lines = vec![
+        "=".repeat(WIDTH),
+        "Direction         Min         Max         Avg          Jitter     Loss".to_owned(),
+        "-".repeat(WIDTH),
+        one_way("Outbound", &delays.outbound, packets.lost_outbound),
+        one_way("Inbound", &delays.inbound, packets.lost_inbound),
+        row("Roundtrip", false, delays.roundtrip.as_ref()) + &loss(packets.lost, packets.sent),
+        "-".repeat(WIDTH),
+        format!("{:>78}", "Jitter Algorithm [RFC3550]"),
+        "=".repeat(WIDTH),
+    ];
+    lines.extend(doubt.map(|doubt| wrap(&format!("* {doubt}"), 2)));
+    lines.extend(unattributed.map(|lost| {
+        let of = packets.lost.map_or("-".to_owned(), count);
+        let text = if answered {
+            format!(
+                "+ At least: {} of {of} lost packets left after the last one that came back, so \
+                 their direction is not known. They count in Roundtrip only.",
+                count(lost)
+            )
+        } else {
+            format!(
+                "+ {} of {of} lost packets: direction not known.",
+                count(lost)
+            )
+        };
+        wrap(&text, 2)
+    }));
+    lines
+}
+
+/// A direction's name and its figures as far as the loss column.
+fn row(name: &str, mark: bool, delay: Option<&Delay>) -> String {
+    let cells = [
+        delay.map(|d| ns(d.min)),
+        delay.map(|d| ns(d.max)),
+        delay.map(|d| d.mean),
+        delay.and_then(|d| d.jitter),
+    ];
+    label(name, mark) + &cells.map(cell).join("  ") + "    "
+}
+
+/// Why the one-way delays are not those of the path alone; `None` where they are, or none is shown.
+fn one_way_doubt(report: &Report) -> Option<String> {
+    let clock = &report.timestamps.clock;
+    let one_way = [&report.delay_ns.outbound, &report.delay_ns.inbound];
+    let smallest = one_way.into_iter().flatten().map(|delay| delay.min).min()?;
+    if clock.same_clock {
+        return None;
+    }
+    if !both_synchronised(clock) {
+        return Some(
+            "The clocks of the two ends are not known to agree: these delays contain their offset."
+                .to_owned(),
+        );
+    }
+    if smallest < 0 {
+        return Some(format!(
+            "The clocks of the two ends disagree by at least {}, although both call themselves \
+             synchronised: these delays contain their offset.",
+            delay(-ns(smallest))
+        ));
+    }
+    let errors = clock.local_error_ns.zip(clock.remote_error_ns);
+    let error = errors.map(|(local, remote)| local.saturating_add(remote))?;
+    (error >= smallest.unsigned_abs()).then(|| {
+        format!(
+            "The clocks of the two ends may be {} apart by their own account: not less than the \
+             smallest of these delays.",
+            delay(magnitude(error))
+        )
+    })
+}
+
+fn both_synchronised(clock: &Clock) -> bool {
+    clock.local_synchronised == Some(true) && clock.remote_synchronised == Some(true)
+}
+
+/// Percentiles and variation; nothing where no delay was measured.
+fn details(report: &Report) -> Vec<String> {
+    let set = &report.delay_ns;
+    let one_way_marked = one_way_doubt(report).is_some();
+    let rows = [
+        ("Outbound", one_way_marked, set.outbound.as_ref()),
+        ("Inbound", one_way_marked, set.inbound.as_ref()),
+        ("Roundtrip", false, set.roundtrip.as_ref()),
+        ("Reflector", false, set.reflector.as_ref()),
+    ];
+    if rows.iter().all(|(_, _, delay)| delay.is_none()) {
+        return Vec::new();
+    }
+    let heading = ["Median", "P95", "P99", "P99.9", "StdDev"].map(|name| format!("{name:>10}"));
+    let mut lines = vec![
+        format!("{:15}{}", "Percentiles", heading.join("  ")),
+        "-".repeat(WIDTH),
+    ];
+    lines.extend(rows.iter().map(|(name, mark, delay)| {
+        let cells = [
+            delay.map(|d| ns(d.median)),
+            delay.and_then(|d| d.p95).map(ns),
+            delay.and_then(|d| d.p99).map(ns),
+            delay.and_then(|d| d.p99_9).map(ns),
+            delay.and_then(|d| d.stddev),
+        ];
+        label(name, *mark && delay.is_some()) + &cells.map(cell).join("  ")
+    }));
+    lines.push("-".repeat(WIDTH));
+    lines.push(format!(
+        "{:15}{:>10}  {:>10}  {:>10}  {:>10}{:>18}",
+        "Variation", "IPDV mean", "IPDV P99", "PDV P99", "PDV max", "[RFC3393, 5481]"
+    ));
+    lines.push("-".repeat(WIDTH));
+    lines.extend(rows.iter().take(3).map(|(name, _, delay)| {
+        let ipdv = delay.and_then(|d| d.ipdv);
+        let cells = [
+            ipdv.map(|i| i.mean_abs),
+            ipdv.and_then(|i| i.p99_abs).map(magnitude),
+            delay.and_then(|d| d.pdv.p99).map(magnitude),
+            delay.map(|d| magnitude(d.pdv.max)),
+        ];
+        label(name, false) + &cells.map(cell).join("  ")
+    }));
+    lines.push("-".repeat(WIDTH));
+    let gaps = lines.iter().any(|line| line.contains(" - ") || line.ends_with(" -"));
+    lines.push(wrap(
+        "Reflector: its own time, T3 - T2; not part of Roundtrip. IPDV: absolute difference of \
+         consecutive packets. PDV: delay above the smallest.",
+        2,
+    ));
+    if gaps {
+        lines.push(
+            "-: not measured, or fewer than ten samples lie beyond the percentile.".to_owned(),
+        );
+    }
+    lines.extend(rows.iter().filter_map(|(name, _, delay)| {
+        let beyond = delay.map(|d| d.out_of_range)?;
+        (beyond.below > 0 || beyond.above > 0).then(|| {
+            let text = format!(
+                "{name}: {} samples below and {} above the histogram's bounds; percentiles know \
+                 them only as such.",
+                count(beyond.below),
+                count(beyond.above)
+            );
+            wrap(&text, 2)
+        })
+    }));
+    lines
+}
+
+fn packets(report: &Report) -> Vec<String> {
+    let packets = &report.packets;
+    let mut first = vec![
+        format!("sent {}", known(packets.sent)),
+        format!("received {}", known(packets.received)),
+        lost(packets),
+    ];
+    let bursts = packets.loss_bursts.filter(|_| packets.lost > Some(0));
+    first.extend(bursts.map(|bursts| {
+        let mean = bursts.mean.map_or(String::new(), |mean| format!(", mean {mean:.1}"));
+        format!(
+            "loss bursts {} (longest {}{mean})",
+            count(bursts.count),
+            count(bursts.longest)
+        )
+    }));
+    let directed = |name, all: Option<u64>, outbound: Option<u64>, inbound: Option<u64>| {
+        let parts = outbound.zip(inbound).filter(|_| all > Some(0));
+        let parts = parts.map_or(String::new(), |(outbound, inbound)| {
+            format!(" ({} outbound, {} inbound)", count(outbound), count(inbound))
+        });
+        format!("{name} {}{parts}", known(all))
+    };
+    let mut second = vec![
+        directed(
+            "duplicates",
+            packets.duplicates,
+            packets.duplicates_outbound,
+            packets.duplicates_inbound,
+        ),
+        directed(
+            "reordered",
+            packets.reordered,
+            packets.reordered_outbound,
+            packets.reordered_inbound,
+        ),
+        format!("late {}", known(packets.late)),
+        format!("not sent {}", known(packets.not_sent)),
+        format!("invalid {}", known(packets.invalid)),
+    ];
+    let rare = [
+        ("ICMP errors", packets.icmp_unreachable),
+        ("without a usable timestamp", packets.rejected_samples),
+        ("missing from the delays", report.host.samples_not_recorded),
+    ];
+    let rare = rare.into_iter().filter(|(_, n)| *n > Some(0));
+    second.extend(rare.map(|(name, n)| format!("{name} {}", known(n))));
+    vec![listing("Packets", &first), listing("", &second)]
+}
+
+/// `lost 37 (0.037 %: 12 outbound, 20 inbound, 5 not known)`.
+fn lost(packets: &Packets) -> String {
+    let Some(lost) = packets.lost else {
+        return "lost -".to_owned();
+    };
+    let directions = [
+        (packets.lost_outbound, "outbound"),
+        (packets.lost_inbound, "inbound"),
+        (
+            packets.lost_unattributed.filter(|n| *n > 0),
+            "direction not known",
+        ),
+    ];
+    let directions = directions.map(|(n, name)| n.map(|n| format!("{} {name}", count(n))));
+    let directions: Vec<String> = directions.into_iter().flatten().collect();
+    let directions = match (lost, directions.as_slice()) {
+        (0, _) => String::new(),
+        (_, []) => ": direction not known".to_owned(),
+        _ => format!(": {}", directions.join(", ")),
+    };
+    let percent = packets.sent.and_then(|sent| percent(lost, sent, 3));
+    let percent = percent.map_or("-".to_owned(), |percent| percent + " %");
+    format!("lost {} ({percent}{directions})", count(lost))
+}
+
+fn load(report: &Report) -> Vec<String> {
+    let load = &report.load;
+    let mut rates = Vec::new();
+    rates.push(match (load.offered_pps, load.schedule) {
+        (Some(pps), _) => format!("offered {}", rate(pps)),
+        (None, Schedule::Flood) => "offered as many as this host can".to_owned(),
+        (None, _) => "offered -".to_owned(),
+    });
+    let share = load.achieved_pps.zip(load.offered_pps).filter(|(_, offered)| *offered > 0.0);
+    let share = share.map_or(String::new(), |(achieved, offered)| {
+        format!(" ({:.2} % of offered)", achieved / offered * 100.0)
+    });
+    rates.push(format!(
+        "achieved {}{share}",
+        load.achieved_pps.map_or("-".to_owned(), rate)
+    ));
+    rates.extend(load.achieved_bps_l2.map(|bps| format!("{} L2", megabits(bps))));
+    let mut lines = vec![field("Load", &rates.join(", ")), field("Schedule", &schedule(report, load))];
+    match load.sizes.as_slice() {
+        [] => {}
+        [size] => lines.push(field(
+            "Size",
+            &format!(
+                "{} bytes Ethernet frame without FCS ({} bytes UDP payload)",
+                size.frame_bytes_l2, size.payload_bytes
+            ),
+        )),
+        sizes => lines.extend(mix(load.profile, sizes)),
+    }
+    lines
+}
+
+fn schedule(report: &Report, load: &Load) -> String {
+    let mut parts = vec![
+        match load.schedule {
+            Schedule::Periodic => "periodic (RFC 3432)",
+            Schedule::Poisson => "Poisson (RFC 2330)",
+            Schedule::Uniform => "uniformly distributed gaps",
+            Schedule::Flood => "flood, no gaps",
+        }
+        .to_owned(),
+    ];
+    let random = matches!(load.schedule, Schedule::Poisson | Schedule::Uniform)
+        || load.profile != Profile::Fixed;
+    parts.extend(load.seed.filter(|_| random).map(|seed| format!("seed {seed}")));
+    if load.burst > 1 {
+        parts.push(format!("trains of up to {} packets", load.burst));
+    }
+    parts.extend(report.duration_ns.map(|ns| {
+        format!("{} from first to last departure", seconds(magnitude(ns) / SECOND_NS))
+    }));
+    if report.interrupted {
+        parts.push("interrupted by a signal".to_owned());
+    }
+    parts.extend(load.late_departures.map(|late| {
+        format!("{} packets left more than one interval late", count(late))
+    }));
+    let slip = load.max_slip_ns;
+    parts.extend(slip.map(|slip| format!("largest slip {}", delay(magnitude(slip)))));
+    parts.join(", ")
+}
+
+/// A table with one line a size.
+fn mix(profile: Profile, sizes: &[SizeEntry]) -> Vec<String> {
+    let name = match profile {
+        Profile::Fixed => "one size",
+        Profile::Imix => "simple IMIX 7:4:1",
+        Profile::Custom => "custom mix",
+    };
+    let line = |cells: [&str; 5]| {
+        let [frame, payload, sent, received, median] = cells;
+        format!("{frame:>22}{payload:>13}{sent:>14}{received:>14}{median:>15}")
+    };
+    let mut lines = vec![
+        field(
+            "Sizes",
+            &format!("{name}; frame: Ethernet without FCS; payload: UDP"),
+        ),
+        line(["frame", "payload", "sent", "received", "Roundtrip P50"]),
+    ];
+    lines.extend(sizes.iter().map(|size| {
+        line([
+            &format!("{} bytes", size.frame_bytes_l2),
+            &format!("{} bytes", size.payload_bytes),
+            &count(size.packets),
+            &known(size.received),
+            &cell(size.roundtrip.as_ref().map(|d| ns(d.median))),
+        ])
+    }));
+    lines
+}
+
+fn timestamps(report: &Report) -> String {
+    let stamps = &report.timestamps;
+    let kind = |name, kind: Option<StampKind>, missing| match kind {
+        Some(StampKind::Hardware) => format!("{name} hardware"),
+        Some(StampKind::Kernel) => format!("{name} kernel"),
+        Some(StampKind::Userspace) => format!("{name} userspace"),
+        None => format!("{name} {missing}"),
+    };
+    let mut parts = vec![
+        kind("T1", stamps.t1, "not taken") + &transmit_stamps(report, stamps),
+        kind("T2", stamps.t2, "not told by the reflector"),
+        kind("T4", stamps.t4, "not taken"),
+    ];
+    if stamps.granularity == Some(Granularity::Train) {
+        parts.push("one stamp for all packets of a train or bundle".to_owned());
+    }
+    let stamps = report.host.tx_stamps_received.zip(report.host.tx_stamps_requested);
+    parts.extend(stamps.map(|(came, asked)| {
+        format!("{} of {} transmit stamps came", count(came), count(asked))
+    }));
+    parts.join(", ")
+}
+
+/// ` (1 packet in 16: 62,500 of 1,000,000 replies carry one)`, which is what T1 is known of.
+fn transmit_stamps(report: &Report, stamps: &Timestamps) -> String {
+    let Some(one_in) = stamps.tx_stamp_one_in else {
+        return String::new();
+    };
+    let every = match one_in {
+        1 => "every packet".to_owned(),
+        n => format!("1 packet in {}", count(n.into())),
+    };
+    // T1 is in the round trip, but not in the inbound delay, which every reply has.
+    let delays = &report.delay_ns;
+    let samples = delays.roundtrip.as_ref().zip(delays.inbound.as_ref());
+    let samples = samples.map(|(roundtrip, inbound)| (roundtrip.samples, inbound.samples));
+    match samples {
+        None => format!(" ({every})"),
+        Some((with, all)) if with == all => {
+            format!(" ({every}: all {} replies carry one)", count(all))
+        }
+        Some((with, all)) => format!(
+            " ({every}: {} of {} replies carry one; Outbound and Roundtrip rest on these)",
+            count(with),
+            count(all)
+        ),
+    }
+}
+
+fn clock(clock: &Clock) -> String {
+    if clock.same_clock {
+        return "both ends share one clock: one-way delays contain no offset".to_owned();
+    }
+    let synchronised = match (clock.local_synchronised, clock.remote_synchronised) {
+        (Some(true), Some(true)) => "both ends synchronised",
+        (Some(true), Some(false)) => "this end only synchronised",
+        (Some(false), Some(true)) => "the other end only synchronised",
+        (Some(false), Some(false)) => "neither end synchronised",
+        (Some(true), None) => "this end synchronised, the other end does not tell",
+        (Some(false), None) => "this end not synchronised, the other end does not tell",
+        (None, Some(true)) => "the other end synchronised, this end not known",
+        (None, Some(false)) => "the other end not synchronised, this end not known",
+        (None, None) => "not known whether either end is synchronised",
+    };
+    let errors = [
+        (clock.local_synchronised, clock.local_error_ns, "here"),
+        (clock.remote_synchronised, clock.remote_error_ns, "there"),
+    ];
+    let errors = errors.into_iter().filter(|(synchronised, ..)| *synchronised == Some(true));
+    let errors = errors.filter_map(|(_, error, end)| Some((magnitude(error?), end)));
+    let errors: Vec<String> =
+        errors.map(|(error, end)| format!("up to {} {end}", delay(error))).collect();
+    let mut text = synchronised.to_owned();
+    if !errors.is_empty() {
+        text += &format!(" (error estimate: {})", errors.join(", "));
+    }
+    if !both_synchronised(clock) {
+        text += "; one-way delays contain the clocks' offset, only their variation is the path's";
+    }
+    text + &match clock.offset_estimate_ns {
+        None => String::new(),
+        Some(0) => "; no offset between the clocks if the path is symmetric".to_owned(),
+        Some(offset) => format!(
+            "; the reflector's clock is {} {} ours if the path is symmetric",
+            delay(magnitude(offset.unsigned_abs())),
+            if offset > 0 { "ahead of" } else { "behind" }
+        ),
+    }
+}
+
+fn path(report: &Report) -> String {
+    let path = &report.path;
+    let told = |n: Option<u8>| n.map_or("-".to_owned(), |n| n.to_string());
+    let mut parts = vec![format!(
+        "hops {} outbound, {} inbound{}",
+        told(path.hops_outbound),
+        told(path.hops_inbound),
+        match path.hops_changed {
+            Some(true) => " (changed during the session)",
+            _ => "",
+        }
+    )];
+    let at_reflector = |n: Option<u8>| n.map_or(String::new(), |n| format!(", {n} at the reflector"));
+    parts.push(format!(
+        "DSCP {} sent{}, {} received",
+        told(path.dscp_sent),
+        at_reflector(path.dscp_at_reflector),
+        told(path.dscp_received)
+    ));
+    if path.ecn_at_reflector > Some(0) || path.ecn_received > Some(0) {
+        parts.push(format!(
+            "ECN {} received{}",
+            told(path.ecn_received),
+            at_reflector(path.ecn_at_reflector)
+        ));
+    }
+    parts.extend(path.reply_bytes.as_ref().map(|sizes| {
+        let sizes: Vec<String> = sizes.iter().map(usize::to_string).collect();
+        format!("replies of {} bytes UDP payload", sizes.join(", "))
+    }));
+    parts.join("; ")
+}
+
+fn host(report: &Report) -> String {
+    let (host, cpu) = (&report.host, &report.host.cpu);
+    let mut parts = Vec::new();
+    let time = |value: Option<f64>| value.map_or("-".to_owned(), seconds);
+    parts.push(format!(
+        "CPU {} user, {} system",
+        time(cpu.user_seconds),
+        time(cpu.system_seconds)
+    ));
+    let pinned = |thread, cpus: &Option<Vec<usize>>| match cpus.as_deref() {
+        None => format!("{thread} not pinned"),
+        Some([cpu]) => format!("{thread} on CPU {cpu}"),
+        Some(cpus) => {
+            let cpus: Vec<String> = cpus.iter().map(usize::to_string).collect();
+            format!("{thread} on CPUs {}", cpus.join(", "))
+        }
+    };
+    parts.push(pinned("sender", &cpu.sender));
+    parts.push(pinned("receiver", &cpu.receiver));
+    parts.push(match host.kernel_drops {
+        None => "kernel drops not told".to_owned(),
+        Some(n) if host.io == Io::Offload => format!("kernel drops {} or more", count(n)),
+        Some(n) => format!("kernel drops {}", count(n)),
+    });
+    let buffer = host.receive_buffer_bytes.map(|bytes| group(&bytes.to_string()));
+    parts.extend(buffer.map(|bytes| format!("receive buffer {bytes} bytes")));
+    let memory = host.peak_memory_bytes.map(magnitude);
+    parts.extend(memory.map(|bytes| format!("peak memory {:.1} MiB", bytes / MIB)));
+    parts.push(
+        match host.io {
+            Io::Batched => "batched system calls",
+            Io::Offload => "segmentation offload",
+            Io::Portable => "one datagram a system call",
+        }
+        .to_owned(),
+    );
+    parts.join("; ")
+}
+
+fn verdict(report: &Report) -> Vec<String> {
+    let (packets, host) = (&report.packets, &report.host);
+    let mut lines = Vec::new();
+    match (packets.sent, packets.received) {
+        (Some(0), _) => lines.push("NOTHING WAS SENT".to_owned()),
+        (Some(sent), Some(0)) => {
+            let mut text = format!(
+                "NOTHING CAME BACK: 100 % loss ({} sent, no reply before the timeout",
+                count(sent)
+            );
+            let more = [
+                ("late replies", packets.late),
+                ("invalid datagrams", packets.invalid),
+                ("ICMP errors", packets.icmp_unreachable),
+            ];
+            for (name, n) in more.into_iter().filter(|(_, n)| *n > Some(0)) {
+                text += &format!(", {name} {}", known(n));
+            }
+            lines.push(wrap(&(text + ")"), 2));
+        }
+        _ => {}
+    }
+    lines.push(
+        match host.verdict {
+            Verdict::Ok => "verdict: ok",
+            Verdict::ToolLimited => "verdict: tool-limited",
+        }
+        .to_owned(),
+    );
+    lines.extend(host.reasons.iter().map(|reason| wrap(&format!("- {reason}"), 2)));
+    lines
+}
+
+/// `  Outbound:    `, with a mark `  Outbound*:   `.
+fn label(name: &str, mark: bool) -> String {
+    let mark = if mark { "*" } else { "" };
+    format!("  {:13}", format!("{name}{mark}:"))
+}
+
+fn cell(ns: Option<f64>) -> String {
+    dp(ns.unwrap_or(f64::NAN))
+}
+
+/// The loss column, six columns wide.
+fn loss(lost: Option<u64>, sent: Option<u64>) -> String {
+    let percent = lost.zip(sent).and_then(|(lost, sent)| percent(lost, sent, 1));
+    format!("{:>6}", percent.map_or("-".to_owned(), |percent| percent + "%"))
+}
+
+/// `part` of `whole` in percent; `None` of nothing. Neither a part that is not 0 nor a rest that is
+/// not 0 is rounded away.
+fn percent(part: u64, whole: u64, decimals: usize) -> Option<String> {
+    if whole == 0 {
+        return None;
+    }
+    let text = |percent: f64| format!("{percent:.decimals$}");
+    let rounded = text(magnitude(part) / magnitude(whole) * 100.0);
+    let unit = (0..decimals).fold(1.0, |unit, _| unit / 10.0);
+    Some(if part > 0 && rounded == text(0.0) {
+        format!("<{}", text(unit))
+    } else if part < whole && rounded == text(100.0) {
+        format!(">{}", text(100.0 - unit))
+    } else {
+        rounded
+    })
+}
+
+fn known(n: Option<u64>) -> String {
+    n.map_or("-".to_owned(), count)
+}
+
+fn megabits(bps: f64) -> String {
+    let megabits = bps / 1e6;
+    let decimals = match megabits {
+        m if m < 0.1 => 6,
+        m if m < 10.0 => 3,
+        _ => 2,
+    };
+    group(&format!("{megabits:.decimals$}")) + " Mbit/s"
+}
+
+fn seconds(seconds: f64) -> String {
+    match group(&format!("{seconds:.3}")) {
+        text if text == "0.000" && seconds > 0.0 => "<0.001 s".to_owned(),
+        text => text + " s",
+    }
+}
+
+/// Thousands separators into the digits before the decimal point.
+fn group(number: &str) -> String {
+    let point = number.find('.').unwrap_or(number.len());
+    let mut text = String::new();
+    for (at, digit) in number.chars().enumerate() {
+        let left = point.saturating_sub(at);
+        if at > 0 && left > 0 && left % 3 == 0 && !text.ends_with('-') {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Signed nanoseconds for [`dp`], whose few digits need no more than the 53 bits that are left.
+fn ns(ns: i64) -> f64 {
+    ns as f64
+}
+
+/// As [`ns`], for counts and what is never negative.
+fn magnitude(n: u64) -> f64 {
+    n as f64
+}
+
+/// A labelled line of running text.
+fn field(label: &str, text: &str) -> String {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    flow(&format!("{label:LABEL$}"), LABEL, &words, " ")
+}
+
+/// A labelled line of items that stay together.
+fn listing(label: &str, items: &[String]) -> String {
+    let items: Vec<&str> = items.iter().map(String::as_str).collect();
+    flow(&format!("{label:LABEL$}"), LABEL, &items, "  ")
+}
+
+/// `first`, then `pieces` with `gap` between, in lines of at most [`WIDTH`]; a piece that is longer
+/// than a line is broken at its blanks.
+fn flow(first: &str, indent: usize, pieces: &[&str], gap: &str) -> String {
+    let mut text = first.to_owned();
+    let mut column = first.chars().count();
+    let mut gap_before = "";
+    for piece in pieces {
+        let parts: Vec<&str> = if indent + piece.chars().count() > WIDTH {
+            piece.split_whitespace().collect()
+        } else {
+            vec![piece]
+        };
+        for part in parts {
+            let length = part.chars().count();
+            if !gap_before.is_empty() && column + gap_before.len() + length > WIDTH {
+                text += "\n";
+                text += &" ".repeat(indent);
+                column = indent;
+            } else {
+                text += gap_before;
+                column += gap_before.len();
+            }
+            text += part;
+            column += length;
+            gap_before = " ";
+        }
+        gap_before = gap;
+    }
+    text
+}
+
+/// Columns of a line.
+const WIDTH: usize = 79;
+/// Columns of a label before running text.
+const LABEL: usize = 11;
+const SECOND_NS: f64 = 1e9;
+const MINUTE_NS: f64 = 60e9;
+const DAY_NS: f64 = 86_400e9;
+const MIB: f64 = 1_048_576.0;
