@@ -225,7 +225,12 @@ struct ReflectorArgs {
     #[arg(long)]
     stateless: bool,
     /// Forget a session that is silent for so long; a bare number is seconds; 0: never
-    #[arg(long, visible_alias = "timer", value_name = "TIME", default_value = "900s")]
+    #[arg(
+        long,
+        visible_alias = "timer",
+        value_name = "TIME",
+        default_value = "900s"
+    )]
     session_timeout: Seconds,
     /// DSCP of the replies [default: that of the request]
     #[arg(long, value_name = "DSCP")]
@@ -320,7 +325,10 @@ pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(show_parse_error(&error)),
     };
-    let typed = args.iter().skip(1).map(|a| a.to_string_lossy().into_owned());
+    let typed = args
+        .iter()
+        .skip(1)
+        .map(|a| a.to_string_lossy().into_owned());
     let result = match cli.command {
         Command::Sender(args) => sender(&args, typed.collect()),
         Command::Reflector(args) => reflector(&args),
@@ -820,8 +828,11 @@ fn scope_id(scope: &str) -> Result<u32, Error> {
     if let Ok(index) = scope.parse() {
         return Ok(index);
     }
-    nix::net::if_::if_nametoindex(scope)
-        .map_err(|_| usage(format!("%{scope}: there is no such interface; see `ip link`")))
+    nix::net::if_::if_nametoindex(scope).map_err(|_| {
+        usage(format!(
+            "%{scope}: there is no such interface; see `ip link`"
+        ))
+    })
 }
 
 /// The wildcard of each family that this host has.
@@ -868,9 +879,8 @@ fn open_log(args: &LogArgs) -> Result<(), Error> {
         Some(path) => {
             let mut options = std::fs::OpenOptions::new();
             let file = options.create(true).append(true).open(path);
-            let file = file.map_err(|error| {
-                usage(format!("--logfile {}: {error}", path.display()))
-            })?;
+            let file =
+                file.map_err(|error| usage(format!("--logfile {}: {error}", path.display())))?;
             env_logger::Target::Pipe(Box::new(file))
         }
     };

@@ -86,7 +86,10 @@ pub(crate) fn pin(cpu: usize) -> Option<Vec<usize>> {
 fn thread_cpus() -> Option<Vec<usize>> {
     let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).ok()?;
     let all = 0..nix::sched::CpuSet::count();
-    Some(all.filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect())
+    Some(
+        all.filter(|cpu| set.is_set(*cpu).unwrap_or(false))
+            .collect(),
+    )
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -558,7 +558,9 @@ impl<'a> ControlWriter<'a> {
             (*self.next).cmsg_len = libc::CMSG_LEN(size) as _;
             (*self.next).cmsg_level = level;
             (*self.next).cmsg_type = kind;
-            libc::CMSG_DATA(self.next).cast::<T>().write_unaligned(value);
+            libc::CMSG_DATA(self.next)
+                .cast::<T>()
+                .write_unaligned(value);
             self.used += space;
             self.next = self.next.cast::<u8>().add(space).cast();
         }
@@ -611,8 +613,7 @@ fn facts(head: &msghdr) -> Facts {
                         }
                     });
                 }
-                (libc::IPPROTO_IP, libc::IP_RECVERR)
-                | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) => {
+                (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) => {
                     facts.error = value::<libc::sock_extended_err>(message).map(|e| QueuedError {
                         origin: e.ee_origin,
                         kind: e.ee_type,

@@ -319,9 +319,8 @@ mod tests {
         assert_eq!(sessions.begun, 400_000);
         assert!(sessions.evicted > 100_000);
         // The newest ones are still known.
-        let known = (399_000..400_000).filter(|n| {
-            sessions.number(peer(*n), None, 2, at(2), 2 * S) == 1
-        });
+        let known =
+            (399_000..400_000).filter(|n| sessions.number(peer(*n), None, 2, at(2), 2 * S) == 1);
         assert_eq!(known.count(), 1000);
     }
 
@@ -339,7 +338,10 @@ mod tests {
 
     #[test]
     fn a_list_of_prefixes_shuts_out_everyone_else() {
-        let list: Vec<Prefix> = vec!["192.0.2.0/24".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+        let list: Vec<Prefix> = vec![
+            "192.0.2.0/24".parse().unwrap(),
+            "2001:db8::1".parse().unwrap(),
+        ];
         for (text, expected) in [
             ("192.0.2.7", true),
             ("192.0.3.7", false),

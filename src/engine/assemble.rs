@@ -37,10 +37,12 @@ pub(super) fn report(parts: &Parts<'_>) -> Report {
         ..
     } = *parts;
     let duration_ns = (sent.sent > 0).then(|| (sent.last_ns - sent.first_ns).unsigned_abs());
-    let started = u64::try_from(sent.started_ns).ok().map(Duration::from_nanos);
-    let started = started.filter(|_| sent.sent > 0).map(|since| {
-        humantime::format_rfc3339_nanos(SystemTime::UNIX_EPOCH + since).to_string()
-    });
+    let started = u64::try_from(sent.started_ns)
+        .ok()
+        .map(Duration::from_nanos);
+    let started = started
+        .filter(|_| sent.sent > 0)
+        .map(|since| humantime::format_rfc3339_nanos(SystemTime::UNIX_EPOCH + since).to_string());
     Report {
         schema: report::Schema::default(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -86,16 +88,22 @@ fn load(parts: &Parts<'_>, duration_ns: Option<u64>) -> report::Load {
         .zip(&sent.by_class)
         .map(|(class, packets)| u64::try_from(class.frame).unwrap_or(0) * packets)
         .sum();
-    let sizes = classes.iter().enumerate().map(|(index, class)| report::SizeEntry {
-        payload_bytes: class.payload,
-        frame_bytes_l2: class.frame,
-        packets: sent.by_class[index],
-        received: Some(parts.received.facts.received_by_class[index]),
-        roundtrip: parts.delays.size_roundtrip(index),
-    });
+    let sizes = classes
+        .iter()
+        .enumerate()
+        .map(|(index, class)| report::SizeEntry {
+            payload_bytes: class.payload,
+            frame_bytes_l2: class.frame,
+            packets: sent.by_class[index],
+            received: Some(parts.received.facts.received_by_class[index]),
+            roundtrip: parts.delays.size_roundtrip(index),
+        });
     let flood = config.departures == Departures::Flood;
     report::Load {
-        offered_pps: config.departures.rate().map(crate::config::Rate::per_second),
+        offered_pps: config
+            .departures
+            .rate()
+            .map(crate::config::Rate::per_second),
         achieved_pps,
         achieved_bps_l2: achieved_pps
             .zip(ratio(octets, sent.sent))
@@ -195,7 +203,9 @@ fn timestamps(parts: &Parts<'_>) -> report::Timestamps {
 /// The value seen most often; `None` where none was.
 fn most_often(counts: &[u64; 256]) -> Option<u8> {
     let values = (0..=u8::MAX).zip(counts).filter(|(_, count)| **count > 0);
-    values.max_by_key(|(_, count)| **count).map(|(value, _)| value)
+    values
+        .max_by_key(|(_, count)| **count)
+        .map(|(value, _)| value)
 }
 
 fn path(parts: &Parts<'_>) -> report::PathFacts {
@@ -205,7 +215,9 @@ fn path(parts: &Parts<'_>) -> report::PathFacts {
     // unless it left with 255, and no path is so long that less than half of that is left.
     let told = |ttl: &u8| *ttl > 0 && parts.config.socket.ttl == 255;
     let hops_outbound = most_often(ttl_out).filter(told).map(|ttl| 255 - ttl);
-    let hops_inbound = most_often(ttl_in).filter(|ttl| *ttl > 128).map(|ttl| 255 - ttl);
+    let hops_inbound = most_often(ttl_in)
+        .filter(|ttl| *ttl > 128)
+        .map(|ttl| 255 - ttl);
     let changed = |counts: &[u64; 256]| counts.iter().filter(|count| **count > 0).count() > 1;
     let known = hops_outbound.is_some() || hops_inbound.is_some();
     let tos = most_often(&facts.tos_in);
@@ -284,7 +296,9 @@ fn reasons(parts: &Parts<'_>, kernel_drops: Option<u64>) -> Vec<String> {
             sent.late_departures, sent.sent
         ));
     }
-    let missing = sent.stamps_requested.saturating_sub(received.facts.stamps_back);
+    let missing = sent
+        .stamps_requested
+        .saturating_sub(received.facts.stamps_back);
     if missing > 0 && received.facts.stamps_back > 0 {
         reasons.push(format!(
             "{missing} of {} transmit timestamps did not come back",
@@ -321,7 +335,13 @@ fn notes(parts: &Parts<'_>, received: &Received) -> Vec<String> {
     if let Some(rate) = config.departures.rate()
         && let Some(buffer) = parts.granted.receive_buffer
     {
-        let largest = config.sizes.classes.iter().map(|c| c.payload).max().unwrap_or(0);
+        let largest = config
+            .sizes
+            .classes
+            .iter()
+            .map(|c| c.payload)
+            .max()
+            .unwrap_or(0);
         let each = BUFFER_OVERHEAD + u64::try_from(largest).unwrap_or(0);
         let need = rate.count_in(BUFFER_NS).saturating_mul(each);
         if u64::try_from(buffer).unwrap_or(u64::MAX) < need {
@@ -339,7 +359,13 @@ fn notes(parts: &Parts<'_>, received: &Received) -> Vec<String> {
             std::io::Error::from_raw_os_error(errno)
         ));
     }
-    for (errno, count) in received.facts.icmp.iter().enumerate().filter(|(_, n)| **n > 0) {
+    for (errno, count) in received
+        .facts
+        .icmp
+        .iter()
+        .enumerate()
+        .filter(|(_, n)| **n > 0)
+    {
         let errno = i32::try_from(errno).unwrap_or(0);
         let error = std::io::Error::from_raw_os_error(errno);
         notes.push(format!("ICMP errors came {count} times: {error}"));
@@ -390,7 +416,10 @@ fn notes(parts: &Parts<'_>, received: &Received) -> Vec<String> {
     if received.facts.more_reply_sizes {
         notes.push("there were more sizes of replies than are listed".to_owned());
     }
-    let whole = config.departures.rate().map(|r| r.count_in(config.timeout_ns));
+    let whole = config
+        .departures
+        .rate()
+        .map(|r| r.count_in(config.timeout_ns));
     if parts.window < whole.unwrap_or(0).min(sent.sent) {
         notes.push(format!(
             "at this rate {} packets are told apart: a reply that is further behind counts as late",

@@ -185,11 +185,7 @@ fn padding(config: &SessionConfig) -> Vec<u8> {
     padding
 }
 
-fn socket_plan(
-    local: SocketAddr,
-    options: &crate::config::SocketOptions,
-    tos: u8,
-) -> SocketPlan {
+fn socket_plan(local: SocketAddr, options: &crate::config::SocketOptions, tos: u8) -> SocketPlan {
     SocketPlan {
         local,
         tos,
@@ -273,9 +269,7 @@ fn run_session<S: SendHalf, R: ReceiveHalf>(
         ),
         payloads: config.sizes.classes.iter().map(|c| c.payload).collect(),
         timeout_ns,
-        mean_gap_ns: rate.map_or(0, |rate| {
-            i64::try_from(rate.due_ns(1)).unwrap_or(i64::MAX)
-        }),
+        mean_gap_ns: rate.map_or(0, |rate| i64::try_from(rate.due_ns(1)).unwrap_or(i64::MAX)),
         format: config.format,
         pacing: config.pacing,
         may_spin: cpus.apart,
@@ -292,7 +286,15 @@ fn run_session<S: SendHalf, R: ReceiveHalf>(
             let mut half = start_sending();
             let ready = |waker| stop.wakes(waker);
             let flag = stop.flag();
-            sender::run(&mut half, plan, &flight, flag, ready, &receiver_waker, &probe_out)
+            sender::run(
+                &mut half,
+                plan,
+                &flight,
+                flag,
+                ready,
+                &receiver_waker,
+                &probe_out,
+            )
         })?
     };
 

@@ -418,7 +418,12 @@ impl<'a> Matcher<'a> {
         let in_window = attempted - seq <= self.flight.window();
         if in_window && self.flight.t1(seq) != t1.raw() {
             match self.flight.probe(t1.raw()) {
-                Some(index) if self.flight.finished().is_some_and(|(sent, _)| seq + 1 == sent) => {
+                Some(index)
+                    if self
+                        .flight
+                        .finished()
+                        .is_some_and(|(sent, _)| seq + 1 == sent) =>
+                {
                     self.probed[index] = true;
                     let index = u64::try_from(index).unwrap_or(0);
                     self.tracker.on_probe(index, reply.head.seq.get());

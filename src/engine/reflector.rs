@@ -197,12 +197,12 @@ impl Reflector {
         };
         Ok(Answer { len, tos })
     }
+}
 
-    /// Writes T3 into a reply and remembers it.
-    pub(crate) fn stamp(&mut self, slot: &mut [u8], t3: Timestamp) {
-        if let Ok((head, _)) = ReplyHead::mut_from_prefix(slot) {
-            head.timestamp = t3;
-        }
+/// Writes T3 into a reply.
+fn stamp(slot: &mut [u8], t3: Timestamp) {
+    if let Ok((head, _)) = ReplyHead::mut_from_prefix(slot) {
+        head.timestamp = t3;
     }
 }
 
@@ -285,11 +285,13 @@ fn answer<M: Mirror>(
     while socket.queued() > 0 {
         let chunk = socket.queued().min(CHUNK);
         let t3 = Timestamp::from_unix_ns(os::realtime_ns(), reflector.format);
-        reflector.guard.note(t3);
         for offset in 0..chunk {
-            reflector.stamp(socket.reply_mut(offset), t3);
+            stamp(socket.reply_mut(offset), t3);
         }
-        match socket.send(chunk) {
+        let result = socket.send(chunk);
+        // After the call: nothing that can wait stands between T3 and the departure.
+        reflector.guard.note(t3);
+        match result {
             Ok(sent) => totals.reflected += u64::try_from(sent).unwrap_or(0),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && !waited => {
                 // Once a batch: others must not wait for a socket that stays full.

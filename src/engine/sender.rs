@@ -301,8 +301,7 @@ impl<S: SendHalf> Sender<'_, S> {
             self.head.seq = number.into();
             let head = self.head.as_bytes();
             let padding = self.plan.payloads[usize::from(*class)] - head.len();
-            self.half
-                .set(place, head, padding, stamp.then_some(number));
+            self.half.set(place, head, padding, stamp.then_some(number));
             seq += 1;
         }
         self.flight.attempt(seq);
@@ -356,7 +355,9 @@ impl<S: SendHalf> Sender<'_, S> {
 }
 
 fn due(departure: Departure, start: i64) -> Option<i64> {
-    departure.due_ns.map(|due| start.saturating_add_unsigned(due))
+    departure
+        .due_ns
+        .map(|due| start.saturating_add_unsigned(due))
 }
 
 fn low_half(seq: u64) -> u32 {
@@ -403,7 +404,10 @@ impl Stamps {
 
     fn new(limit: u64, mean_gap_ns: i64) -> Self {
         let per_gap = Self::EASY_GAP_NS / mean_gap_ns.max(1);
-        let one_in = match u32::try_from(per_gap).unwrap_or(u32::MAX).min(Self::MOST_APART) {
+        let one_in = match u32::try_from(per_gap)
+            .unwrap_or(u32::MAX)
+            .min(Self::MOST_APART)
+        {
             0..=2 => 1,
             apart => apart.next_power_of_two(),
         };

@@ -122,7 +122,8 @@ pub(crate) trait ReceiveHalf {
     /// Shows what else waits, at most one batch of each kind, to `f`; returns how many there were.
     fn events(&mut self, f: impl FnMut(Event)) -> usize;
 
-    /// Wakes `token` when anything arrives.
+    /// Wakes `token` when a reply or an ICMP error arrives; transmit stamps are to be looked for
+    /// from time to time.
     ///
     /// # Errors
     /// The system's.
@@ -213,8 +214,7 @@ pub(crate) fn is_local(addr: IpAddr) -> bool {
 
 fn new_socket(addr: SocketAddr) -> io::Result<socket2::Socket> {
     let domain = socket2::Domain::for_address(addr);
-    let socket =
-        socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
+    let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;

@@ -145,7 +145,7 @@ impl super::ReceiveHalf for ReceiveHalf {
             f(Datagram {
                 octets: &self.buffer[..len],
                 truncated: false,
-            facts_cut: false,
+                facts_cut: false,
                 arrived_ns: Some(os::realtime_ns()),
                 ttl: None,
                 tos: None,

@@ -21,8 +21,16 @@ pub fn summary(report: &Report) -> String {
     facts.push(field("Path", &path(report)));
     facts.push(field("Host", &host(report)));
     let notes = report.notes.iter();
-    let notes = notes.map(|note| wrap(&format!("note: {note}"), 6)).collect();
-    let blocks = [table(report), details(report), facts, notes, verdict(report)];
+    let notes = notes
+        .map(|note| wrap(&format!("note: {note}"), 6))
+        .collect();
+    let blocks = [
+        table(report),
+        details(report),
+        facts,
+        notes,
+        verdict(report),
+    ];
     let blocks = blocks.iter().filter(|lines| !lines.is_empty());
     let blocks: Vec<String> = blocks.map(|lines| lines.join("\n") + "\n").collect();
     blocks.join("\n")
@@ -240,7 +248,9 @@ fn details(report: &Report) -> Vec<String> {
         label(name, false) + &cells.map(cell).join("  ")
     }));
     lines.push("-".repeat(WIDTH));
-    let gaps = lines.iter().any(|line| line.contains(" - ") || line.ends_with(" -"));
+    let gaps = lines
+        .iter()
+        .any(|line| line.contains(" - ") || line.ends_with(" -"));
     lines.push(wrap(
         "Reflector: its own time, T3 - T2; not part of Roundtrip. IPDV: absolute difference of \
          consecutive packets. PDV: delay above the smallest.",
@@ -275,7 +285,9 @@ fn packets(report: &Report) -> Vec<String> {
     ];
     let bursts = packets.loss_bursts.filter(|_| packets.lost > Some(0));
     first.extend(bursts.map(|bursts| {
-        let mean = bursts.mean.map_or(String::new(), |mean| format!(", mean {mean:.1}"));
+        let mean = bursts
+            .mean
+            .map_or(String::new(), |mean| format!(", mean {mean:.1}"));
         format!(
             "loss bursts {} (longest {}{mean})",
             count(bursts.count),
@@ -285,7 +297,11 @@ fn packets(report: &Report) -> Vec<String> {
     let directed = |name, all: Option<u64>, outbound: Option<u64>, inbound: Option<u64>| {
         let parts = outbound.zip(inbound).filter(|_| all > Some(0));
         let parts = parts.map_or(String::new(), |(outbound, inbound)| {
-            format!(" ({} outbound, {} inbound)", count(outbound), count(inbound))
+            format!(
+                " ({} outbound, {} inbound)",
+                count(outbound),
+                count(inbound)
+            )
         });
         format!("{name} {}{parts}", known(all))
     };
@@ -349,7 +365,10 @@ fn load(report: &Report) -> Vec<String> {
         (None, Schedule::Flood) => "offered as many as this host can".to_owned(),
         (None, _) => "offered -".to_owned(),
     });
-    let share = load.achieved_pps.zip(load.offered_pps).filter(|(_, offered)| *offered > 0.0);
+    let share = load
+        .achieved_pps
+        .zip(load.offered_pps)
+        .filter(|(_, offered)| *offered > 0.0);
     let share = share.map_or(String::new(), |(achieved, offered)| {
         format!(" ({:.2} % of offered)", achieved / offered * 100.0)
     });
@@ -357,8 +376,14 @@ fn load(report: &Report) -> Vec<String> {
         "achieved {}{share}",
         load.achieved_pps.map_or("-".to_owned(), rate)
     ));
-    rates.extend(load.achieved_bps_l2.map(|bps| format!("{} L2", megabits(bps))));
-    let mut lines = vec![field("Load", &rates.join(", ")), field("Schedule", &schedule(report, load))];
+    rates.extend(
+        load.achieved_bps_l2
+            .map(|bps| format!("{} L2", megabits(bps))),
+    );
+    let mut lines = vec![
+        field("Load", &rates.join(", ")),
+        field("Schedule", &schedule(report, load)),
+    ];
     match load.sizes.as_slice() {
         [] => {}
         [size] => lines.push(field(
@@ -385,19 +410,27 @@ fn schedule(report: &Report, load: &Load) -> String {
     ];
     let random = matches!(load.schedule, Schedule::Poisson | Schedule::Uniform)
         || load.profile != Profile::Fixed;
-    parts.extend(load.seed.filter(|_| random).map(|seed| format!("seed {seed}")));
+    parts.extend(
+        load.seed
+            .filter(|_| random)
+            .map(|seed| format!("seed {seed}")),
+    );
     if load.burst > 1 {
         parts.push(format!("trains of up to {} packets", load.burst));
     }
     parts.extend(report.duration_ns.map(|ns| {
-        format!("{} from first to last departure", seconds(magnitude(ns) / SECOND_NS))
+        format!(
+            "{} from first to last departure",
+            seconds(magnitude(ns) / SECOND_NS)
+        )
     }));
     if report.interrupted {
         parts.push("interrupted by a signal".to_owned());
     }
-    parts.extend(load.late_departures.map(|late| {
-        format!("{} packets left more than one interval late", count(late))
-    }));
+    parts.extend(
+        load.late_departures
+            .map(|late| format!("{} packets left more than one interval late", count(late))),
+    );
     let slip = load.max_slip_ns;
     parts.extend(slip.map(|slip| format!("largest slip {}", delay(magnitude(slip)))));
     parts.join(", ")
@@ -449,10 +482,15 @@ fn timestamps(report: &Report) -> String {
     if stamps.granularity == Some(Granularity::Train) {
         parts.push("one stamp for all packets of a train or bundle".to_owned());
     }
-    let stamps = report.host.tx_stamps_received.zip(report.host.tx_stamps_requested);
-    parts.extend(stamps.map(|(came, asked)| {
-        format!("{} of {} transmit stamps came", count(came), count(asked))
-    }));
+    let stamps = report
+        .host
+        .tx_stamps_received
+        .zip(report.host.tx_stamps_requested);
+    parts.extend(
+        stamps.map(|(came, asked)| {
+            format!("{} of {} transmit stamps came", count(came), count(asked))
+        }),
+    );
     parts.join(", ")
 }
 
@@ -501,10 +539,13 @@ fn clock(clock: &Clock) -> String {
         (clock.local_synchronised, clock.local_error_ns, "here"),
         (clock.remote_synchronised, clock.remote_error_ns, "there"),
     ];
-    let errors = errors.into_iter().filter(|(synchronised, ..)| *synchronised == Some(true));
+    let errors = errors
+        .into_iter()
+        .filter(|(synchronised, ..)| *synchronised == Some(true));
     let errors = errors.filter_map(|(_, error, end)| Some((magnitude(error?), end)));
-    let errors: Vec<String> =
-        errors.map(|(error, end)| format!("up to {} {end}", delay(error))).collect();
+    let errors: Vec<String> = errors
+        .map(|(error, end)| format!("up to {} {end}", delay(error)))
+        .collect();
     let mut text = synchronised.to_owned();
     if !errors.is_empty() {
         text += &format!(" (error estimate: {})", errors.join(", "));
@@ -535,7 +576,8 @@ fn path(report: &Report) -> String {
             _ => "",
         }
     )];
-    let at_reflector = |n: Option<u8>| n.map_or(String::new(), |n| format!(", {n} at the reflector"));
+    let at_reflector =
+        |n: Option<u8>| n.map_or(String::new(), |n| format!(", {n} at the reflector"));
     parts.push(format!(
         "DSCP {} sent{}, {} received",
         told(path.dscp_sent),
@@ -580,7 +622,9 @@ fn host(report: &Report) -> String {
         Some(n) if host.io == Io::Offload => format!("kernel drops {} or more", count(n)),
         Some(n) => format!("kernel drops {}", count(n)),
     });
-    let buffer = host.receive_buffer_bytes.map(|bytes| group(&bytes.to_string()));
+    let buffer = host
+        .receive_buffer_bytes
+        .map(|bytes| group(&bytes.to_string()));
     parts.extend(buffer.map(|bytes| format!("receive buffer {bytes} bytes")));
     let memory = host.peak_memory_bytes.map(magnitude);
     parts.extend(memory.map(|bytes| format!("peak memory {:.1} MiB", bytes / MIB)));
@@ -624,7 +668,11 @@ fn verdict(report: &Report) -> Vec<String> {
         }
         .to_owned(),
     );
-    lines.extend(host.reasons.iter().map(|reason| wrap(&format!("- {reason}"), 2)));
+    lines.extend(
+        host.reasons
+            .iter()
+            .map(|reason| wrap(&format!("- {reason}"), 2)),
+    );
     lines
 }
 
@@ -640,8 +688,13 @@ fn cell(ns: Option<f64>) -> String {
 
 /// The loss column, six columns wide.
 fn loss(lost: Option<u64>, sent: Option<u64>) -> String {
-    let percent = lost.zip(sent).and_then(|(lost, sent)| percent(lost, sent, 1));
-    format!("{:>6}", percent.map_or("-".to_owned(), |percent| percent + "%"))
+    let percent = lost
+        .zip(sent)
+        .and_then(|(lost, sent)| percent(lost, sent, 1));
+    format!(
+        "{:>6}",
+        percent.map_or("-".to_owned(), |percent| percent + "%")
+    )
 }
 
 /// `part` of `whole` in percent; `None` of nothing. Neither a part that is not 0 nor a rest that is

@@ -626,7 +626,12 @@ mod tests {
             let arrivals = case["arrivals"].as_array().unwrap();
             let replies: Vec<_> = arrivals
                 .iter()
-                .map(|s| (s.as_u64().unwrap(), u32::try_from(s.as_u64().unwrap()).unwrap()))
+                .map(|s| {
+                    (
+                        s.as_u64().unwrap(),
+                        u32::try_from(s.as_u64().unwrap()).unwrap(),
+                    )
+                })
                 .collect();
             let counts = track(&replies, 12);
             assert_eq!(
@@ -644,7 +649,12 @@ mod tests {
             let pairs = case["replies_sender_seq_reflector_seq"].as_array().unwrap();
             let replies: Vec<_> = pairs
                 .iter()
-                .map(|p| (p[0].as_u64().unwrap(), u32::try_from(p[1].as_u64().unwrap()).unwrap()))
+                .map(|p| {
+                    (
+                        p[0].as_u64().unwrap(),
+                        u32::try_from(p[1].as_u64().unwrap()).unwrap(),
+                    )
+                })
                 .collect();
             let counts = track(&replies, case["sent"].as_u64().unwrap());
             let expected = ["forward_lost", "backward_lost", "unattributed_lost"]
@@ -733,7 +743,8 @@ mod tests {
 
     #[test]
     fn a_reflector_that_begins_anew_splits_the_session() {
-        let mut replies: Vec<(u64, u32)> = (0..50).map(|s| (s, u32::try_from(s).unwrap())).collect();
+        let mut replies: Vec<(u64, u32)> =
+            (0..50).map(|s| (s, u32::try_from(s).unwrap())).collect();
         // 50..=59 were lost with the reflector; then it counts from 0 again, and loses 65.
         replies.extend((60..65).map(|s| (s, u32::try_from(s - 60).unwrap())));
         replies.extend((66..80).map(|s| (s, u32::try_from(s - 61).unwrap())));
@@ -851,7 +862,12 @@ mod tests {
         let mut out_copies = 0;
         let arrived = path(requests, out_loss, &mut out_lost, &mut out_copies);
         let replies = arrived.iter().zip(0..).map(|((s, _), r)| (*s, r)).collect();
-        let replies = path(replies, in_loss, &mut truth.lost_inbound, &mut truth.duplicates_inbound);
+        let replies = path(
+            replies,
+            in_loss,
+            &mut truth.lost_inbound,
+            &mut truth.duplicates_inbound,
+        );
         let mut tracker = Tracker::new(1 << 14);
         for (s, r) in &replies {
             tracker.on_reply(*s, *r, false);
