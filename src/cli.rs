@@ -401,7 +401,7 @@ fn sender(args: &SenderArgs, command: Vec<String>) -> Result<u8, Error> {
     if args.json {
         print(&(report.to_json_line() + "\n"));
     } else {
-        print(&(text::summary(&report) + "\n"));
+        print(&text::summary(&report));
     }
     Ok(verdict(&report, stop.requested()))
 }
@@ -477,9 +477,8 @@ fn reflector(args: &ReflectorArgs) -> Result<u8, Error> {
         }
         say(&hello);
     }
-    if let Some(octets) = reflecting.receive_buffer() {
-        log::info!("receive buffer of {octets} bytes");
-    }
+    log::info!("receive buffer of {:?} bytes", reflecting.receive_buffer());
+    log::debug!("{config:?}");
     let totals = reflecting.wait()?;
     print(&reflector_summary(&totals));
     Ok(0)

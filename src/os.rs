@@ -14,6 +14,10 @@ const NS: i64 = 1_000_000_000;
 fn clock_ns(clock: ClockId) -> i64 {
     // Both clocks exist on every system that nix knows, and a call can fail for no other reason.
     let time = clock_gettime(clock).expect("the system has this clock");
+    #[expect(
+        clippy::useless_conversion,
+        reason = "these types are narrower on some systems"
+    )]
     let (seconds, nanoseconds) = (i64::from(time.tv_sec()), i64::from(time.tv_nsec()));
     seconds * NS + nanoseconds
 }

@@ -480,7 +480,7 @@ pub struct Cpu {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use serde_json::Value;
 
@@ -490,7 +490,7 @@ mod tests {
     ));
 
     /// A report in which everything was measured.
-    fn full() -> Report {
+    pub(crate) fn full() -> Report {
         let delay = Delay {
             samples: 1_000_000,
             min: -7,
@@ -629,7 +629,7 @@ mod tests {
     }
 
     /// A report in which nothing could be measured.
-    fn minimal() -> Report {
+    pub(crate) fn minimal() -> Report {
         let full = full();
         Report {
             command: Vec::new(),

@@ -28,6 +28,10 @@ const HEAD: usize = 128;
 const SCM_TS_OPT_ID: c_int = 81;
 /// `SK_MEMINFO_DROPS`, the ninth word of `SO_MEMINFO`.
 const MEMINFO_DROPS: usize = 8;
+#[expect(clippy::cast_possible_truncation, reason = "a few octets")]
+const NAME_LEN: libc::socklen_t = size_of::<sockaddr_storage>() as libc::socklen_t;
+#[expect(clippy::cast_possible_truncation, reason = "a few octets")]
+const INT_LEN: libc::socklen_t = size_of::<c_int>() as libc::socklen_t;
 const SIOCSHWTSTAMP: libc::Ioctl = 0x89b0;
 
 /// Objects at addresses that do not change, reached through pointers only.
@@ -211,7 +215,7 @@ impl ReceiveBatch {
             };
             let head = &mut (*self.heads.at(index)).msg_hdr;
             head.msg_name = self.names.at(index).cast();
-            head.msg_namelen = size_of::<sockaddr_storage>() as libc::socklen_t;
+            head.msg_namelen = NAME_LEN;
             head.msg_iov = self.iovs.at(index);
             head.msg_iovlen = 1;
             head.msg_control = self.controls.at(index).cast();
@@ -636,13 +640,17 @@ unsafe fn value<T: Copy>(message: &cmsghdr) -> Option<T> {
     // SAFETY: the message says that it holds at least a `T`; it is read unaligned.
     unsafe {
         let need = libc::CMSG_LEN(length(size_of::<T>())) as usize;
-        if (message.cmsg_len as usize) < need {
+        if message.cmsg_len < need as _ {
             return None;
         }
         Some(libc::CMSG_DATA(message).cast::<T>().read_unaligned())
     }
 }
 
+#[expect(
+    clippy::useless_conversion,
+    reason = "these types are narrower on some systems"
+)]
 fn nanoseconds(time: libc::timespec) -> Option<i64> {
     if time.tv_sec == 0 && time.tv_nsec == 0 {
         return None;
@@ -711,7 +719,7 @@ pub(crate) fn set_option(
             level,
             name,
             (&raw const value).cast::<c_void>(),
-            size_of::<c_int>() as libc::socklen_t,
+            INT_LEN,
         )
     };
     if result == 0 {

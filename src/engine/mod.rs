@@ -168,12 +168,12 @@ pub fn measure(
         IoKind::Batched => {
             let (tx, rx, granted) = linux::open_session(&plan, config.remote).map_err(open)?;
             let halves = (move || tx.start(padding), move || rx.start());
-            run_session(config, reflector, stop, progress, granted, halves)
+            run_session(config, reflector, stop, progress, &granted, halves)
         }
         _ => {
             let (tx, rx, granted) = portable::open_session(&plan, config.remote).map_err(open)?;
             let halves = (move || tx.start(&padding), move || rx.start());
-            run_session(config, reflector, stop, progress, granted, halves)
+            run_session(config, reflector, stop, progress, &granted, halves)
         }
     }
 }
@@ -203,7 +203,7 @@ fn run_session<S: SendHalf, R: ReceiveHalf>(
     reflector: Option<Reflecting>,
     stop: &Stop,
     mut progress: impl FnMut(Progress),
-    granted: Granted,
+    granted: &Granted,
     (start_sending, start_receiving): (
         impl FnOnce() -> S + Send + 'static,
         impl FnOnce() -> R + Send + 'static,
@@ -216,6 +216,15 @@ fn run_session<S: SendHalf, R: ReceiveHalf>(
     let cpus = Cpus::choose(config.cpus.as_ref());
     let classes = config.sizes.classes.len();
     let timeout_ns = i64::try_from(config.timeout_ns).unwrap_or(i64::MAX);
+    log::info!(
+        "from {} to {}: receive buffer of {:?} bytes, T4 {:?}, transmit timestamps {:?}, {cpus:?}",
+        granted.local,
+        config.remote,
+        granted.receive_buffer,
+        granted.receive,
+        granted.transmit,
+    );
+    log::debug!("{config:?}");
     let (samples, blocks) = pipe();
     let (probe_in, probe_out) = bounded(packets::BATCH);
 
@@ -311,7 +320,7 @@ fn run_session<S: SendHalf, R: ReceiveHalf>(
     let reflected = reflector.map(Reflecting::finish).transpose()?;
     Ok(assemble::report(&assemble::Parts {
         config,
-        granted: &granted,
+        granted,
         window: flight.window(),
         sent: &sent,
         received: &received,

@@ -519,3 +519,327 @@ fn place(seq: u64, places: usize) -> usize {
     let places = places.max(1);
     usize::try_from(seq % u64::try_from(places).unwrap_or(1)).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use proptest::prelude::*;
+    use rand::{RngExt, SeedableRng};
+    use rand_pcg::Pcg64Mcg;
+    use zerocopy::IntoBytes;
+
+    use super::*;
+    use crate::config::{IoKind, ReflectorConfig, SocketOptions};
+    use crate::engine::reflector::{Answer, Reflector, stamp};
+    use crate::io::Request;
+    use crate::sample::pipe;
+    use crate::stats::delay::Delays;
+    use crate::wire::{ErrorEstimate, Format, SenderPacket, Timestamp};
+
+    /// When the pretended session begins; one packet a microsecond.
+    const BEGIN_NS: i64 = 1_790_000_000_000_000_000;
+    const TIMEOUT_NS: i64 = 1_000_000_000;
+
+    fn plan(stamps: bool) -> Plan {
+        Plan {
+            timeout_ns: TIMEOUT_NS,
+            classes: 1,
+            stamps,
+            hardware: false,
+            errors_queued: true,
+            gather_ns: 0,
+            cpu: None,
+            realtime: false,
+        }
+    }
+
+    fn reflector(stateless: bool, format: Format) -> Reflector {
+        Reflector::new(&ReflectorConfig {
+            listen: Vec::new(),
+            allow: Vec::new(),
+            stateless,
+            session_timeout_ns: 0,
+            dscp: None,
+            format,
+            socket: SocketOptions {
+                tos: 0,
+                ttl: 255,
+                do_not_fragment: false,
+                interface: None,
+                hardware: false,
+                io: IoKind::Batched,
+            },
+            threads: 1,
+            cpus: None,
+        })
+    }
+
+    fn request(flight: &Flight, seq: u64, t1_ns: i64, stamped: bool) -> Vec<u8> {
+        let t1 = Timestamp::from_unix_ns(t1_ns, Format::Ntp);
+        flight.note(seq, t1.raw(), 0, stamped);
+        flight.attempt(seq + 1);
+        let packet = SenderPacket {
+            seq: u32::try_from(seq & u64::from(u32::MAX)).unwrap().into(),
+            timestamp: t1,
+            error_estimate: ErrorEstimate::UNKNOWN,
+        };
+        let mut octets = packet.as_bytes().to_vec();
+        octets.resize(41, 0x5a);
+        octets
+    }
+
+    /// What a reflector makes of a request that arrives at `t2_ns`, and answers 500 ns later.
+    fn reply(reflector: &mut Reflector, octets: &[u8], t2_ns: i64, format: Format) -> Vec<u8> {
+        let mut slot = octets.to_vec();
+        slot.resize(2048, 0xa5);
+        let mut request = Request {
+            slot: &mut slot,
+            len: octets.len(),
+            truncated: false,
+            facts_cut: false,
+            from: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 5000))),
+            to: Some(Ipv4Addr::LOCALHOST.into()),
+            to_many: false,
+            arrived_ns: Some(t2_ns),
+            ttl: Some(250),
+            tos: Some(0xb9),
+        };
+        let Answer { len, tos } = reflector.reflect(&mut request, 1).unwrap();
+        assert_eq!(tos, 0xb8, "DSCP comes back, ECN does not");
+        stamp(&mut slot, Timestamp::from_unix_ns(t2_ns + 500, format));
+        slot.truncate(len);
+        slot
+    }
+
+    fn arrive(matcher: &mut Matcher<'_>, octets: &[u8], t4_ns: i64) {
+        matcher.on_datagram(&Datagram {
+            octets,
+            truncated: false,
+            facts_cut: false,
+            arrived_ns: Some(t4_ns),
+            ttl: Some(64),
+            tos: Some(0),
+        });
+    }
+
+    /// A session over a path in memory: seeded loss, copies and reordering, and a clock of its own.
+    fn session(seed: u64, packets: u64, out_loss: f64, in_loss: f64, format: Format) {
+        let mut rng = Pcg64Mcg::seed_from_u64(seed);
+        let flight = Flight::new(packets);
+        let (samples, blocks) = pipe();
+        let mut matcher = Matcher::new(&plan(false), &flight, samples);
+        let mut mirror = reflector(false, format);
+        let mut replies = Vec::new();
+        let (mut lost_out, mut lost_in, mut copies) = (0, 0, 0);
+        for seq in 0..packets {
+            let t1 = BEGIN_NS + i64::try_from(seq).unwrap() * 1000;
+            let octets = request(&flight, seq, t1, false);
+            if rng.random_bool(out_loss) {
+                lost_out += 1;
+                continue;
+            }
+            let octets = reply(&mut mirror, &octets, t1 + 10_000, format);
+            if rng.random_bool(in_loss) {
+                lost_in += 1;
+                continue;
+            }
+            let t4 = t1 + 30_000 + rng.random_range(0..3000);
+            if rng.random_bool(0.05) {
+                copies += 1;
+                replies.push((t4 + 100, octets.clone()));
+            }
+            replies.push((t4, octets));
+        }
+        replies.sort();
+        for (t4, octets) in &replies {
+            arrive(&mut matcher, octets, *t4);
+        }
+        flight.finish(packets, 0);
+        // The probe that follows a session.
+        let t1 = BEGIN_NS + 2_000_000_000;
+        let raw = Timestamp::from_unix_ns(t1, Format::Ntp).raw();
+        let mut last = request(&Flight::new(packets), packets - 1, t1, false);
+        flight.note_probe(0, raw);
+        last = reply(&mut mirror, &last, t1 + 10, format);
+        arrive(&mut matcher, &last, t1 + 20);
+
+        let received = matcher.finish(packets, None, None);
+        let counts = &received.counts;
+        let found = counts.directions.unwrap();
+        assert_eq!(counts.received, packets - lost_out - lost_in);
+        assert_eq!(
+            (found.lost_outbound, found.lost_inbound),
+            (lost_out, lost_in)
+        );
+        assert_eq!(
+            (counts.duplicates, found.duplicates_inbound),
+            (copies, copies)
+        );
+        assert_eq!(found.reordered_outbound, 0);
+        assert_eq!(received.facts.invalid, 0);
+        let mut delays = Delays::new(1);
+        while blocks.next(|block| delays.record(block)) {}
+        let report = delays.report();
+        assert_eq!(delays.recorded(), counts.received);
+        let outbound = report.outbound.unwrap();
+        assert_eq!((outbound.min, outbound.max), (10_000, 10_000));
+        let roundtrip = report.roundtrip.unwrap();
+        assert!(
+            (29_500..33_500).contains(&roundtrip.min),
+            "{}",
+            roundtrip.min
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn counts_and_delays_are_what_the_path_did(
+            seed: u64, packets in 100_u64..2000, out_loss in 0.0..0.2, in_loss in 0.0..0.2, ptp: bool,
+        ) {
+            session(seed, packets, out_loss, in_loss, if ptp { Format::Ptp } else { Format::Ntp });
+        }
+
+        #[test]
+        fn any_octets_are_counted_and_change_no_figure(
+            noise in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..120), 1..20),
+        ) {
+            let flight = Flight::new(64);
+            let (samples, _blocks) = pipe();
+            let mut matcher = Matcher::new(&plan(true), &flight, samples);
+            request(&flight, 0, BEGIN_NS, false);
+            for octets in &noise {
+                arrive(&mut matcher, octets, BEGIN_NS + 5);
+            }
+            let received = matcher.finish(1, None, None);
+            prop_assert_eq!(received.facts.invalid, noise.len() as u64);
+            prop_assert_eq!(received.counts.received, 0);
+        }
+
+        #[test]
+        fn a_reflector_takes_any_octets(octets in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut slot = octets.clone();
+            slot.resize(512, 0);
+            let mut request = Request {
+                slot: &mut slot,
+                len: octets.len(),
+                truncated: false,
+                facts_cut: false,
+                from: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 5000))),
+                to: None,
+                to_many: false,
+                arrived_ns: None,
+                ttl: None,
+                tos: None,
+            };
+            let mut mirror = reflector(true, Format::Ntp);
+            match mirror.reflect(&mut request, 1) {
+                Ok(answer) => {
+                    prop_assert!(octets.len() >= 14 && octets[13] != 0);
+                    prop_assert_eq!(answer.len, octets.len().max(41));
+                    prop_assert_eq!(&slot[..4], &octets[..4], "stateless");
+                    prop_assert_eq!(&slot[24..38], &octets[..14]);
+                    prop_assert_eq!(&slot[41..answer.len], &octets[14..answer.len - 27]);
+                }
+                Err(_) => prop_assert!(octets.len() < 14 || octets[13] == 0),
+            }
+        }
+    }
+
+    #[test]
+    fn a_stamp_finds_its_sample_whether_it_comes_before_or_after() {
+        let flight = Flight::new(64);
+        let (samples, blocks) = pipe();
+        let mut matcher = Matcher::new(&plan(true), &flight, samples);
+        let mut mirror = reflector(false, Format::Ntp);
+        for (seq, stamp_first) in [(0, true), (1, false), (2, true)] {
+            let t1 = BEGIN_NS + i64::try_from(seq).unwrap() * 1000;
+            let octets = request(&flight, seq, t1, true);
+            let octets = reply(&mut mirror, &octets, t1 + 10, Format::Ntp);
+            let event = Event::Departed {
+                seq: u32::try_from(seq).unwrap(),
+                ns: t1 + 3,
+            };
+            if stamp_first {
+                matcher.on_event(event);
+            }
+            arrive(&mut matcher, &octets, t1 + 1000);
+            if !stamp_first {
+                matcher.on_event(event);
+            }
+        }
+        let received = matcher.finish(3, None, None);
+        assert_eq!(received.facts.stamps_back, 3);
+        let mut seen = 0;
+        while blocks.next(|block| {
+            for sample in block {
+                assert_eq!(sample.t1_stamp_ns, Some(sample.t1_ns + 3));
+                seen += 1;
+            }
+        }) {}
+        assert_eq!(seen, 3);
+    }
+
+    #[test]
+    fn a_reply_with_another_t1_or_number_is_not_counted() {
+        let flight = Flight::new(64);
+        let (samples, _blocks) = pipe();
+        let mut matcher = Matcher::new(&plan(false), &flight, samples);
+        let mut mirror = reflector(false, Format::Ntp);
+        let other = Flight::new(64);
+        let sent = request(&flight, 0, BEGIN_NS, false);
+        let stale = request(&other, 0, BEGIN_NS - 1, false);
+        let ahead = request(&other, 1, BEGIN_NS, false);
+        for octets in [&stale, &ahead] {
+            let octets = reply(&mut mirror, octets, BEGIN_NS + 5, Format::Ntp);
+            arrive(&mut matcher, &octets, BEGIN_NS + 10);
+        }
+        assert_eq!((matcher.answered(), matcher.facts.invalid), (0, 2));
+        let octets = reply(&mut mirror, &sent, BEGIN_NS + 5, Format::Ntp);
+        arrive(&mut matcher, &octets, BEGIN_NS + 10);
+        assert_eq!((matcher.answered(), matcher.facts.invalid), (1, 2));
+    }
+
+    #[test]
+    fn a_reply_after_the_timeout_is_late() {
+        let flight = Flight::new(64);
+        let (samples, _blocks) = pipe();
+        let mut matcher = Matcher::new(&plan(false), &flight, samples);
+        let mut mirror = reflector(false, Format::Ntp);
+        let octets = request(&flight, 0, BEGIN_NS, false);
+        let octets = reply(&mut mirror, &octets, BEGIN_NS + 5, Format::Ntp);
+        arrive(&mut matcher, &octets, BEGIN_NS + TIMEOUT_NS + 1000);
+        let counts = matcher.finish(1, None, None).counts;
+        assert_eq!((counts.received, counts.late), (0, 1));
+    }
+
+    #[test]
+    fn a_reply_of_ours_that_comes_back_is_not_answered() {
+        let mut mirror = reflector(false, Format::Ntp);
+        let octets = request(&Flight::new(64), 0, BEGIN_NS, false);
+        let first = reply(&mut mirror, &octets, BEGIN_NS + 5, Format::Ntp);
+        mirror
+            .guard
+            .note(Timestamp::from_unix_ns(BEGIN_NS + 505, Format::Ntp));
+        // Another reflector answers our reply as if it were a request.
+        let mut other = reflector(false, Format::Ntp);
+        let mut back = reply(&mut other, &first, BEGIN_NS + 900, Format::Ntp);
+        let len = back.len();
+        back.resize(512, 0);
+        let mut request = Request {
+            slot: &mut back,
+            len,
+            truncated: false,
+            facts_cut: false,
+            from: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 5000))),
+            to: None,
+            to_many: false,
+            arrived_ns: None,
+            ttl: None,
+            tos: None,
+        };
+        let refusal = mirror.reflect(&mut request, 1).unwrap_err();
+        assert_eq!(refusal, crate::engine::Refusal::Loop);
+    }
+}

@@ -110,7 +110,7 @@ pub(crate) struct Reflector {
     format: Format,
     /// `None`: stateless, the sender's number is copied.
     sessions: Option<Sessions>,
-    guard: LoopGuard,
+    pub(crate) guard: LoopGuard,
     estimate: ErrorEstimate,
     quality_until: i64,
 }
@@ -130,7 +130,7 @@ impl Reflector {
             format: config.format,
             sessions: (!config.stateless).then(|| Sessions::new(config.session_timeout_ns)),
             guard: LoopGuard::default(),
-            estimate: ErrorEstimate::UNKNOWN,
+            estimate: error_estimate(config.format),
             quality_until: i64::MIN,
         }
     }
@@ -143,7 +143,11 @@ impl Reflector {
     }
 
     /// Writes the reply over the request in its slot (RFC 5357 §4.2.1), all but T3.
-    pub(crate) fn reflect(&mut self, request: Request<'_>, now: i64) -> Result<Answer, Refusal> {
+    pub(crate) fn reflect(
+        &mut self,
+        request: &mut Request<'_>,
+        now: i64,
+    ) -> Result<Answer, Refusal> {
         let Some(from) = request.from else {
             return Err(Refusal::Malformed);
         };
@@ -200,7 +204,7 @@ impl Reflector {
 }
 
 /// Writes T3 into a reply.
-fn stamp(slot: &mut [u8], t3: Timestamp) {
+pub(crate) fn stamp(slot: &mut [u8], t3: Timestamp) {
     if let Ok((head, _)) = ReplyHead::mut_from_prefix(slot) {
         head.timestamp = t3;
     }
@@ -273,10 +277,10 @@ fn answer<M: Mirror>(
     reflector.refresh_quality(now);
     totals.received += u64::try_from(count).unwrap_or(0);
     for index in 0..count {
-        let request = socket.request(index);
+        let mut request = socket.request(index);
         totals.cut += u64::from(request.facts_cut);
         totals.received_octets += u64::try_from(request.len).unwrap_or(0);
-        match reflector.reflect(request, now) {
+        match reflector.reflect(&mut request, now) {
             Ok(Answer { len, tos }) => socket.queue(index, len, tos),
             Err(refusal) => totals.refuse(refusal),
         }

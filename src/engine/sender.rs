@@ -468,7 +468,7 @@ mod tests {
     #[test]
     fn no_more_stamps_are_under_way_than_the_buffer_holds() {
         let mut stamps = Stamps::new(10, 100_000);
-        let mut ask = |stamps: &mut Stamps, seqs: std::ops::Range<u64>| {
+        let ask = |stamps: &mut Stamps, seqs: std::ops::Range<u64>| {
             for seq in seqs {
                 stamps.requested += u64::from(stamps.wanted(seq));
             }

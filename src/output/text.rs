@@ -494,14 +494,14 @@ fn timestamps(report: &Report) -> String {
     parts.join(", ")
 }
 
-/// ` (1 packet in 16: 62,500 of 1,000,000 replies carry one)`, which is what T1 is known of.
+/// ` (2 packets in 16: 125,000 of 1,000,000 replies carry one)`, which is what T1 is known of.
 fn transmit_stamps(report: &Report, stamps: &Timestamps) -> String {
     let Some(one_in) = stamps.tx_stamp_one_in else {
         return String::new();
     };
     let every = match one_in {
         1 => "every packet".to_owned(),
-        n => format!("1 packet in {}", count(n.into())),
+        n => format!("2 packets in {}", count(n.into())),
     };
     // T1 is in the round trip, but not in the inbound delay, which every reply has.
     let delays = &report.delay_ns;
@@ -811,3 +811,164 @@ const SECOND_NS: f64 = 1e9;
 const MINUTE_NS: f64 = 60e9;
 const DAY_NS: f64 = 86_400e9;
 const MIB: f64 = 1_048_576.0;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::report::tests::{full, minimal};
+    use crate::report::{DelaySet, LossBursts};
+
+    fn fits(text: &str) {
+        for line in text.lines() {
+            assert!(line.chars().count() <= WIDTH, "{line}");
+            assert!(line.is_ascii(), "{line}");
+        }
+        assert!(text.ends_with('\n'));
+    }
+
+    #[test]
+    fn durations_read_as_twampys() {
+        for (ns, text) in [
+            (147_000.0, "     147us"),
+            (147_999.0, "     147us"),
+            (1_050_000.0, "    1.05ms"),
+            (999_999.0, "     999us"),
+            (430.0, "     430ns"),
+            (-250.0, "    -250ns"),
+            (-1_050_000.0, "   -1.05ms"),
+            (1.5e9, "   1.50sec"),
+            (12.34e9, "   12.3sec"),
+            (60_001e6, "    1.0min"),
+            (0.0, "       0us"),
+            (f64::NAN, "         -"),
+        ] {
+            assert_eq!(dp(ns), text, "{ns}");
+        }
+    }
+
+    #[test]
+    fn the_table_is_twampys_column_by_column() {
+        let mut report = full();
+        report.timestamps.clock.same_clock = true;
+        report.packets.sent = Some(1000);
+        report.packets.lost = Some(15);
+        report.packets.lost_outbound = Some(10);
+        report.packets.lost_inbound = Some(5);
+        report.packets.lost_unattributed = Some(0);
+        for delay in [
+            &mut report.delay_ns.outbound,
+            &mut report.delay_ns.inbound,
+            &mut report.delay_ns.roundtrip,
+        ] {
+            let delay = delay.as_mut().unwrap();
+            (delay.min, delay.max, delay.mean) = (147_000, 229_000, 185_000.0);
+            delay.jitter = Some(23_000.0);
+        }
+        let expected = "\
+===============================================================================
+Direction         Min         Max         Avg          Jitter     Loss
+-------------------------------------------------------------------------------
+  Outbound:         147us       229us       185us        23us      1.0%
+  Inbound:          147us       229us       185us        23us      0.5%
+  Roundtrip:        147us       229us       185us        23us      1.5%
+-------------------------------------------------------------------------------
+                                                    Jitter Algorithm [RFC3550]
+===============================================================================
+";
+        let text = summary(&report);
+        assert!(text.starts_with(expected), "{text}");
+        fits(&text);
+    }
+
+    #[test]
+    fn what_was_not_measured_is_a_dash_and_never_zero() {
+        let mut report = minimal();
+        report.packets.sent = Some(10);
+        report.packets.received = Some(0);
+        report.packets.lost = Some(10);
+        let text = summary(&report);
+        fits(&text);
+        assert!(text.contains("NOTHING CAME BACK: 100 % loss"), "{text}");
+        for name in ["Outbound", "Inbound", "Roundtrip"] {
+            let row = text.lines().find(|l| l.contains(&format!("{name}:")));
+            let row = row.unwrap();
+            assert!(!row.contains("us") && !row.contains(" 0.0%"), "{row}");
+        }
+        assert!(text.contains("100.0%"));
+    }
+
+    #[test]
+    fn a_stateless_reflector_leaves_the_directions_open() {
+        let mut report = full();
+        report.packets.lost_outbound = None;
+        report.packets.lost_inbound = None;
+        report.packets.lost_unattributed = None;
+        let text = summary(&report);
+        let row = text.lines().find(|l| l.contains("  Outbound")).unwrap();
+        assert!(row.ends_with('-'), "{row}");
+        fits(&text);
+    }
+
+    #[test]
+    fn unsynchronised_clocks_are_marked_at_the_figures() {
+        let mut report = full();
+        let clock = &mut report.timestamps.clock;
+        clock.same_clock = false;
+        clock.local_synchronised = Some(false);
+        clock.remote_synchronised = Some(true);
+        let text = summary(&report);
+        assert!(text.contains("Outbound*:") && text.contains("Inbound*:"));
+        assert!(!text.contains("Roundtrip*"));
+        assert!(text.contains("* The clocks of the two ends are not known to agree"));
+        fits(&text);
+    }
+
+    #[test]
+    fn a_tool_limited_run_says_why_in_its_last_lines() {
+        let mut report = full();
+        report.host.verdict = Verdict::ToolLimited;
+        report.host.reasons = vec!["this host's own sockets dropped 5 datagrams".to_owned()];
+        report.packets.loss_bursts = Some(LossBursts {
+            count: 1,
+            longest: 5,
+            mean: Some(5.0),
+        });
+        let text = summary(&report);
+        let end = "verdict: tool-limited\n- this host's own sockets dropped 5 datagrams\n";
+        assert!(text.ends_with(end), "{text}");
+        fits(&text);
+    }
+
+    #[test]
+    fn little_loss_does_not_read_as_none() {
+        assert_eq!(loss(Some(1), Some(1_000_000)).trim(), "<0.1%");
+        assert_eq!(loss(Some(0), Some(1_000_000)).trim(), "0.0%");
+        assert_eq!(loss(None, Some(5)).trim(), "-");
+        assert!(!loss(Some(999_999), Some(1_000_000)).contains("100.0%"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_duration_that_is_not_zero_reads_as_zero(value: i64) {
+            let text = dp(ns(value));
+            prop_assert!(text.len() >= 10);
+            let number = text.trim().trim_end_matches(|c: char| c.is_alphabetic());
+            if value != 0 {
+                prop_assert!(number.parse::<f64>().unwrap() != 0.0, "{}", text);
+            }
+        }
+
+        #[test]
+        fn any_delays_fit_the_page(min: i64, max: i64, mean in -1e18..1e18) {
+            let mut report = full();
+            let set: &mut DelaySet = &mut report.delay_ns;
+            for delay in [&mut set.roundtrip, &mut set.outbound, &mut set.reflector] {
+                let delay = delay.as_mut().unwrap();
+                (delay.min, delay.max, delay.mean) = (min, max, mean);
+            }
+            fits(&summary(&report));
+        }
+    }
+}

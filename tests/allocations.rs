@@ -1,0 +1,127 @@
+//! Once a session runs, no thread of it allocates.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use twamp_blast::config::{
+    Departures, End, IoKind, Pacing, ReflectorConfig, SessionConfig, SizeClass, SizeProfile, Sizes,
+    SocketOptions,
+};
+use twamp_blast::engine::{Reflecting, Stop, measure};
+use twamp_blast::wire::Format;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    /// This thread's allocations do not count: it shows progress.
+    static EXEMPT: Cell<bool> = const { Cell::new(false) };
+}
+
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn note() {
+    if !EXEMPT.try_with(Cell::get).unwrap_or(true) {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[expect(unsafe_code, reason = "an allocator is an unsafe trait")]
+// SAFETY: everything is passed on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        note();
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of `dealloc`.
+        unsafe { System.dealloc(memory, layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        note();
+        // SAFETY: the caller keeps the contract of `realloc`.
+        unsafe { System.realloc(memory, layout, size) }
+    }
+}
+
+fn options(io: IoKind) -> SocketOptions {
+    SocketOptions {
+        tos: 0,
+        ttl: 255,
+        do_not_fragment: false,
+        interface: None,
+        hardware: false,
+        io,
+    }
+}
+
+/// Runs a session against a reflector in this process; returns the allocations of all threads but
+/// this one between two points of the run, and the packets sent between them.
+fn run(io: IoKind) -> (u64, u64) {
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let reflector = ReflectorConfig {
+        listen: vec![any],
+        allow: vec!["127.0.0.0/8".parse().unwrap()],
+        stateless: false,
+        session_timeout_ns: 0,
+        dscp: None,
+        format: Format::Ntp,
+        socket: options(io),
+        threads: 1,
+        cpus: None,
+    };
+    let reflecting = Reflecting::start(&reflector, &Stop::default()).unwrap();
+    let size = |payload, weight| SizeClass {
+        payload,
+        frame: payload + 42,
+        weight,
+    };
+    let config = SessionConfig {
+        remote: reflecting.local()[0],
+        local: any,
+        departures: Departures::Poisson("20k".parse().unwrap()),
+        end: End {
+            count: Some(40_000),
+            duration_ns: None,
+        },
+        sizes: Sizes {
+            profile: SizeProfile::Imix,
+            classes: vec![size(22, 7), size(548, 4), size(1472, 1)],
+        },
+        seed: 1,
+        timeout_ns: 2_000_000_000,
+        format: Format::Ntp,
+        socket: options(io),
+        pacing: Pacing::Auto,
+        realtime: false,
+        cpus: None,
+        command: Vec::new(),
+    };
+    let mut seen: Vec<(u64, u64)> = Vec::new();
+    let report = measure(&config, Some(reflecting), &Stop::default(), |now| {
+        if now.received > 2_000 && now.sent < 40_000 {
+            seen.push((now.sent, ALLOCATIONS.load(Ordering::Relaxed)));
+        }
+    })
+    .unwrap();
+    assert_eq!(report.packets.sent, Some(40_000));
+    let (first, last) = (seen.first().unwrap(), seen.last().unwrap());
+    (last.1 - first.1, last.0 - first.0)
+}
+
+#[test]
+fn no_thread_allocates_while_packets_flow() {
+    EXEMPT.set(true);
+    for io in [IoKind::Batched, IoKind::Portable] {
+        let (allocations, packets) = run(io);
+        assert!(packets > 0, "{io:?}: two looks at the run are needed");
+        assert_eq!(allocations, 0, "{io:?}, over {packets} packets");
+    }
+}
