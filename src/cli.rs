@@ -363,8 +363,9 @@ fn show_parse_error(error: &clap::Error) -> u8 {
             // The first paragraph says what is wrong, a `tip:` what to do; usage is for --help.
             let lines = text.lines().map(str::trim);
             let what = lines.clone().take_while(|line| !line.is_empty());
-            let tips = lines.filter(|line| line.starts_with("tip: "));
-            let mut line: Vec<&str> = what.chain(tips).collect();
+            let tips = lines.filter(|line| line.starts_with("tip: ") && !line.contains("to pass"));
+            let mut line: Vec<&str> = what.filter(|line| !line.starts_with("tip: ")).collect();
+            line.extend(tips);
             line.dedup();
             complain(format!("{}; see --help", line.join(" ")));
             2

@@ -367,14 +367,12 @@ fn notes(parts: &Parts<'_>, received: &Received) -> Vec<String> {
         .filter(|(_, n)| **n > 0)
     {
         let errno = i32::try_from(errno).unwrap_or(0);
-        let error = std::io::Error::from_raw_os_error(errno);
-        notes.push(format!("ICMP errors came {count} times: {error}"));
+        notes.push(format!("ICMP {} came {count} times", icmp_name(errno)));
     }
     if sent.icmp > 0 {
-        notes.push(format!(
-            "ICMP errors came {} times: Connection refused",
-            sent.icmp
-        ));
+        // The one error that a sending socket is told of.
+        let name = icmp_name(libc::ECONNREFUSED);
+        notes.push(format!("ICMP {name} came {} times", sent.icmp));
     }
     match counts.own_counter {
         Some(false) => notes.push(
@@ -427,4 +425,17 @@ fn notes(parts: &Parts<'_>, received: &Received) -> Vec<String> {
         ));
     }
     notes
+}
+
+/// The ICMP message that an errno stands for, as RFC 792 and RFC 4443 name it.
+fn icmp_name(errno: i32) -> String {
+    match errno {
+        libc::ECONNREFUSED => "port unreachable".to_owned(),
+        libc::EHOSTUNREACH => "host unreachable or prohibited".to_owned(),
+        libc::ENETUNREACH => "network unreachable".to_owned(),
+        libc::EACCES => "administratively prohibited".to_owned(),
+        libc::EMSGSIZE => "fragmentation needed (packet too big)".to_owned(),
+        libc::ENOPROTOOPT => "protocol unreachable".to_owned(),
+        other => format!("error ({})", std::io::Error::from_raw_os_error(other)),
+    }
 }

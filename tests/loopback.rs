@@ -1,0 +1,271 @@
+//! The real binary over loopback: what it measures, prints and returns.
+
+mod common;
+
+use std::net::UdpSocket;
+use std::process::Command;
+use std::sync::mpsc::channel;
+
+use common::{
+    FakeReflector, LIMIT, Outcome, Reflector, Running, assert_no_loss, binary, has_ipv6, run,
+    short_reply, skip, words,
+};
+use serde_json::{Value, json};
+
+/// An address at which nothing listens. Sockets of other tests are on 127.0.0.1.
+fn nobody() -> String {
+    let socket = UdpSocket::bind("127.9.9.9:0").unwrap();
+    socket.local_addr().unwrap().to_string()
+}
+
+/// Payload and packets of each size sent.
+fn sizes(report: &Value) -> Vec<(u64, u64, u64)> {
+    let sizes = report["load"]["sizes"].as_array().unwrap().iter();
+    let field = |size: &Value, name: &str| size[name].as_u64().unwrap();
+    let triple = |s| {
+        let frame = field(s, "frame_bytes_l2");
+        (frame, field(s, "packets"), field(s, "received"))
+    };
+    sizes.map(triple).collect()
+}
+
+fn has_note(report: &Value, part: &str) -> bool {
+    let notes = report["notes"].as_array().unwrap();
+    notes
+        .iter()
+        .any(|note| note.as_str().unwrap().contains(part))
+}
+
+#[track_caller]
+fn assert_fits_a_terminal(outcome: &Outcome) {
+    assert!(!outcome.stdout.is_empty(), "{outcome:?}");
+    for line in outcome.stdout.lines() {
+        assert!(line.chars().count() <= 79, "{line}");
+    }
+    let plain = |text: &str| text.chars().all(|c| c == '\n' || !c.is_control());
+    assert!(plain(&outcome.stdout), "{outcome:?}");
+    assert!(plain(&outcome.stderr), "{outcome:?}");
+}
+
+#[test]
+fn a_sender_without_remote_measures_itself() {
+    let report = run("sender --rate 2k --count 1200 --imix --json").measured();
+    assert_no_loss(&report, 1200);
+    let expected = [(64, 700, 700), (590, 400, 400), (1514, 100, 100)];
+    assert_eq!(sizes(&report), expected);
+    let packets = &report["packets"];
+    for field in ["lost_outbound", "lost_inbound", "lost_unattributed"] {
+        assert_eq!(packets[field], 0, "{field}");
+    }
+    assert_eq!(report["timestamps"]["t1"], "kernel");
+    assert_eq!(report["timestamps"]["t4"], "kernel");
+    let verdict = &report["host"]["verdict"];
+    assert!(verdict == "ok" || verdict == "tool-limited", "{verdict}");
+}
+
+#[test]
+fn a_reflector_of_another_process_tells_loss_by_direction() {
+    let reflector = Reflector::start("127.0.0.1:0");
+    let line = format!("sender {} -i 1ms -c 200 --json", reflector.address());
+    let report = run(&line).measured();
+    assert_no_loss(&report, 200);
+    assert_eq!(report["packets"]["lost_outbound"], 0);
+    assert_eq!(report["packets"]["lost_inbound"], 0);
+    assert_eq!(report["remote"], reflector.address().to_string());
+    let summary = reflector.stop();
+    // The sender asks again for the reflector's counter.
+    assert!(summary.count("received") >= 200, "{}", summary.0);
+    assert_eq!(summary.count("reflected"), summary.count("received"));
+    assert_eq!(summary.count("sessions"), 1);
+    assert_eq!(summary.count("invalid"), 0);
+}
+
+#[test]
+fn a_stateless_reflector_tells_no_directions() {
+    let reflector = Reflector::start("127.0.0.1:0 --stateless");
+    let line = format!("sender {} -i 1ms -c 100 --json", reflector.address());
+    let report = run(&line).measured();
+    assert_no_loss(&report, 100);
+    for field in ["lost_outbound", "lost_inbound", "lost_unattributed"] {
+        assert_eq!(report["packets"][field], Value::Null, "{field}");
+    }
+    assert!(has_note(&report, "stateless"), "{report:#}");
+}
+
+#[test]
+fn imix_over_ipv6_starts_at_76_bytes_and_says_so() {
+    if !has_ipv6() {
+        return skip("no IPv6 on this host");
+    }
+    let reflector = Reflector::start("[::1]:0");
+    let line = format!("sender {} --imix -i 1ms -c 120 --json", reflector.address());
+    let report = run(&line).measured();
+    assert_no_loss(&report, 120);
+    assert_eq!(
+        sizes(&report),
+        [(76, 70, 70), (590, 40, 40), (1514, 10, 10)]
+    );
+    assert!(has_note(&report, "76 bytes"), "{report:#}");
+}
+
+#[test]
+fn portable_io_stamps_in_user_space_and_knows_no_drops() {
+    let reflector = Reflector::start("127.0.0.1:0 --io portable");
+    let remote = reflector.address();
+    let line = format!("sender {remote} --io portable -i 1ms -c 200 --json");
+    let report = run(&line).measured();
+    assert_no_loss(&report, 200);
+    assert_eq!(report["timestamps"]["t1"], "userspace");
+    assert_eq!(report["timestamps"]["t4"], "userspace");
+    assert_eq!(report["host"]["io"], "portable");
+    assert_eq!(report["host"]["kernel_drops"], Value::Null);
+    let summary = reflector.stop();
+    assert!(summary.0.contains("sockets not told"), "{}", summary.0);
+}
+
+#[test]
+fn either_side_may_write_ptp_timestamps() {
+    for (sender, reflector) in [("ptp", "ntp"), ("ntp", "ptp"), ("ptp", "ptp")] {
+        let reflector = Reflector::start(&format!("127.0.0.1:0 --timestamp-format {reflector}"));
+        let report = run(&format!(
+            "sender {} -i 1ms -c 100 --timestamp-format {sender} --json",
+            reflector.address()
+        ))
+        .measured();
+        assert_no_loss(&report, 100);
+        assert_eq!(report["packets"]["rejected_samples"], 0);
+        for delay in ["roundtrip", "outbound", "inbound"] {
+            let delay = &report["delay_ns"][delay];
+            assert_eq!(delay["samples"], 100, "{delay:#}");
+            // A format read as the other is off by years; the timeout bounds a true delay.
+            for figure in ["min", "max"] {
+                let ns = delay[figure].as_i64().unwrap();
+                assert!(ns.abs() < 5_000_000_000, "{sender}: {ns}");
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_listening_is_exit_5_with_a_report() {
+    let line = format!("sender {} -i 1ms -c 20 --packet-timeout 200ms", nobody());
+    let text = run(&line);
+    assert_eq!(text.code, 5, "{text:?}");
+    assert!(text.stdout.contains("100 % loss"), "{text:?}");
+    let complaint = text.complaint();
+    assert!(
+        complaint.contains("port unreachable") || complaint.contains("refused"),
+        "{complaint}"
+    );
+    let json = run(&format!("{line} --json"));
+    assert_eq!(json.code, 5, "{json:?}");
+    let report = json.report();
+    assert_eq!(report["packets"]["received"], 0);
+    assert_eq!(report["packets"]["lost"], report["packets"]["sent"]);
+    for delay in ["roundtrip", "outbound", "inbound", "reflector"] {
+        assert_eq!(report["delay_ns"][delay], Value::Null, "{delay}");
+    }
+}
+
+#[test]
+fn an_interrupted_sender_waits_for_its_replies_and_reports() {
+    let (tx, replies) = channel();
+    let mut number = 0;
+    let reflector = FakeReflector::start(move |request| {
+        let reply = short_reply(request, number);
+        number += 1;
+        let _ = tx.send(());
+        vec![reply]
+    });
+    let line = format!("sender {} -i 10ms -c 100000 --json", reflector.address);
+    let sender = Running::start(&mut words(Command::new(binary()), &line));
+    for _ in 0..5 {
+        replies.recv_timeout(LIMIT).expect("the sender sends");
+    }
+    sender.interrupt();
+    let outcome = sender.finish();
+    assert_eq!(outcome.code, 130, "{outcome:?}");
+    let report = outcome.report();
+    assert_eq!(report["interrupted"], true);
+    let sent = report["packets"]["sent"].as_u64().unwrap();
+    assert!((5..100_000).contains(&sent), "{sent}");
+    assert_no_loss(&report, sent);
+}
+
+#[test]
+fn text_fits_79_columns_and_has_no_escape_codes() {
+    let reflector = Reflector::start("127.0.0.1:0");
+    let remote = reflector.address();
+    for load in [
+        "-i 1ms -c 50",
+        "-i 1ms -c 120 --imix",
+        "-c 500 --schedule flood --seed 18446744073709551615",
+        "-i 1ms -c 50 --size-mix 64:1,100:1,200:1,300:1,400:1,500:1,65549:1 --dscp ef",
+        "-i 1ms -c 50 --io portable --timestamp-format ptp",
+        "-i 1ms -c 5 --cpu 0",
+    ] {
+        let outcome = run(&format!("sender {remote} {load}"));
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        assert_fits_a_terminal(&outcome);
+    }
+    let text = run(&format!(
+        "sender {} -i 1ms -c 5 --packet-timeout 200ms",
+        nobody()
+    ));
+    assert_fits_a_terminal(&text);
+}
+
+#[test]
+fn replies_are_of_the_request_s_size_but_never_below_41_octets() {
+    let reflector = Reflector::start("127.0.0.1:0");
+    let remote = reflector.address();
+    for (size, payload, reply) in [
+        ("--payload-size 8972", 8972, 8972),
+        ("--payload-size 65507", 65_507, 65_507),
+        ("--padding 65493", 65_507, 65_507),
+        ("--padding 0", 14, 41),
+        ("--padding 27", 41, 41),
+        ("--padding 28", 42, 42),
+    ] {
+        let report = run(&format!("sender {remote} {size} -i 2ms -c 50 --json")).measured();
+        assert_no_loss(&report, 50);
+        let sizes = &report["load"]["sizes"];
+        assert_eq!(sizes[0]["payload_bytes"], payload, "{size}");
+        assert_eq!(report["path"]["reply_bytes"], json!([reply]), "{size}");
+    }
+}
+
+#[test]
+fn every_schedule_runs_from_a_seed() {
+    let reflector = Reflector::start("127.0.0.1:0");
+    let remote = reflector.address();
+    for (schedule, load) in [
+        ("periodic", "--rate 2k -c 300"),
+        ("poisson", "--rate 2k -c 300"),
+        ("uniform", "--rate 2k -c 300 --spread 20%"),
+        ("flood", "-c 300"),
+    ] {
+        let line = format!("sender {remote} --schedule {schedule} {load} --seed 7 --imix --json");
+        let report = run(&line).measured();
+        assert_no_loss(&report, 300);
+        assert_eq!(report["load"]["schedule"], schedule);
+        assert_eq!(report["load"]["seed"], 7);
+        let offered = &report["load"]["offered_pps"];
+        assert_eq!(offered.is_null(), schedule == "flood", "{offered}");
+    }
+}
+
+#[test]
+fn two_senders_share_a_reflector_of_two_threads() {
+    let reflector = Reflector::start("127.0.0.1:0 --threads 2");
+    let line = format!("sender {} -i 1ms -c 300 --json", reflector.address());
+    let senders = [(); 2].map(|()| Running::start(&mut words(Command::new(binary()), &line)));
+    for sender in senders {
+        let report = sender.finish().measured();
+        assert_no_loss(&report, 300);
+        assert_eq!(report["packets"]["lost_outbound"], 0);
+    }
+    let summary = reflector.stop();
+    assert_eq!(summary.count("sessions"), 2, "{}", summary.0);
+    assert!(summary.count("reflected") >= 600, "{}", summary.0);
+}

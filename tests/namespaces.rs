@@ -1,0 +1,280 @@
+//! The real binary between network namespaces, made by an ordinary user: loss that is known exactly,
+//! routes, MTUs and addresses that loopback does not have.
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
+
+use common::{LIMIT, Outcome, Reflector, Running, assert_no_loss, binary, request, skip, words};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// A network namespace, which ends with the process that holds it: `cat` on a pipe of this test.
+struct Namespace(Running);
+
+impl Namespace {
+    /// Waits until a command that makes a namespace and runs `cat` in it has got that far.
+    fn hold(mut command: Command) -> Result<Self, String> {
+        let told = format!("{command:?}");
+        let holder = command
+            .args(["sh", "-c", "echo ready && exec cat"])
+            .stdin(Stdio::piped());
+        let mut holder = Running::try_start(holder)?;
+        let (tx, first) = channel();
+        let stdout = BufReader::new(holder.0.stdout.take().unwrap());
+        std::thread::spawn(move || tx.send(stdout.lines().next().and_then(Result::ok)));
+        match first.recv_timeout(LIMIT) {
+            Ok(Some(line)) if line == "ready" => Ok(Self(holder)),
+            _ => Err(format!("no namespace by {told}")),
+        }
+    }
+
+    /// A namespace of a new user namespace, with the loopback interface up.
+    fn new() -> Result<Self, String> {
+        let namespace = Self::hold(words(Command::new("unshare"), "-rn"))?;
+        namespace.set_up("ip link set lo up")?;
+        Ok(namespace)
+    }
+
+    /// A further one of the same user namespace.
+    fn beside(&self) -> Result<Self, String> {
+        let mut command = self.enter("unshare");
+        command.arg("-n");
+        let namespace = Self::hold(command)?;
+        namespace.set_up("ip link set lo up")?;
+        Ok(namespace)
+    }
+
+    fn pid(&self) -> u32 {
+        self.0.0.id()
+    }
+
+    /// A command that runs in it.
+    fn enter(&self, program: &str) -> Command {
+        let line = format!("--preserve-credentials -t {} -U -n", self.pid());
+        let mut command = words(Command::new("nsenter"), &line);
+        // `ip` and `nft` are where an ordinary user does not look.
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
+        command.arg(program);
+        command
+    }
+
+    /// Runs shell commands in it.
+    fn set_up(&self, script: &str) -> Result<(), String> {
+        let mut command = self.enter("sh");
+        let done = Running::try_start(command.args(["-ec", script]))?.finish();
+        match done.code {
+            0 => Ok(()),
+            _ => Err(format!("{script}: {}", done.stderr.trim())),
+        }
+    }
+
+    /// Runs `twamp-blast LINE` in it.
+    fn run(&self, line: &str) -> Outcome {
+        Running::start(&mut words(self.enter(&binary()), line)).finish()
+    }
+
+    fn reflector(&self, line: &str) -> Reflector {
+        Reflector::start_by(self.enter(&binary()), line)
+    }
+}
+
+/// Two namespaces and a cable: 10.9.0.1 and fd09::1 near, .2 and .3, ::2 and ::3 far.
+struct Pair {
+    near: Namespace,
+    far: Namespace,
+}
+
+impl Pair {
+    fn new() -> Result<Self, String> {
+        let near = Namespace::new()?;
+        let far = near.beside()?;
+        near.set_up(&format!(
+            "ip link add near mtu 1500 type veth peer name far mtu 1500 netns {}",
+            far.pid()
+        ))?;
+        let plug = |side: &Namespace, name: &str, hosts: &[u32]| {
+            for host in hosts {
+                side.set_up(&format!("ip address add 10.9.0.{host}/24 dev {name}"))?;
+                side.set_up(&format!("ip address add fd09::{host}/64 dev {name} nodad"))?;
+            }
+            side.set_up(&format!("ip link set {name} up"))
+        };
+        plug(&near, "near", &[1])?;
+        plug(&far, "far", &[2, 3])?;
+        Ok(Self { near, far })
+    }
+
+    /// Waits until a reflector answers: links and neighbours take their time.
+    fn warm_up(&self, remote: SocketAddr) {
+        let line = format!("sender {remote} -c 1 --packet-timeout 100ms");
+        let answered = (0..100).any(|_| self.near.run(&line).code == 0);
+        assert!(answered, "{remote} never answers");
+    }
+}
+
+/// Skips the rest of a test where its namespaces cannot be made.
+macro_rules! or_skip {
+    ($made:expr) => {
+        match $made {
+            Ok(made) => made,
+            Err(why) => return skip(&why),
+        }
+    };
+}
+
+/// Drops one of every ten packets on their way into one side, the first (0) or the last (9), and
+/// checks what the sender says of it.
+fn lose(pair: &Pair, host: &str, outbound: bool, which: u32) -> Result<(), String> {
+    let reflector = pair.far.reflector(&format!("{host}:0"));
+    let remote = reflector.address();
+    pair.warm_up(remote);
+    let (side, port) = match outbound {
+        true => (&pair.far, "dport"),
+        false => (&pair.near, "sport"),
+    };
+    side.set_up(&format!(
+        "nft add table inet loss
+         nft add chain inet loss into '{{ type filter hook input priority 0; }}'
+         nft add rule inet loss into udp {port} {} numgen inc mod 10 == {which} drop",
+        remote.port()
+    ))?;
+    let line = format!("sender {remote} -c 1000 -i 1ms --packet-timeout 1s --json");
+    let report = pair.near.run(&line).measured();
+    side.set_up("nft delete table inet loss")?;
+
+    let packets = &report["packets"];
+    let case = format!("{host}, outbound {outbound}, {which}: {packets:#}");
+    assert_eq!(packets["sent"], 1000, "{case}");
+    assert_eq!(packets["received"], 900, "{case}");
+    assert_eq!(packets["lost"], 100, "{case}");
+    let (out, back) = if outbound { (100, 0) } else { (0, 100) };
+    assert_eq!(packets["lost_outbound"], out, "{case}");
+    assert_eq!(packets["lost_inbound"], back, "{case}");
+    assert_eq!(packets["lost_unattributed"], 0, "{case}");
+    assert_eq!(packets["loss_bursts"]["longest"], 1, "{case}");
+    assert_eq!(packets["icmp_unreachable"], 0, "{case}");
+    Ok(())
+}
+
+fn lose_over(host: &str) {
+    let pair = or_skip!(Pair::new());
+    for outbound in [true, false] {
+        for which in [0, 9] {
+            or_skip!(lose(&pair, host, outbound, which));
+        }
+    }
+}
+
+#[test]
+fn loss_is_told_by_direction_to_the_packet_over_ipv4() {
+    lose_over("10.9.0.2");
+}
+
+#[test]
+fn loss_is_told_by_direction_to_the_packet_over_ipv6() {
+    lose_over("[fd09::2]");
+}
+
+#[test]
+fn no_route_is_exit_1_and_one_line() {
+    let alone = or_skip!(Namespace::new());
+    for remote in ["10.9.9.9:862", "[fd09::9]:862"] {
+        let outcome = alone.run(&format!("sender {remote} -c 1"));
+        assert_eq!(outcome.code, 1, "{outcome:?}");
+        assert!(outcome.complaint().contains("no route"), "{outcome:?}");
+        assert!(outcome.stdout.is_empty(), "{outcome:?}");
+    }
+}
+
+#[test]
+fn what_must_not_be_fragmented_and_does_not_fit_is_not_sent() {
+    let pair = or_skip!(Pair::new());
+    for host in ["10.9.0.2", "[fd09::2]"] {
+        let reflector = pair.far.reflector(&format!("{host}:0"));
+        let remote = reflector.address();
+        pair.warm_up(remote);
+        let line = format!("sender {remote} --payload-size 3000 -i 1ms -c 20 --json");
+        assert_no_loss(&pair.near.run(&line).measured(), 20);
+
+        let outcome = pair.near.run(&format!("{line} --do-not-fragment"));
+        assert_eq!(outcome.code, 1, "{outcome:?}");
+        assert!(
+            outcome.complaint().contains("nothing was sent"),
+            "{outcome:?}"
+        );
+        let packets = &outcome.report()["packets"];
+        assert_eq!(packets["sent"], 0, "{packets:#}");
+        assert_eq!(packets["not_sent"], 20, "{packets:#}");
+        assert_eq!(packets["lost"], 0, "{packets:#}");
+    }
+}
+
+#[test]
+fn a_wildcard_reflector_answers_from_the_address_that_was_asked() {
+    let pair = or_skip!(Pair::new());
+    let reflector = pair.far.reflector("");
+    for host in ["10.9.0.2", "10.9.0.3", "[fd09::2]", "[fd09::3]"] {
+        // The sender takes nothing from another address than it asked.
+        pair.warm_up(format!("{host}:20001").parse().unwrap());
+        let report = pair
+            .near
+            .run(&format!("sender {host} -i 1ms -c 100 --json"));
+        assert_no_loss(&report.measured(), 100);
+    }
+    assert_eq!(reflector.addresses.len(), 2);
+}
+
+/// What `spoof` is told, by the test that runs it in a namespace: pretended source, destination.
+const SPOOF: &str = "TWAMP_BLAST_SPOOF";
+
+#[test]
+#[ignore = "no test: run by the test below, in a namespace where raw sockets are allowed"]
+fn spoof() {
+    let Ok(ends) = std::env::var(SPOOF) else {
+        return;
+    };
+    let (from, to) = ends.split_once(' ').unwrap();
+    let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
+    let payload = [request(0), vec![0; 27]].concat();
+    let length = u16::try_from(8 + payload.len()).unwrap();
+    let words = [from.port(), to.port(), length, 0].map(u16::to_be_bytes);
+    let datagram = [&words.concat()[..], &payload].concat();
+    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP)).unwrap();
+    socket.bind(&SocketAddr::new(from.ip(), 0).into()).unwrap();
+    let to = SocketAddr::new(to.ip(), 0).into();
+    assert_eq!(socket.send_to(&datagram, &to).unwrap(), datagram.len());
+}
+
+#[test]
+fn two_reflectors_do_not_answer_each_other_for_ever() {
+    let pair = or_skip!(Pair::new());
+    let far = pair.far.reflector("10.9.0.2:0");
+    let near = pair.near.reflector("10.9.0.1:0");
+    pair.warm_up(far.address());
+    let this = std::env::current_exe().unwrap();
+    let mut spoof = pair.near.enter(this.to_str().unwrap());
+    let ends = format!("{} {}", near.address(), far.address());
+    spoof
+        .args(["--exact", "spoof", "--ignored"])
+        .env(SPOOF, ends);
+    let spoofed = Running::start(&mut spoof).finish();
+    assert_eq!(spoofed.code, 0, "{spoofed:?}");
+
+    // Meanwhile a loop would have gone round thousands of times.
+    for remote in [far.address(), near.address()] {
+        let report = pair
+            .near
+            .run(&format!("sender {remote} -i 1ms -c 50 --json"));
+        assert_no_loss(&report.measured(), 50);
+    }
+    let (near, far) = (near.stop(), far.stop());
+    let told = format!("{}{}", near.0, far.0);
+    assert!(near.count("loops") + far.count("loops") >= 1, "{told}");
+    let received = near.count("received") + far.count("received");
+    // Sessions of 50, warm-up, what senders ask at their end, and the one that was spoofed.
+    assert!((102..300).contains(&received), "{told}");
+}

@@ -1,0 +1,175 @@
+//! Wrong input is told in one line that says what, where and what to do; help is help.
+
+mod common;
+
+use std::net::UdpSocket;
+
+use common::{Reflector, run};
+
+/// What is typed, and what the line must name: the culprit, and the way out.
+const WRONG: &[(&str, &[&str])] = &[
+    ("sender --rate 0", &["--rate", "use 1 or more"]),
+    ("sender --rate fast", &["--rate", "use "]),
+    ("sender --rate -5", &["-5", "--help"]),
+    ("sender -i 0", &["--interval", "use "]),
+    (
+        "sender --padding 70000",
+        &["--padding 70000", "use 65493 or less"],
+    ),
+    ("sender --padding -2", &["--padding -2", "use 0 to 65493"]),
+    ("sender --dscp nosuch", &["--dscp", "nosuch", "use be"]),
+    ("sender --dscp 64", &["--dscp", "64", "0 to 63"]),
+    ("sender --dscp ef --tos 1", &["--dscp", "--tos", "--help"]),
+    ("sender --tos 256", &["--tos", "256", "0 to 255"]),
+    ("sender --ttl 0", &["--ttl", "1..=255"]),
+    (
+        "sender --payload-size 13",
+        &["--payload-size 13", "14 to 65507"],
+    ),
+    (
+        "sender --payload-size 65508",
+        &["--payload-size 65508", "14 to 65507"],
+    ),
+    (
+        "sender --frame-size 55",
+        &["--frame-size 55", "56 to 65549"],
+    ),
+    (
+        "sender --frame-size 65550",
+        &["--frame-size 65550", "56 to 65549"],
+    ),
+    ("sender --size-mix 64:", &["--size-mix", "use SIZE:WEIGHT"]),
+    ("sender --size-mix 64:0", &["--size-mix", "use 1 or more"]),
+    ("sender --size-mix 55:1", &["--size-mix", "use 56 to"]),
+    (
+        "sender --imix --padding 3",
+        &["--imix", "--padding", "--help"],
+    ),
+    (
+        "sender --rate 5 --interval 5",
+        &["--rate", "--interval", "--help"],
+    ),
+    (
+        "sender --schedule flood --rate 5",
+        &["--schedule flood", "leave out"],
+    ),
+    ("sender --count 0", &["--count", "use 1 or more"]),
+    ("sender --duration 0", &["--duration 0", "use 1s or more"]),
+    (
+        "sender --packet-timeout 0",
+        &["--packet-timeout 0", "use more than 0"],
+    ),
+    (
+        "sender --packet-timeout 2h",
+        &["--packet-timeout 2h", "at most 1h"],
+    ),
+    ("sender 192.0.2.1:99999", &["99999", "1 to 65535"]),
+    ("sender 192.0.2.1.1.1:x", &["192.0.2.1.1.1:x", "--help"]),
+    ("sender [2001:db8::1", &["[2001:db8::1", "--help"]),
+    ("sender 127.0.0.1:0", &["127.0.0.1:0", "1 to 65535"]),
+    ("sender 0.0.0.0:862", &["0.0.0.0:862", "name the reflector"]),
+    ("sender fe80::1", &["fe80::1", "use [fe80::1%"]),
+    ("sender 127.0.0.1:862 ::1", &["::1", "two families", "use "]),
+    ("sender --nosuch", &["--nosuch", "--help"]),
+    ("nosuch", &["nosuch", "--help"]),
+    ("reflector --threads 0", &["--threads", "1..=256"]),
+    (
+        "reflector --threads 2 --io portable",
+        &["--threads", "leave one"],
+    ),
+    (
+        "reflector --allow nosuch",
+        &["--allow", "nosuch", "use such as"],
+    ),
+    ("reflector --ttl 256", &["--ttl", "1..=255"]),
+    (
+        "reflector --session-timeout x",
+        &["--session-timeout", "use "],
+    ),
+];
+
+#[test]
+fn wrong_usage_is_exit_2_and_one_line_with_the_remedy() {
+    let mut wrong = Vec::new();
+    for (line, parts) in WRONG {
+        let outcome = run(line);
+        let told = outcome.stderr.lines().count() == 1
+            && outcome.stderr.starts_with("twamp-blast: ")
+            && parts.iter().all(|part| outcome.stderr.contains(part));
+        if outcome.code != 2 || !outcome.stdout.is_empty() || !told {
+            wrong.push(format!("{line}: {parts:?} in {outcome:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn a_local_address_of_somebody_else_is_exit_1_and_one_line() {
+    let outcome = run("sender 127.0.0.1:862 192.0.2.77 -c 1");
+    assert_eq!(outcome.code, 1, "{outcome:?}");
+    let complaint = outcome.complaint();
+    assert!(complaint.contains("192.0.2.77"), "{complaint}");
+    assert!(complaint.contains("ip address"), "{complaint}");
+    assert!(outcome.stdout.is_empty(), "{outcome:?}");
+}
+
+#[test]
+fn an_unknown_interface_is_exit_1_and_one_line() {
+    for line in [
+        "sender 127.0.0.1:862 -c 1 --interface nosuch",
+        "reflector 127.0.0.1:0 --interface nosuch",
+    ] {
+        let outcome = run(line);
+        assert_eq!(outcome.code, 1, "{outcome:?}");
+        outcome.complaint();
+        assert!(outcome.stdout.is_empty(), "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_port_in_use_is_exit_1_and_one_line() {
+    let check = |line: String| {
+        let outcome = run(&line);
+        assert_eq!(outcome.code, 1, "{line}: {outcome:?}");
+        let complaint = outcome.complaint();
+        assert!(complaint.contains("use another one"), "{complaint}");
+    };
+    let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let other = other.local_addr().map(|addr| (other, addr)).unwrap();
+    for threads in [1, 2] {
+        check(format!("reflector {} --threads {threads}", other.1));
+        // A reflector must not share another one's packets.
+        let first = Reflector::start(&format!("127.0.0.1:0 --threads {threads}"));
+        for more in [1, 2] {
+            check(format!("reflector {} --threads {more}", first.address()));
+        }
+    }
+}
+
+#[test]
+fn dscptable_lists_every_dscp() {
+    let outcome = run("dscptable");
+    assert_eq!(outcome.code, 0);
+    assert!(outcome.stderr.is_empty());
+    let digit = |line: &&str| line.contains(|c: char| c.is_ascii_digit());
+    assert_eq!(outcome.stdout.lines().filter(digit).count(), 64);
+}
+
+#[test]
+fn help_is_exit_0_and_tells_the_exit_codes() {
+    for line in [
+        "--help",
+        "sender --help",
+        "reflector --help",
+        "responder --help",
+    ] {
+        let outcome = run(line);
+        assert_eq!(outcome.code, 0, "{line}");
+        assert!(outcome.stderr.is_empty(), "{outcome:?}");
+        assert!(outcome.stdout.contains("Usage: twamp-blast"), "{line}");
+        assert!(outcome.stdout.contains("Exit codes:"), "{line}");
+        assert!(outcome.stdout.contains("nothing came back"), "{line}");
+    }
+    assert_eq!(run("dscptable --help").code, 0);
+    assert_eq!(run("--version").code, 0);
+}
