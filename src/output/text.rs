@@ -16,10 +16,10 @@ use crate::report::{
 pub fn summary(report: &Report) -> String {
     let mut facts = packets(report);
     facts.extend(load(report));
-    facts.push(field("Timestamps", &timestamps(report)));
-    facts.push(field("Clock", &clock(&report.timestamps.clock)));
-    facts.push(field("Path", &path(report)));
-    facts.push(field("Host", &host(report)));
+    facts.push(listing("Timestamps", &timestamps(report), ", "));
+    facts.push(listing("Clock", &clock(report), "; "));
+    facts.push(listing("Path", &path(report), "; "));
+    facts.push(listing("Host", &host(report), "; "));
     let notes = report.notes.iter();
     let notes = notes
         .map(|note| wrap(&format!("note: {note}"), 6))
@@ -147,7 +147,7 @@ fn table(report: &Report) -> Vec<String> {
             )
         } else {
             format!(
-                "+ {} of {of} lost packets: direction not known.",
+                "The direction of {} of {of} lost packets is not known.",
                 count(lost)
             )
         };
@@ -318,7 +318,10 @@ fn packets(report: &Report) -> Vec<String> {
             packets.reordered_outbound,
             packets.reordered_inbound,
         ),
-        format!("late {}", known(packets.late)),
+        match packets.late {
+            Some(late) if late > 0 => format!("late {} (counted as lost)", count(late)),
+            late => format!("late {}", known(late)),
+        },
         format!("not sent {}", known(packets.not_sent)),
         format!("invalid {}", known(packets.invalid)),
     ];
@@ -329,7 +332,7 @@ fn packets(report: &Report) -> Vec<String> {
     ];
     let rare = rare.into_iter().filter(|(_, n)| *n > Some(0));
     second.extend(rare.map(|(name, n)| format!("{name} {}", known(n))));
-    vec![listing("Packets", &first), listing("", &second)]
+    vec![listing("Packets", &first, "  "), listing("", &second, "  ")]
 }
 
 /// `lost 37 (0.037 %: 12 outbound, 20 inbound, 5 not known)`.
@@ -347,9 +350,11 @@ fn lost(packets: &Packets) -> String {
     ];
     let directions = directions.map(|(n, name)| n.map(|n| format!("{} {name}", count(n))));
     let directions: Vec<String> = directions.into_iter().flatten().collect();
-    let directions = match (lost, directions.as_slice()) {
-        (0, _) => String::new(),
-        (_, []) => ": direction not known".to_owned(),
+    let directions = match directions.as_slice() {
+        _ if lost == 0 => String::new(),
+        // Without one reply, nothing tells a direction.
+        _ if packets.received == Some(0) => ": direction not known".to_owned(),
+        [] => ": direction not known".to_owned(),
         _ => format!(": {}", directions.join(", ")),
     };
     let percent = packets.sent.and_then(|sent| percent(lost, sent, 3));
@@ -381,24 +386,21 @@ fn load(report: &Report) -> Vec<String> {
             .map(|bps| format!("{} L2", megabits(bps))),
     );
     let mut lines = vec![
-        field("Load", &rates.join(", ")),
-        field("Schedule", &schedule(report, load)),
+        listing("Load", &rates, ", "),
+        listing("Schedule", &schedule(report, load), ", "),
     ];
     match load.sizes.as_slice() {
         [] => {}
-        [size] => lines.push(field(
-            "Size",
-            &format!(
-                "{} bytes Ethernet frame without FCS ({} bytes UDP payload)",
-                size.frame_bytes_l2, size.payload_bytes
-            ),
+        [size] => lines.push(format!(
+            "{:LABEL$}{} bytes Ethernet frame without FCS ({} bytes UDP payload)",
+            "Size", size.frame_bytes_l2, size.payload_bytes
         )),
         sizes => lines.extend(mix(load.profile, sizes)),
     }
     lines
 }
 
-fn schedule(report: &Report, load: &Load) -> String {
+fn schedule(report: &Report, load: &Load) -> Vec<String> {
     let mut parts = vec![
         match load.schedule {
             Schedule::Periodic => "periodic (RFC 3432)",
@@ -433,7 +435,7 @@ fn schedule(report: &Report, load: &Load) -> String {
     );
     let slip = load.max_slip_ns;
     parts.extend(slip.map(|slip| format!("largest slip {}", delay(magnitude(slip)))));
-    parts.join(", ")
+    parts
 }
 
 /// A table with one line a size.
@@ -448,9 +450,9 @@ fn mix(profile: Profile, sizes: &[SizeEntry]) -> Vec<String> {
         format!("{frame:>22}{payload:>13}{sent:>14}{received:>14}{median:>15}")
     };
     let mut lines = vec![
-        field(
-            "Sizes",
-            &format!("{name}; frame: Ethernet without FCS; payload: UDP"),
+        format!(
+            "{:LABEL$}{name}; frame: Ethernet without FCS; payload: UDP",
+            "Sizes"
         ),
         line(["frame", "payload", "sent", "received", "Roundtrip P50"]),
     ];
@@ -466,8 +468,11 @@ fn mix(profile: Profile, sizes: &[SizeEntry]) -> Vec<String> {
     lines
 }
 
-fn timestamps(report: &Report) -> String {
+fn timestamps(report: &Report) -> Vec<String> {
     let stamps = &report.timestamps;
+    if stamps.t1.or(stamps.t2).or(stamps.t4).is_none() {
+        return vec!["none: no delay was measured".to_owned()];
+    }
     let kind = |name, kind: Option<StampKind>, missing| match kind {
         Some(StampKind::Hardware) => format!("{name} hardware"),
         Some(StampKind::Kernel) => format!("{name} kernel"),
@@ -491,7 +496,7 @@ fn timestamps(report: &Report) -> String {
             format!("{} of {} transmit stamps came", count(came), count(asked))
         }),
     );
-    parts.join(", ")
+    parts
 }
 
 /// ` (2 packets in 16: 125,000 of 1,000,000 replies carry one)`, which is what T1 is known of.
@@ -520,17 +525,18 @@ fn transmit_stamps(report: &Report, stamps: &Timestamps) -> String {
     }
 }
 
-fn clock(clock: &Clock) -> String {
+fn clock(report: &Report) -> Vec<String> {
+    let clock = &report.timestamps.clock;
     if clock.same_clock {
-        return "both ends share one clock: one-way delays contain no offset".to_owned();
+        return vec!["both ends share one clock: one-way delays contain no offset".to_owned()];
     }
     let synchronised = match (clock.local_synchronised, clock.remote_synchronised) {
         (Some(true), Some(true)) => "both ends synchronised",
-        (Some(true), Some(false)) => "this end only synchronised",
-        (Some(false), Some(true)) => "the other end only synchronised",
+        (Some(true), Some(false)) => "only this end synchronised",
+        (Some(false), Some(true)) => "only the other end synchronised",
         (Some(false), Some(false)) => "neither end synchronised",
-        (Some(true), None) => "this end synchronised, the other end does not tell",
-        (Some(false), None) => "this end not synchronised, the other end does not tell",
+        (Some(true), None) => "this end synchronised, the other end not known",
+        (Some(false), None) => "this end not synchronised, the other end not known",
         (None, Some(true)) => "the other end synchronised, this end not known",
         (None, Some(false)) => "the other end not synchronised, this end not known",
         (None, None) => "not known whether either end is synchronised",
@@ -546,25 +552,27 @@ fn clock(clock: &Clock) -> String {
     let errors: Vec<String> = errors
         .map(|(error, end)| format!("up to {} {end}", delay(error)))
         .collect();
-    let mut text = synchronised.to_owned();
-    if !errors.is_empty() {
-        text += &format!(" (error estimate: {})", errors.join(", "));
+    let errors = match errors.as_slice() {
+        [] => String::new(),
+        errors => format!(" (error {})", errors.join(", ")),
+    };
+    let mut parts = vec![format!("{synchronised}{errors}")];
+    let one_way = report.delay_ns.outbound.is_some() || report.delay_ns.inbound.is_some();
+    if one_way && !both_synchronised(clock) {
+        parts.push(
+            "one-way delays contain the clocks' offset: only their variation is the path's"
+                .to_owned(),
+        );
     }
-    if !both_synchronised(clock) {
-        text += "; one-way delays contain the clocks' offset, only their variation is the path's";
-    }
-    text + &match clock.offset_estimate_ns {
-        None => String::new(),
-        Some(0) => "; no offset between the clocks if the path is symmetric".to_owned(),
-        Some(offset) => format!(
-            "; the reflector's clock is {} {} ours if the path is symmetric",
-            delay(magnitude(offset.unsigned_abs())),
-            if offset > 0 { "ahead of" } else { "behind" }
-        ),
-    }
+    parts.extend(clock.offset_estimate_ns.map(|offset| {
+        let size = delay(magnitude(offset.unsigned_abs()));
+        let side = if offset < 0 { "behind" } else { "ahead of" };
+        format!("the reflector's clock is {size} {side} ours if the path is symmetric")
+    }));
+    parts
 }
 
-fn path(report: &Report) -> String {
+fn path(report: &Report) -> Vec<String> {
     let path = &report.path;
     let told = |n: Option<u8>| n.map_or("-".to_owned(), |n| n.to_string());
     let mut parts = vec![format!(
@@ -595,10 +603,10 @@ fn path(report: &Report) -> String {
         let sizes: Vec<String> = sizes.iter().map(usize::to_string).collect();
         format!("replies of {} bytes UDP payload", sizes.join(", "))
     }));
-    parts.join("; ")
+    parts
 }
 
-fn host(report: &Report) -> String {
+fn host(report: &Report) -> Vec<String> {
     let (host, cpu) = (&report.host, &report.host.cpu);
     let mut parts = Vec::new();
     let time = |value: Option<f64>| value.map_or("-".to_owned(), seconds);
@@ -636,7 +644,7 @@ fn host(report: &Report) -> String {
         }
         .to_owned(),
     );
-    parts.join("; ")
+    parts
 }
 
 fn verdict(report: &Report) -> Vec<String> {
@@ -760,16 +768,15 @@ fn magnitude(n: u64) -> f64 {
     n as f64
 }
 
-/// A labelled line of running text.
-fn field(label: &str, text: &str) -> String {
-    let words: Vec<&str> = text.split_whitespace().collect();
-    flow(&format!("{label:LABEL$}"), LABEL, &words, " ")
-}
-
-/// A labelled line of items that stay together.
-fn listing(label: &str, items: &[String]) -> String {
+/// A label and items with `separator` between; lines break between items where they can.
+fn listing(label: &str, items: &[String], separator: &str) -> String {
+    let (mark, gap) = separator.split_at(separator.find(' ').unwrap_or(0));
+    let last = items.len().saturating_sub(1);
+    let items = items.iter().enumerate();
+    let items = items.map(|(at, item)| format!("{item}{}", if at < last { mark } else { "" }));
+    let items: Vec<String> = items.collect();
     let items: Vec<&str> = items.iter().map(String::as_str).collect();
-    flow(&format!("{label:LABEL$}"), LABEL, &items, "  ")
+    flow(&format!("{label:LABEL$}"), LABEL, &items, gap)
 }
 
 /// `first`, then `pieces` with `gap` between, in lines of at most [`WIDTH`]; a piece that is longer
@@ -972,3 +979,6 @@ Direction         Min         Max         Avg          Jitter     Loss
         }
     }
 }
+
+#[cfg(test)]
+mod snapshots;
