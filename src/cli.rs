@@ -664,8 +664,8 @@ fn sizes(args: &SizeArgs, family: Family) -> Result<Sizes, Error> {
         payload_of_frame(frame, family).ok_or_else(|| {
             let largest = frame_of_payload(MAX_UDP_PAYLOAD, family);
             usage(format!(
-                "{flag} {frame}: an Ethernet frame (without FCS) of a test packet over {family} has \
-                 {smallest} to {largest} bytes"
+                "{flag} {frame}: use {smallest} to {largest} bytes, the Ethernet frame (without FCS) \
+                 of a test packet over {family}"
             ))
         })
     };
@@ -689,8 +689,7 @@ fn sizes(args: &SizeArgs, family: Family) -> Result<Sizes, Error> {
     if let Some(payload) = args.payload_size {
         if !(SENDER_LEN..=MAX_UDP_PAYLOAD).contains(&payload) {
             return Err(usage(format!(
-                "--payload-size {payload}: the UDP payload of a test packet has {SENDER_LEN} to \
-                 {MAX_UDP_PAYLOAD} bytes"
+                "--payload-size {payload}: use {SENDER_LEN} to {MAX_UDP_PAYLOAD} bytes of UDP payload"
             )));
         }
         return Ok(fixed(payload));

@@ -6,7 +6,7 @@
 use std::io;
 use std::time::Duration;
 
-use mio::{Events, Poll, Registry, Token};
+use mio::{Events, Poll, Registry};
 use nix::time::{ClockId, clock_gettime};
 
 const NS: i64 = 1_000_000_000;
@@ -130,7 +130,7 @@ pub(crate) struct EventLoop {
 
 impl EventLoop {
     #[cfg(target_os = "linux")]
-    const TIMER: Token = Token(usize::MAX);
+    const TIMER: mio::Token = mio::Token(usize::MAX);
 
     /// # Errors
     /// The system's, such as too many open files.
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn a_waker_ends_a_wait() {
         let mut events = EventLoop::new().unwrap();
-        let waker = mio::Waker::new(events.registry(), Token(0)).unwrap();
+        let waker = mio::Waker::new(events.registry(), mio::Token(0)).unwrap();
         waker.wake().unwrap();
         let far = monotonic_ns() + 3_600 * NS;
         events.wait_until(far);

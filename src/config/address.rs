@@ -262,9 +262,9 @@ mod tests {
     #[test]
     fn endpoints_refused() {
         for (text, message) in [
-            ("1.2.3.4:70000", "port 70000: a port is 1 to 65535"),
-            ("host:http", "port http: a port is 1 to 65535"),
-            ("host:+5", "port +5: a port is 1 to 65535"),
+            ("1.2.3.4:70000", "port 70000: use 1 to 65535"),
+            ("host:http", "port http: use 1 to 65535"),
+            ("host:+5", "port +5: use 1 to 65535"),
             (
                 "host:",
                 "host:: no port after the colon; use one, such as :20001, or leave the colon out",

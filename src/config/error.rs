@@ -66,10 +66,10 @@ pub enum ValueError {
     )]
     NotADscp(String),
     /// A DSCP number above 63.
-    #[error("{0}: a DSCP is 0 to 63; a TOS octet is four times that")]
+    #[error("{0} is no DSCP; use 0 to 63 (a TOS octet is four times that: see --tos)")]
     HighDscp(String),
     /// No TOS octet.
-    #[error("{0}: a TOS octet is 0 to 255 or 0x00 to 0xff")]
+    #[error("{0} is no TOS octet; use 0 to 255 or 0x00 to 0xff")]
     NotATos(String),
 
     /// No list of sizes and weights.
@@ -105,7 +105,7 @@ pub enum ValueError {
     ReversedCpus(usize, usize),
 
     /// A port that is no number up to 65535.
-    #[error("port {0}: a port is 1 to 65535")]
+    #[error("port {0}: use 1 to 65535")]
     NotAPort(String),
     /// A colon without a port.
     #[error("{0}: no port after the colon; use one, such as :20001, or leave the colon out")]
@@ -136,7 +136,7 @@ pub enum ValueError {
     #[error("{0} is no address prefix; use such as 192.0.2.0/24, 2001:db8::/32 or one address")]
     NotAPrefix(String),
     /// A prefix length outside the address.
-    #[error("{0}: a prefix length is 0 to {1} here")]
+    #[error("{0}: use a prefix length of 0 to {1}")]
     PrefixLength(String, u8),
     /// A prefix with address bits beyond its length.
     #[error("{0} has bits set beyond its length; use {1}")]

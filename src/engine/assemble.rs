@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use nix::errno::Errno;
+
 use super::reflector::Reflected;
 use super::{BUFFER_NS, BUFFER_OVERHEAD};
 use super::{receiver::Received, sender::Sent};
@@ -356,7 +358,7 @@ fn notes(parts: &Parts<'_>, received: &Received) -> Vec<String> {
         notes.push(format!(
             "{} packets were refused by this system and not sent: {}",
             sent.refused,
-            std::io::Error::from_raw_os_error(errno)
+            Errno::from_raw(errno).desc()
         ));
     }
     for (errno, count) in received
@@ -436,6 +438,6 @@ fn icmp_name(errno: i32) -> String {
         libc::EACCES => "administratively prohibited".to_owned(),
         libc::EMSGSIZE => "fragmentation needed (packet too big)".to_owned(),
         libc::ENOPROTOOPT => "protocol unreachable".to_owned(),
-        other => format!("error ({})", std::io::Error::from_raw_os_error(other)),
+        other => format!("error ({})", Errno::from_raw(other).desc()),
     }
 }

@@ -55,7 +55,7 @@ const PROGRESS: Duration = Duration::from_millis(200);
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// A socket could not be opened.
-    #[error("cannot open {what}: {source}{}", hint(source))]
+    #[error("cannot open {what}: {}{}", plain(source), hint(source))]
     Open {
         /// Which address, and towards which.
         what: String,
@@ -63,7 +63,7 @@ pub enum Failure {
         source: io::Error,
     },
     /// A thread could not be set up.
-    #[error("cannot start the {thread} thread: {source}")]
+    #[error("cannot start the {thread} thread: {}", plain(source))]
     Start {
         /// Which thread.
         thread: &'static str,
@@ -78,7 +78,18 @@ pub enum Failure {
     },
 }
 
+/// The system's words for an error, without its number.
+fn plain(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
+        None => error.to_string(),
+    }
+}
+
 fn hint(error: &io::Error) -> &'static str {
+    if error.raw_os_error() == Some(nix::errno::Errno::ENODEV as i32) {
+        return "; there is no interface of that name: see `ip link`";
+    }
     match error.kind() {
         io::ErrorKind::AddrInUse => "; another program has this port: use another one, or end it",
         io::ErrorKind::PermissionDenied => {
