@@ -60,6 +60,16 @@ pub enum ValueError {
     #[error("{0} is finer than one in a million; use at most 6 decimals, or 4 with %")]
     FineFraction(String),
 
+    /// No percentage.
+    #[error("{0} is no percentage; use 0 to 100, such as 5 or 0.5%")]
+    NotAPercentage(String),
+    /// A percentage above 100.
+    #[error("{0} is above 100 percent; use 0 to 100")]
+    HighPercentage(String),
+    /// A percentage that is no whole number of millionths.
+    #[error("{0} is finer than one in a million; use at most 4 decimals")]
+    FinePercentage(String),
+
     /// An unknown DSCP name.
     #[error(
         "{0} is no DSCP; use be, le, cs1 to cs7, af11 to af43, ef, va, nc1, nc2, cp1 to cp63, or 0 to 63"

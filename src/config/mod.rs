@@ -2,6 +2,7 @@
 
 mod address;
 mod error;
+mod impair;
 mod plan;
 mod quantity;
 mod rate;
@@ -9,6 +10,7 @@ mod values;
 
 pub use address::{Endpoint, Host, Prefix};
 pub use error::ValueError;
+pub use impair::{Direction, Impairment, Percent};
 pub use plan::{
     Departures, End, IoKind, Pacing, ReflectorConfig, SessionConfig, SizeClass, SizeProfile, Sizes,
     SocketOptions,
