@@ -4,6 +4,8 @@
 //! into the structs of [`config`](crate::config), with every default resolved and every name looked
 //! up. What is wrong gets one line. Output is joined to the engine here, and nowhere else.
 
+mod reflector;
+
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs, UdpSocket};
@@ -18,10 +20,10 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::config::{
     CpuList, Departures, Dscp, End, Endpoint, Family, Fraction, Host, Interval, IoKind, Pacing,
-    Prefix, Rate, ReflectorConfig, Seconds, SessionConfig, SizeClass, SizeMix, SizeProfile, Sizes,
+    Rate, ReflectorConfig, Seconds, SessionConfig, SizeClass, SizeMix, SizeProfile, Sizes,
     SocketOptions, Tos, dscp_table, frame_of_payload, payload_of_frame,
 };
-use crate::engine::{self, Failure, Progress, Reflected, Reflecting, Stop};
+use crate::engine::{self, Failure, Progress, Reflecting, Stop};
 use crate::output::text;
 use crate::report::Report;
 use crate::wire::{Format, MAX_UDP_PAYLOAD, SENDER_LEN};
@@ -59,14 +61,6 @@ Examples:
         figures for a program
 ";
 
-const REFLECTOR_EXAMPLES: &str = "\
-Examples:
-  twamp-blast reflector
-        answer on port 20001, IPv4 and IPv6, until Ctrl-C
-  twamp-blast reflector 192.0.2.1:862 --allow 198.51.100.0/24
-        answer one network only
-";
-
 /// Measures what a network path really does: TWAMP Light sender and reflector.
 #[derive(Debug, Parser)]
 #[command(name = "twamp-blast", version, arg_required_else_help = true, after_help = EXIT_CODES)]
@@ -82,8 +76,8 @@ enum Command {
     #[command(after_help = format!("{SENDER_EXAMPLES}\n{EXIT_CODES}"))]
     Sender(Box<SenderArgs>),
     /// Answer test packets (Session-Reflector)
-    #[command(visible_alias = "responder", after_help = format!("{REFLECTOR_EXAMPLES}\n{EXIT_CODES}"))]
-    Reflector(ReflectorArgs),
+    #[command(visible_alias = "responder", after_help = format!("{}\n{EXIT_CODES}", reflector::EXAMPLES))]
+    Reflector(Box<reflector::ReflectorArgs>),
     /// List the names of the DSCPs
     Dscptable,
 }
@@ -213,47 +207,6 @@ struct HostArgs {
 }
 
 #[derive(Debug, Args)]
-struct ReflectorArgs {
-    /// Address and port to listen on [default: every address, port 20001]
-    #[arg(value_name = "LOCAL[:PORT]")]
-    local: Option<Endpoint>,
-    /// Answer this network only; may be given several times [default: everyone is answered]
-    /// [examples: 192.0.2.0/24, 2001:db8::1]
-    #[arg(long, value_name = "PREFIX")]
-    allow: Vec<Prefix>,
-    /// Copy the sender's sequence number instead of counting the replies of each session
-    #[arg(long)]
-    stateless: bool,
-    /// Forget a session that is silent for so long; a bare number is seconds; 0: never
-    #[arg(
-        long,
-        visible_alias = "timer",
-        value_name = "TIME",
-        default_value = "900s"
-    )]
-    session_timeout: Seconds,
-    /// DSCP of the replies [default: that of the request]
-    #[arg(long, value_name = "DSCP")]
-    dscp: Option<Dscp>,
-    /// TTL or Hop Limit of the replies; 255 lets hops be told
-    #[arg(long, value_name = "N", default_value_t = 255, value_parser = clap::value_parser!(u8).range(1..))]
-    ttl: u8,
-    /// Never fragment replies
-    #[arg(long)]
-    do_not_fragment: bool,
-    /// Network interface to use [example: eth0]
-    #[arg(long, value_name = "NAME")]
-    interface: Option<String>,
-    /// Threads, each with a socket of its own; a session stays on one
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
-    threads: u16,
-    #[command(flatten)]
-    host: HostArgs,
-    #[command(flatten)]
-    log: LogArgs,
-}
-
-#[derive(Debug, Args)]
 #[command(next_help_heading = "Messages")]
 struct LogArgs {
     /// No messages, only results
@@ -331,7 +284,7 @@ pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
         .map(|a| a.to_string_lossy().into_owned());
     let result = match cli.command {
         Command::Sender(args) => sender(&args, typed.collect()),
-        Command::Reflector(args) => reflector(&args),
+        Command::Reflector(args) => reflector::run(&args),
         Command::Dscptable => {
             print(&dscp_table());
             Ok(0)
@@ -432,95 +385,6 @@ fn verdict(report: &Report, interrupted: bool) -> u8 {
     0
 }
 
-fn reflector(args: &ReflectorArgs) -> Result<u8, Error> {
-    open_log(&args.log)?;
-    let listen = match args.local.as_ref().filter(|local| local.host.is_some()) {
-        Some(local) => vec![resolve(local, DEFAULT_PORT, None)?],
-        None => {
-            let port = args.local.as_ref().and_then(|local| local.port);
-            every_address(port.unwrap_or(DEFAULT_PORT))
-        }
-    };
-    let config = ReflectorConfig {
-        listen,
-        allow: args.allow.clone(),
-        stateless: args.stateless,
-        session_timeout_ns: args.session_timeout.ns(),
-        dscp: args.dscp,
-        format: format(args.host.timestamp_format),
-        socket: SocketOptions {
-            tos: 0,
-            ttl: args.ttl,
-            do_not_fragment: args.do_not_fragment,
-            interface: args.interface.clone(),
-            hardware: args.host.hw_timestamps,
-            io: io_kind(args.host.io),
-        },
-        threads: usize::from(args.threads),
-        cpus: args.host.cpu.clone(),
-    };
-    if config.socket.io == IoKind::Portable && config.threads > 1 {
-        return Err(usage(
-            "--threads: --io portable has one thread; leave one of them out",
-        ));
-    }
-    let stop = Stop::default();
-    catch_signals(&stop)?;
-    let reflecting = Reflecting::start(&config, &stop)?;
-    if !args.log.quiet {
-        let addresses: Vec<String> = reflecting.local().iter().map(ToString::to_string).collect();
-        let mut hello = format!("twamp-blast: reflecting on {}\n", addresses.join(" and "));
-        if config.allow.is_empty() {
-            hello += "twamp-blast: everyone is answered; --allow PREFIX limits that\n";
-        }
-        for remark in reflecting.remarks() {
-            hello += &format!("twamp-blast: {remark}\n");
-        }
-        say(&hello);
-    }
-    log::info!("receive buffer of {:?} bytes", reflecting.receive_buffer());
-    log::debug!("{config:?}");
-    let totals = reflecting.wait()?;
-    print(&reflector_summary(&totals));
-    Ok(0)
-}
-
-fn reflector_summary(totals: &Reflected) -> String {
-    let count = text::count;
-    let mut lines = format!(
-        "received {}  reflected {}  sessions {}  bytes {} (UDP payload)\n",
-        count(totals.received),
-        count(totals.reflected),
-        count(totals.sessions),
-        count(totals.received_octets),
-    );
-    lines += &format!(
-        "invalid {}  not allowed {}  loops {}  to broadcast or multicast {}\n",
-        count(totals.malformed),
-        count(totals.not_allowed),
-        count(totals.loops),
-        count(totals.to_many),
-    );
-    let drops = totals.kernel_drops.map_or("not told".to_owned(), count);
-    lines += &format!(
-        "replies that could not be sent {}  dropped by this host's sockets {drops}\n",
-        count(totals.unsent),
-    );
-    if totals.evicted > 0 {
-        lines += &format!(
-            "{} sessions were forgotten early: more were active than are kept\n",
-            count(totals.evicted)
-        );
-    }
-    if totals.cut > 0 {
-        lines += &format!(
-            "{} requests came with control messages cut off\n",
-            count(totals.cut)
-        );
-    }
-    lines
-}
-
 /// The reflector that a sender without REMOTE measures.
 fn inside_reflector(args: &SenderArgs) -> ReflectorConfig {
     let cpus = args.host.cpu.as_ref().and_then(|list| {
@@ -544,6 +408,8 @@ fn inside_reflector(args: &SenderArgs) -> ReflectorConfig {
         },
         threads: 1,
         cpus,
+        impairment: None,
+        watch: false,
     }
 }
 

@@ -341,39 +341,8 @@ impl Mirror {
             head.msg_iovlen = 1;
             head.msg_control = self.controls.at(at).cast();
             head.msg_controllen = CONTROL as _;
-            let mut control = ControlWriter::new(head);
-            match reply.source {
-                Some((IpAddr::V4(addr), interface)) => {
-                    let info = libc::in_pktinfo {
-                        ipi_ifindex: c_int::try_from(interface).unwrap_or(0),
-                        ipi_spec_dst: libc::in_addr {
-                            s_addr: u32::from_ne_bytes(addr.octets()),
-                        },
-                        ipi_addr: libc::in_addr { s_addr: 0 },
-                    };
-                    control.push(libc::IPPROTO_IP, libc::IP_PKTINFO, info);
-                }
-                Some((IpAddr::V6(addr), interface)) => {
-                    let info = libc::in6_pktinfo {
-                        ipi6_addr: libc::in6_addr {
-                            s6_addr: addr.octets(),
-                        },
-                        ipi6_ifindex: interface as _,
-                    };
-                    control.push(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info);
-                }
-                None => {}
-            }
-            if let Some(tos) = reply.tos {
-                let (level, name) = match (*self.requests.names.at(index)).ss_family {
-                    family if c_int::from(family) == libc::AF_INET6 => {
-                        (libc::IPPROTO_IPV6, libc::IPV6_TCLASS)
-                    }
-                    _ => (libc::IPPROTO_IP, libc::IP_TOS),
-                };
-                control.push(level, name, c_int::from(tos));
-            }
-            control.finish();
+            let v6 = c_int::from((*self.requests.names.at(index)).ss_family) == libc::AF_INET6;
+            reply_control(head, reply, v6);
         }
         self.slots.push(index);
     }
@@ -410,6 +379,7 @@ impl Mirror {
             }
         })?;
         self.sent += sent;
+        self.forget_sent();
         Ok(sent)
     }
 
@@ -418,6 +388,90 @@ impl Mirror {
         if self.queued() > 0 {
             self.sent += 1;
         }
+        self.forget_sent();
+    }
+
+    /// When nothing waits any more, the next reply takes the first place.
+    fn forget_sent(&mut self) {
+        if self.sent == self.slots.len() {
+            self.slots.clear();
+            self.sent = 0;
+        }
+    }
+}
+
+/// Sends one reply from memory of the caller's, without blocking.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn send_reply(
+    fd: BorrowedFd<'_>,
+    octets: &[u8],
+    to: SocketAddr,
+    reply: ReplyFacts,
+) -> io::Result<()> {
+    let (mut name, name_len) = raw_addr(to);
+    let mut control = Control([0; CONTROL]);
+    let mut iov = iovec {
+        iov_base: octets.as_ptr().cast_mut().cast(),
+        iov_len: octets.len(),
+    };
+    let mut head = blank_head().msg_hdr;
+    head.msg_name = (&raw mut name).cast();
+    head.msg_namelen = name_len;
+    head.msg_iov = &raw mut iov;
+    head.msg_iovlen = 1;
+    head.msg_control = (&raw mut control).cast();
+    head.msg_controllen = CONTROL as _;
+    // SAFETY: the control buffer is of the length that the head says.
+    unsafe { reply_control(&mut head, reply, to.is_ipv6()) };
+    retry(|| {
+        // SAFETY: all that the head points at outlives the call, and the kernel reads it only.
+        let sent = unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const head, libc::MSG_DONTWAIT) };
+        c_int::from(sent >= 0) - 1
+    })
+    .map(drop)
+}
+
+/// Writes the control messages of a reply.
+///
+/// # Safety
+/// `head` must point at a control buffer of the length it says.
+unsafe fn reply_control(head: &mut msghdr, reply: ReplyFacts, v6: bool) {
+    // SAFETY: the caller vouches for the buffer; levels and types go with the values.
+    unsafe {
+        let mut control = ControlWriter::new(head);
+        match reply.source {
+            Some((IpAddr::V4(addr), interface)) => {
+                let info = libc::in_pktinfo {
+                    ipi_ifindex: c_int::try_from(interface).unwrap_or(0),
+                    ipi_spec_dst: libc::in_addr {
+                        s_addr: u32::from_ne_bytes(addr.octets()),
+                    },
+                    ipi_addr: libc::in_addr { s_addr: 0 },
+                };
+                control.push(libc::IPPROTO_IP, libc::IP_PKTINFO, info);
+            }
+            Some((IpAddr::V6(addr), interface)) => {
+                let info = libc::in6_pktinfo {
+                    ipi6_addr: libc::in6_addr {
+                        s6_addr: addr.octets(),
+                    },
+                    ipi6_ifindex: interface as _,
+                };
+                control.push(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info);
+            }
+            None => {}
+        }
+        if let Some(tos) = reply.tos {
+            let (level, name) = if v6 {
+                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS)
+            } else {
+                (libc::IPPROTO_IP, libc::IP_TOS)
+            };
+            control.push(level, name, c_int::from(tos));
+        }
+        control.finish();
     }
 }
 
@@ -911,6 +965,39 @@ mod tests {
             let (n, from) = a.recv_from(&mut buf).unwrap();
             assert_eq!((n, buf[0], from), (len, first, b.local_addr().unwrap()));
         }
+    }
+
+    #[test]
+    fn a_mirror_answers_one_request_any_number_of_times() {
+        let (a, b) = pair();
+        let mut mirror = Mirror::new(2);
+        a.send_to(&[7; 10], b.local_addr().unwrap()).unwrap();
+        assert_eq!(mirror.receive(b.as_fd()).unwrap(), 1);
+        for _ in 0..3 {
+            mirror.queue(0, 10, ReplyFacts::default());
+            mirror.queue(0, 10, ReplyFacts::default());
+            assert_eq!(mirror.send(b.as_fd(), 2).unwrap(), 2);
+        }
+        let mut buf = [0; 64];
+        for _ in 0..6 {
+            assert_eq!(a.recv_from(&mut buf).unwrap().0, 10);
+        }
+    }
+
+    #[test]
+    fn a_reply_from_elsewhere_has_source_and_tos() {
+        let (a, b) = pair();
+        set_option(a.as_fd(), libc::IPPROTO_IP, libc::IP_RECVTOS, 1).unwrap();
+        let facts = ReplyFacts {
+            source: Some((b.local_addr().unwrap().ip(), 0)),
+            tos: Some(0xb8),
+        };
+        send_reply(b.as_fd(), &[5; 70], a.local_addr().unwrap(), facts).unwrap();
+        let mut batch = ReceiveBatch::new(1);
+        assert_eq!(receive_some(&mut batch, &a), 1);
+        let d = batch.received(0);
+        assert_eq!((&d.slot[..d.len], d.facts.tos), (&[5; 70][..], Some(0xb8)));
+        assert_eq!(d.from, Some(b.local_addr().unwrap()));
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use twamp_blast::config::{
-    Departures, End, IoKind, Pacing, ReflectorConfig, SessionConfig, SizeClass, SizeProfile, Sizes,
-    SocketOptions,
+    Departures, Direction, End, Impairment, IoKind, Pacing, ReflectorConfig, SessionConfig,
+    SizeClass, SizeProfile, Sizes, SocketOptions,
 };
 use twamp_blast::engine::{Reflecting, Stop, measure};
 use twamp_blast::wire::Format;
@@ -62,9 +62,25 @@ fn options(io: IoKind) -> SocketOptions {
     }
 }
 
+/// All that test mode can do.
+fn impaired(direction: Direction) -> Impairment {
+    let percent = |text: &str| text.parse().unwrap();
+    Impairment {
+        direction,
+        drop: percent("1"),
+        duplicate: percent("5"),
+        reorder: percent("5"),
+        delay: percent("50"),
+        corrupt: percent("1"),
+        delay_ns: (1, 50_000_000),
+        rate_limit: Some("1M".parse().unwrap()),
+        seed: 1,
+    }
+}
+
 /// Runs a session against a reflector in this process; returns the allocations of all threads but
 /// this one between two points of the run, and the packets sent between them.
-fn run(io: IoKind) -> (u64, u64) {
+fn run(io: IoKind, impairment: Option<Impairment>) -> (u64, u64) {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let reflector = ReflectorConfig {
         listen: vec![any],
@@ -76,6 +92,8 @@ fn run(io: IoKind) -> (u64, u64) {
         socket: options(io),
         threads: 1,
         cpus: None,
+        impairment,
+        watch: false,
     };
     let reflecting = Reflecting::start(&reflector, &Stop::default()).unwrap();
     let size = |payload, weight| SizeClass {
@@ -120,8 +138,15 @@ fn run(io: IoKind) -> (u64, u64) {
 fn no_thread_allocates_while_packets_flow() {
     EXEMPT.set(true);
     for io in [IoKind::Batched, IoKind::Portable] {
-        let (allocations, packets) = run(io);
-        assert!(packets > 0, "{io:?}: two looks at the run are needed");
-        assert_eq!(allocations, 0, "{io:?}, over {packets} packets");
+        for impairment in [
+            None,
+            Some(impaired(Direction::Inbound)),
+            Some(impaired(Direction::Outbound)),
+        ] {
+            let what = format!("{io:?} {impairment:?}");
+            let (allocations, packets) = run(io, impairment);
+            assert!(packets > 0, "{what}: two looks at the run are needed");
+            assert_eq!(allocations, 0, "{what}, over {packets} packets");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{CpuList, Dscp, Prefix, Rate, SizeMix};
+use super::{CpuList, Dscp, Impairment, Prefix, Rate, SizeMix};
 use crate::wire::Format;
 
 /// A Session-Sender's session.
@@ -164,4 +164,8 @@ pub struct ReflectorConfig {
     pub threads: usize,
     /// CPUs for the threads, in this order; `None`: a sensible choice.
     pub cpus: Option<CpuList>,
+    /// Test mode: what is done to packets on purpose.
+    pub impairment: Option<Impairment>,
+    /// Tell of sessions that begin and end.
+    pub watch: bool,
 }

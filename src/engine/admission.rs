@@ -1,13 +1,19 @@
 //! Who gets an answer, and with which number: sessions and the loop guard, both in fixed memory.
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
+use crossbeam_channel::Sender;
+
+use super::impair::Flow;
 use crate::config::Prefix;
+use crate::report::reflector::Injected;
 use crate::wire::Timestamp;
 
 /// Sessions that the table holds at least; beyond, the ones longest silent make room.
 pub const SESSIONS: usize = 100_000;
+/// Sessions of which a record is kept: those that began last.
+pub const RECORDS: usize = 4096;
 /// Entries of a bucket; a session may live in either of two.
 const WAYS: usize = 8;
 /// Departure timestamps that the loop guard remembers, by sets of four.
@@ -48,6 +54,27 @@ impl Key {
     }
 }
 
+impl Key {
+    fn address(&self, bits: u128) -> IpAddr {
+        if self.v6 {
+            return Ipv6Addr::from_bits(bits).into();
+        }
+        let [.., a, b, c, d] = bits.to_be_bytes();
+        Ipv4Addr::new(a, b, c, d).into()
+    }
+
+    fn source(&self) -> SocketAddr {
+        match self.address(self.from) {
+            IpAddr::V4(addr) => SocketAddr::from((addr, self.port)),
+            IpAddr::V6(addr) => SocketAddrV6::new(addr, self.port, 0, self.scope).into(),
+        }
+    }
+
+    fn destination(&self) -> Option<IpAddr> {
+        (self.to != 0).then(|| self.address(self.to))
+    }
+}
+
 fn bits(addr: IpAddr) -> u128 {
     match addr {
         IpAddr::V4(addr) => u128::from(addr.to_bits()),
@@ -65,6 +92,85 @@ struct Session {
     seq: u32,
     /// When it was last heard of, in nanoseconds of the monotonic clock; 0: the entry is free.
     heard_ns: i64,
+    /// Which session of the table it is, from 1.
+    serial: u64,
+}
+
+/// What is known of a session, also after its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Which session of the table it is, from 1; 0: none.
+    pub serial: u64,
+    /// Who asked.
+    pub from: SocketAddr,
+    /// The address that was asked, where known.
+    pub to: Option<IpAddr>,
+    /// First datagram, in nanoseconds of the monotonic clock.
+    pub first_ns: i64,
+    /// Last datagram, likewise.
+    pub last_ns: i64,
+    /// Datagrams that arrived.
+    pub received: u64,
+    /// Octets of UDP payload that arrived.
+    pub octets: u64,
+    /// Replies that were sent, copies included.
+    pub reflected: u64,
+    /// Replies that could not be sent.
+    pub unsent: u64,
+    /// Datagrams that are no request.
+    pub invalid: u64,
+    /// Requests that were not answered.
+    pub refused: u64,
+    /// What test mode did.
+    pub injected: Injected,
+    /// What test mode needs to know.
+    pub flow: Flow,
+    /// It was told that the session has ended.
+    ended: bool,
+}
+
+/// A session as a packet found it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Visit {
+    /// Which session of the table it is, from 1; 0: sessions are not told apart.
+    pub serial: u64,
+    place: usize,
+    /// The newest packet's sequence number again, with a newer timestamp: no packet of the
+    /// measurement, but a question for the reflector's counter.
+    pub repeat: bool,
+}
+
+/// A session that came or went, for whoever logs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionEvent {
+    /// Who asks.
+    pub from: SocketAddr,
+    /// The address that is asked, where known.
+    pub to: Option<IpAddr>,
+    /// What happened.
+    pub what: What,
+}
+
+/// What happened to a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Its first packet arrived.
+    Began,
+    /// It was silent for longer than the timeout.
+    Silent {
+        /// Replies that were sent.
+        replies: u64,
+    },
+    /// The sender began again at sequence number 0.
+    BeganAgain {
+        /// Replies that were sent.
+        replies: u64,
+    },
+    /// It made room for another one.
+    Evicted {
+        /// Replies that were sent.
+        replies: u64,
+    },
 }
 
 const FREE: Session = Session {
@@ -79,6 +185,7 @@ const FREE: Session = Session {
     t1: 0,
     seq: 0,
     heard_ns: 0,
+    serial: 0,
 };
 
 /// The sessions of one reflector thread.
@@ -91,6 +198,10 @@ pub struct Sessions {
     buckets: usize,
     hasher: RandomState,
     timeout_ns: i64,
+    /// In the place of the remainder of each one's serial.
+    records: Box<[Record]>,
+    /// Who is told of sessions that come and go. What finds no room is not told.
+    events: Option<Sender<SessionEvent>>,
     /// Sessions that were begun.
     pub begun: u64,
     /// Sessions that made room for others before their time.
@@ -102,6 +213,22 @@ impl Sessions {
     #[must_use]
     pub fn new(timeout_ns: u64) -> Self {
         let buckets = (2 * SESSIONS / WAYS).next_power_of_two();
+        let none = Record {
+            serial: 0,
+            from: SocketAddr::from(([0; 4], 0)),
+            to: None,
+            first_ns: 0,
+            last_ns: 0,
+            received: 0,
+            octets: 0,
+            reflected: 0,
+            unsent: 0,
+            invalid: 0,
+            refused: 0,
+            injected: Injected::default(),
+            flow: Flow::default(),
+            ended: false,
+        };
         Self {
             entries: vec![FREE; buckets * WAYS].into_boxed_slice(),
             buckets,
@@ -110,14 +237,114 @@ impl Sessions {
                 0 => i64::MAX,
                 ns => i64::try_from(ns).unwrap_or(i64::MAX),
             },
+            records: vec![none; RECORDS].into_boxed_slice(),
+            events: None,
             begun: 0,
             evicted: 0,
         }
     }
 
-    /// The number of the next reply of a session, which it takes.
+    /// Tells of sessions that come and go from now on.
+    pub fn tell(&mut self, events: Sender<SessionEvent>) {
+        self.events = Some(events);
+    }
+
+    /// Whether somebody is told of sessions.
+    #[must_use]
+    pub fn tells(&self) -> bool {
+        self.events.is_some()
+    }
+
+    /// Finds the session of a request of so many octets, or begins it, and counts the request.
     ///
     /// A session begins anew with sequence number 0 and a timestamp newer than all before.
+    pub fn visit(
+        &mut self,
+        from: SocketAddr,
+        to: Option<IpAddr>,
+        octets: usize,
+        seq: u32,
+        t1: Timestamp,
+        now_ns: i64,
+    ) -> Visit {
+        let key = Key::new(from, to);
+        let place = self.place(&key, now_ns);
+        let session = self.entries[place];
+        let newer = newer(t1.raw(), session.t1);
+        let known = session.heard_ns != 0 && session.key == key;
+        let silent = now_ns.saturating_sub(session.heard_ns) > self.timeout_ns;
+        let again = seq == 0 && newer && session.seq < NEAR_WRAP;
+        let fresh = !known || silent || again;
+        if fresh {
+            if known {
+                self.ended(&session, if silent { silent_after } else { again_after });
+            }
+            self.begin(place, key, from, to, now_ns);
+        }
+        let session = &mut self.entries[place];
+        let repeat = !fresh && newer && seq == session.seq;
+        // Packets of one batch may share a timestamp.
+        let further = t1.raw() == session.t1 && seq.wrapping_sub(session.seq) < 1 << 31;
+        if fresh || newer || further {
+            session.t1 = t1.raw();
+            session.seq = seq;
+        }
+        // 0 marks a free entry.
+        session.heard_ns = now_ns.max(1);
+        let serial = session.serial;
+        if let Some(record) = self.record(serial) {
+            record.received += 1;
+            record.octets += u64::try_from(octets).unwrap_or(0);
+            record.last_ns = now_ns;
+        }
+        Visit {
+            serial,
+            place,
+            repeat,
+        }
+    }
+
+    fn begin(&mut self, place: usize, key: Key, from: SocketAddr, to: Option<IpAddr>, now_ns: i64) {
+        self.begun += 1;
+        let serial = self.begun;
+        self.entries[place] = Session {
+            key,
+            serial,
+            ..FREE
+        };
+        self.records[record_place(serial)] = Record {
+            serial,
+            from,
+            to,
+            first_ns: now_ns,
+            last_ns: now_ns,
+            received: 0,
+            octets: 0,
+            reflected: 0,
+            unsent: 0,
+            invalid: 0,
+            refused: 0,
+            injected: Injected::default(),
+            flow: Flow::default(),
+            ended: false,
+        };
+        self.say(from, to, What::Began);
+    }
+
+    /// The number of the next reply of a session, which it takes; `None` where the session has
+    /// ended since.
+    pub fn next_number(&mut self, visit: Visit) -> Option<u32> {
+        let session = &mut self.entries[visit.place];
+        if session.serial != visit.serial || session.heard_ns == 0 {
+            return None;
+        }
+        let number = session.next;
+        session.next = session.next.wrapping_add(1);
+        Some(number)
+    }
+
+    /// The number of the next reply to a request, which it takes: [`visit`](Self::visit) and
+    /// [`next_number`](Self::next_number).
     pub fn number(
         &mut self,
         from: SocketAddr,
@@ -126,36 +353,87 @@ impl Sessions {
         t1: Timestamp,
         now_ns: i64,
     ) -> u32 {
-        let key = Key::new(from, to);
-        let place = self.place(&key, now_ns);
-        let session = &mut self.entries[place];
-        let newer = newer(t1.raw(), session.t1);
-        let fresh = session.heard_ns == 0
-            || session.key != key
-            || now_ns.saturating_sub(session.heard_ns) > self.timeout_ns
-            || (seq == 0 && newer && session.seq < NEAR_WRAP);
-        if fresh {
-            self.begun += 1;
-            *session = Session { key, ..FREE };
-        }
-        if fresh || newer {
-            session.t1 = t1.raw();
-            session.seq = seq;
-        }
-        // 0 marks a free entry.
-        session.heard_ns = now_ns.max(1);
-        let number = session.next;
-        session.next = session.next.wrapping_add(1);
-        number
+        let visit = self.visit(from, to, 0, seq, t1, now_ns);
+        self.next_number(visit).unwrap_or(0)
     }
 
-    /// Where a session is, or may begin.
-    fn place(&mut self, key: &Key, now_ns: i64) -> usize {
+    /// The record of a session, while it is one of the [`RECORDS`] last ones.
+    pub fn record(&mut self, serial: u64) -> Option<&mut Record> {
+        let record = &mut self.records[record_place(serial)];
+        (serial != 0 && record.serial == serial).then_some(record)
+    }
+
+    /// The record of the session that a datagram which is no good request came from.
+    pub fn record_of(&mut self, from: SocketAddr, to: Option<IpAddr>) -> Option<&mut Record> {
+        let key = Key::new(from, to);
+        let mut places = self.bucket_places(&key).into_iter().flatten();
+        let place = places.find(|place| {
+            let entry = &self.entries[*place];
+            entry.heard_ns != 0 && entry.key == key
+        })?;
+        self.record(self.entries[place].serial)
+    }
+
+    /// The records that are kept, in order of beginning.
+    #[must_use]
+    pub fn records(&self) -> Vec<Record> {
+        let kept = self.records.iter().filter(|record| record.serial != 0);
+        let mut kept: Vec<Record> = kept.copied().collect();
+        kept.sort_unstable_by_key(|record| record.serial);
+        kept
+    }
+
+    /// Tells of sessions that have been silent too long, of those with a record.
+    pub fn sweep(&mut self, now_ns: i64) {
+        for place in 0..self.records.len() {
+            let record = &mut self.records[place];
+            let silent = now_ns.saturating_sub(record.last_ns) > self.timeout_ns;
+            if record.serial != 0 && !record.ended && silent {
+                record.ended = true;
+                let replies = record.reflected;
+                let (from, to) = (record.from, record.to);
+                self.say(from, to, What::Silent { replies });
+            }
+        }
+    }
+
+    /// Tells of a session that leaves the table, unless that was told.
+    fn ended(&mut self, session: &Session, why: fn(u64) -> What) {
+        let mut replies = u64::from(session.next);
+        if let Some(record) = self.record(session.serial) {
+            if record.ended {
+                return;
+            }
+            record.ended = true;
+            replies = record.reflected;
+        }
+        if self.events.is_some() {
+            self.say(
+                session.key.source(),
+                session.key.destination(),
+                why(replies),
+            );
+        }
+    }
+
+    fn say(&self, from: SocketAddr, to: Option<IpAddr>, what: What) {
+        if let Some(events) = &self.events {
+            // A log that cannot keep up misses some.
+            let _ = events.try_send(SessionEvent { from, to, what });
+        }
+    }
+
+    fn bucket_places(&self, key: &Key) -> [std::ops::Range<usize>; 2] {
         let hash = self.hasher.hash_one(key);
         let mask = self.buckets - 1;
         let low = usize::try_from(hash & u64::from(u32::MAX)).unwrap_or(0) & mask;
         let high = usize::try_from(hash >> 32).unwrap_or(0) & mask;
-        let buckets = [low, high].map(|bucket| bucket * WAYS..(bucket + 1) * WAYS);
+        [low, high].map(|bucket| bucket * WAYS..(bucket + 1) * WAYS)
+    }
+
+    /// Where a session is, or may begin.
+    fn place(&mut self, key: &Key, now_ns: i64) -> usize {
+        let buckets = self.bucket_places(key);
         let mut choice = None;
         let mut most_free = 0;
         for bucket in buckets.clone() {
@@ -177,17 +455,33 @@ impl Sessions {
                 choice = first_free;
             }
         }
-        if let Some(place) = choice {
-            self.entries[place] = FREE;
-            return place;
+        let place = choice.unwrap_or_else(|| {
+            let all = buckets.into_iter().flatten();
+            let oldest = all.min_by_key(|place| self.entries[*place].heard_ns);
+            oldest.unwrap_or(0)
+        });
+        let gone = self.entries[place];
+        if choice.is_none() {
+            self.evicted += 1;
+            self.ended(&gone, |replies| What::Evicted { replies });
+        } else if gone.heard_ns != 0 {
+            self.ended(&gone, silent_after);
         }
-        self.evicted += 1;
-        let all = buckets.into_iter().flatten();
-        let oldest = all.min_by_key(|place| self.entries[*place].heard_ns);
-        let place = oldest.unwrap_or(0);
         self.entries[place] = FREE;
         place
     }
+}
+
+fn silent_after(replies: u64) -> What {
+    What::Silent { replies }
+}
+
+fn again_after(replies: u64) -> What {
+    What::BeganAgain { replies }
+}
+
+fn record_place(serial: u64) -> usize {
+    usize::try_from(serial % RECORDS as u64).expect("within the records")
 }
 
 /// Whether timestamp `a` is after `b`, across the end of an era.
@@ -287,6 +581,63 @@ mod tests {
         assert_eq!(number(0, 600), 3);
         assert_eq!(number(1, 700), 4);
         assert_eq!(number(0, 800), 0);
+    }
+
+    #[test]
+    fn the_last_number_again_with_a_newer_timestamp_is_a_question() {
+        let mut sessions = Sessions::new(0);
+        let mut repeat = |seq, t1| sessions.visit(peer(1), None, 41, seq, at(t1), S).repeat;
+        // Two of one batch, with one timestamp; a copy; one that was overtaken.
+        for (seq, t1) in [(0, 100), (1, 200), (2, 200), (2, 200), (1, 200)] {
+            assert!(!repeat(seq, t1), "{seq}");
+        }
+        assert!(repeat(2, 300));
+        assert!(repeat(2, 400));
+        assert!(!repeat(3, 500));
+    }
+
+    #[test]
+    fn records_are_of_the_sessions_begun_last() {
+        let mut sessions = Sessions::new(0);
+        let all = u32::try_from(RECORDS).unwrap() + 10;
+        let first = sessions.visit(peer(0), None, 41, 1, at(1), S);
+        assert_eq!(sessions.record_of(peer(0), None).unwrap().octets, 41);
+        for n in 1..all {
+            sessions.visit(peer(n), None, 41, 1, at(1), S);
+        }
+        assert_eq!(sessions.record(first.serial), None);
+        assert_eq!(sessions.record_of(peer(0), None), None);
+        let records = sessions.records();
+        assert_eq!(records.len(), RECORDS);
+        assert_eq!((records[0].serial, records[0].from), (11, peer(10)));
+        assert_eq!(sessions.record(0), None);
+    }
+
+    #[test]
+    fn sessions_that_come_and_go_are_told() {
+        let (tx, events) = crossbeam_channel::bounded(8);
+        let mut sessions = Sessions::new(900 * 1_000_000_000);
+        sessions.tell(tx);
+        let to = Some(IpAddr::from([10, 9, 9, 9]));
+        let v6: SocketAddr = "[fe80::1%3]:5".parse().unwrap();
+        let to_v6 = Some("2001:db8::1".parse().unwrap());
+        sessions.number(peer(1), to, 0, at(1), S);
+        sessions.number(peer(1), to, 0, at(2), 2 * S);
+        sessions.number(v6, to_v6, 0, at(2), 2 * S);
+        sessions.sweep(3 * S);
+        sessions.number(peer(1), to, 1, at(2), 500 * S);
+        sessions.sweep(1000 * S);
+        let told: Vec<_> = events.try_iter().map(|e| (e.from, e.to, e.what)).collect();
+        assert_eq!(
+            told,
+            [
+                (peer(1), to, What::Began),
+                (peer(1), to, What::BeganAgain { replies: 0 }),
+                (peer(1), to, What::Began),
+                (v6, to_v6, What::Began),
+                (v6, to_v6, What::Silent { replies: 0 }),
+            ]
+        );
     }
 
     #[test]

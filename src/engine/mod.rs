@@ -4,24 +4,30 @@
 //! event loop of its own, and the stats thread, which gets the samples. Packet counts come back when
 //! a thread ends; no channel that is full can lose them.
 
+mod account;
 pub mod admission;
 mod assemble;
 mod flight;
+mod impair;
+mod impaired;
 mod receiver;
 mod reflector;
 pub mod schedule;
 mod sender;
+mod wheel;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{RecvTimeoutError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use mio::Waker;
 
+use self::admission::SessionEvent;
+pub use self::impair::Flow;
 pub use self::reflector::{Reflected, Refusal};
 use crate::config::{CpuList, IoKind, ReflectorConfig, SessionConfig};
 #[cfg(target_os = "linux")]
@@ -48,6 +54,8 @@ const GATHER_RATE: f64 = 20_000.0;
 const GATHER_NS: i64 = 100_000;
 /// Octets of socket buffer that one waiting transmit stamp may take.
 const STAMP_OCTETS: usize = 1024;
+/// Sessions that came or went and of which nobody has been told yet.
+const SESSION_EVENTS: usize = 1024;
 /// Progress is shown this often.
 const PROGRESS: Duration = Duration::from_millis(200);
 
@@ -409,10 +417,30 @@ impl Cpus {
     }
 }
 
+/// What a running reflector has to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Update {
+    /// A session came or went: told where [`ReflectorConfig::watch`] is set.
+    Session(SessionEvent),
+    /// Counts so far, a few times a second.
+    Counts {
+        /// Datagrams that arrived.
+        received: u64,
+        /// Replies that were sent.
+        reflected: u64,
+        /// Sessions that were begun.
+        sessions: u64,
+    },
+}
+
 /// A reflector that runs on threads of its own until it is stopped.
 #[derive(Debug)]
 pub struct Reflecting {
     threads: Vec<JoinHandle<io::Result<Reflected>>>,
+    live: Vec<Arc<reflector::Live>>,
+    /// Every thread has one end: when all have ended, this one knows. `None` here once all started.
+    events_in: Option<Sender<SessionEvent>>,
+    events: Receiver<SessionEvent>,
     stop: Stop,
     local: Vec<SocketAddr>,
     receive: Option<StampKind>,
@@ -426,8 +454,12 @@ impl Reflecting {
     /// # Errors
     /// [`Failure::Open`], such as a port in use.
     pub fn start(config: &ReflectorConfig, stop: &Stop) -> Result<Self, Failure> {
+        let (events_in, events) = bounded(SESSION_EVENTS);
         let mut reflecting = Self {
             threads: Vec::new(),
+            live: Vec::new(),
+            events_in: Some(events_in),
+            events,
             stop: stop.clone(),
             local: Vec::new(),
             receive: None,
@@ -466,6 +498,7 @@ impl Reflecting {
                 reflecting.spawn(config, 0, start)?;
             }
         }
+        reflecting.events_in = None;
         Ok(reflecting)
     }
 
@@ -485,6 +518,37 @@ impl Reflecting {
     #[must_use]
     pub fn receive_buffer(&self) -> Option<usize> {
         self.receive_buffer
+    }
+
+    /// Waits until the reflector has been stopped and shows what it has to tell until then; returns
+    /// the totals.
+    ///
+    /// # Errors
+    /// [`Failure`] of a thread.
+    pub fn watch(self, mut show: impl FnMut(Update)) -> Result<Reflected, Failure> {
+        let mut next = Instant::now() + PROGRESS;
+        loop {
+            match self.events.recv_deadline(next) {
+                Ok(event) => show(Update::Session(event)),
+                Err(RecvTimeoutError::Timeout) => {
+                    let sum = |of: fn(&reflector::Live) -> &AtomicU64| {
+                        let values = self
+                            .live
+                            .iter()
+                            .map(|live| of(live).load(Ordering::Relaxed));
+                        values.sum()
+                    };
+                    show(Update::Counts {
+                        received: sum(|live| &live.received),
+                        reflected: sum(|live| &live.reflected),
+                        sessions: sum(|live| &live.sessions),
+                    });
+                    next = Instant::now() + PROGRESS;
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.wait()
     }
 
     /// Waits until the reflector has been stopped; returns the totals.
@@ -520,12 +584,26 @@ impl Reflecting {
         index: usize,
         sockets: impl FnOnce() -> Vec<M> + Send + 'static,
     ) -> Result<(), Failure> {
-        let reflector = reflector::Reflector::new(config);
+        let mut reflector = reflector::Reflector::new(config);
+        if let (Some(sessions), Some(events), true) =
+            (&mut reflector.sessions, &self.events_in, config.watch)
+        {
+            sessions.tell(events.clone());
+        }
+        let stage = config.impairment.as_ref();
+        let stage = stage.map(|plan| impair::Stage::new(plan, index));
+        let live = Arc::new(reflector::Live::default());
+        self.live.push(Arc::clone(&live));
+        // Held by the thread for as long as it runs, also where there is nothing to tell.
+        let running = self.events_in.clone();
         let cpu = Cpus::reflector(config.cpus.as_ref(), index);
         let stop = self.stop.clone();
         self.threads.push(spawn("reflector", move || {
             let ready = |waker| stop.wakes(waker);
-            reflector::run(sockets(), reflector, cpu, stop.flag(), ready)
+            let sockets = sockets();
+            let result = reflector::run(sockets, reflector, stage, cpu, stop.flag(), &live, ready);
+            drop(running);
+            result
         })?);
         Ok(())
     }

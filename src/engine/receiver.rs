@@ -572,6 +572,8 @@ mod tests {
             },
             threads: 1,
             cpus: None,
+            impairment: None,
+            watch: false,
         })
     }
 
@@ -605,7 +607,7 @@ mod tests {
             ttl: Some(250),
             tos: Some(0xb9),
         };
-        let Answer { len, tos } = reflector.reflect(&mut request, 1).unwrap();
+        let Answer { len, tos, .. } = reflector.reflect(&mut request, 1).unwrap();
         assert_eq!(tos, 0xb8, "DSCP comes back, ECN does not");
         stamp(&mut slot, Timestamp::from_unix_ns(t2_ns + 500, format));
         slot.truncate(len);

@@ -4,19 +4,23 @@
 //! written last, right before the call that sends.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use mio::{Token, Waker};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::admission::{LoopGuard, Sessions, allowed};
+use super::admission::{LoopGuard, Record, Sessions, Visit, allowed};
+use super::impair::Stage;
+use super::impaired::Testing;
 use super::sender::error_estimate;
 use crate::config::{Dscp, Prefix, ReflectorConfig};
-use crate::io::{Mirror, Request};
+use crate::io::{BATCH, Mirror, Request, Route};
 use crate::os::{self, EventLoop};
+use crate::report::reflector::Injected;
 use crate::wire::{
     ErrorEstimate, Format, REFLECTOR_LEN, ReflectorPacket, ReplyHead, ReplyTail, SENDER_LEN,
-    Timestamp, echoed_sender_timestamp, parse_request, reply_len,
+    SenderPacket, Timestamp, echoed_sender_timestamp, parse_request, reply_len,
 };
 
 /// Replies that share one T3 and one call.
@@ -27,6 +31,8 @@ const QUALITY_NS: i64 = 1_000_000_000;
 const ROOM_NS: i64 = 2_000_000;
 /// Batches of one socket taken without a look at the other.
 const BUDGET: usize = 16;
+/// How often sessions that have been silent too long are looked for, while somebody is told of them.
+const SWEEP_NS: i64 = 1_000_000_000;
 
 /// Why a datagram was not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +76,11 @@ pub struct Reflected {
     pub kernel_drops: Option<u64>,
     /// CPUs that the thread was pinned to.
     pub cpus: Option<Vec<usize>>,
+    /// What test mode did; `None` without.
+    pub injected: Option<Injected>,
+    /// The sessions begun last, their times in nanoseconds since the Unix epoch; `None` where none
+    /// are told apart.
+    pub records: Option<Vec<Record>>,
 }
 
 impl Reflected {
@@ -99,7 +110,21 @@ impl Reflected {
             (Some(a), Some(b)) => Some(a + b),
             (a, b) => a.or(b),
         };
+        if let Some(injected) = &other.injected {
+            self.injected.get_or_insert_default().add(injected);
+        }
+        if let Some(records) = &other.records {
+            self.records.get_or_insert_default().extend(records);
+        }
     }
+}
+
+/// What a reflector has done so far, for whoever shows it.
+#[derive(Debug, Default)]
+pub(crate) struct Live {
+    pub(crate) received: AtomicU64,
+    pub(crate) reflected: AtomicU64,
+    pub(crate) sessions: AtomicU64,
 }
 
 /// What decides about a request: configuration, sessions and loop guard of one thread.
@@ -108,11 +133,15 @@ pub(crate) struct Reflector {
     allow: Vec<Prefix>,
     dscp: Option<Dscp>,
     format: Format,
-    /// `None`: stateless, the sender's number is copied.
-    sessions: Option<Sessions>,
+    /// The sender's number is copied.
+    stateless: bool,
+    /// `None`: sessions are not told apart.
+    pub(crate) sessions: Option<Sessions>,
     pub(crate) guard: LoopGuard,
     estimate: ErrorEstimate,
     quality_until: i64,
+    /// The session of each queued reply.
+    queued: Vec<u64>,
 }
 
 /// A reply that is ready but for T3.
@@ -120,6 +149,8 @@ pub(crate) struct Reflector {
 pub(crate) struct Answer {
     pub(crate) len: usize,
     pub(crate) tos: u8,
+    /// The session's serial; 0: none.
+    pub(crate) session: u64,
 }
 
 impl Reflector {
@@ -128,10 +159,13 @@ impl Reflector {
             allow: config.allow.clone(),
             dscp: config.dscp,
             format: config.format,
-            sessions: (!config.stateless).then(|| Sessions::new(config.session_timeout_ns)),
+            stateless: config.stateless,
+            sessions: (!config.stateless || config.impairment.is_some())
+                .then(|| Sessions::new(config.session_timeout_ns)),
             guard: LoopGuard::default(),
             estimate: error_estimate(config.format),
             quality_until: i64::MIN,
+            queued: Vec::with_capacity(BATCH),
         }
     }
 
@@ -148,6 +182,14 @@ impl Reflector {
         request: &mut Request<'_>,
         now: i64,
     ) -> Result<Answer, Refusal> {
+        let sender = self.admit(request)?;
+        let visit = self.visit(request, &sender, now);
+        let number = self.number(request, &sender, visit, now);
+        Ok(self.write(request, &sender, number, visit))
+    }
+
+    /// Whether a datagram is a request that may be answered.
+    pub(super) fn admit(&self, request: &Request<'_>) -> Result<SenderPacket, Refusal> {
         let Some(from) = request.from else {
             return Err(Refusal::Malformed);
         };
@@ -167,11 +209,50 @@ impl Reflector {
         if ours || from.port() == 0 {
             return Err(Refusal::Loop);
         }
-        let seq = sender.seq.get();
-        let number = match &mut self.sessions {
-            None => seq,
-            Some(sessions) => sessions.number(from, request.to, seq, sender.timestamp, now),
+        Ok(sender)
+    }
+
+    /// Finds or begins the session of a request, which is counted there.
+    pub(super) fn visit(
+        &mut self,
+        request: &Request<'_>,
+        sender: &SenderPacket,
+        now: i64,
+    ) -> Visit {
+        let (Some(sessions), Some(from)) = (&mut self.sessions, request.from) else {
+            return Visit::default();
         };
+        let seq = sender.seq.get();
+        sessions.visit(from, request.to, request.len, seq, sender.timestamp, now)
+    }
+
+    /// The Sequence Number of the reply.
+    pub(super) fn number(
+        &mut self,
+        request: &Request<'_>,
+        sender: &SenderPacket,
+        visit: Visit,
+        now: i64,
+    ) -> u32 {
+        let seq = sender.seq.get();
+        let (Some(sessions), Some(from), false) =
+            (&mut self.sessions, request.from, self.stateless)
+        else {
+            return seq;
+        };
+        sessions.next_number(visit).unwrap_or_else(|| {
+            // The session ended while the request was held.
+            sessions.number(from, request.to, seq, sender.timestamp, now)
+        })
+    }
+
+    pub(super) fn write(
+        &self,
+        request: &mut Request<'_>,
+        sender: &SenderPacket,
+        number: u32,
+        visit: Visit,
+    ) -> Answer {
         let arrived = request.arrived_ns.unwrap_or_else(os::realtime_ns);
         let reply = ReflectorPacket {
             head: ReplyHead {
@@ -199,7 +280,29 @@ impl Reflector {
             // The DSCP comes back, ECN does not: it speaks of the way here.
             None => request.tos.unwrap_or(0) & !0b11,
         };
-        Ok(Answer { len, tos })
+        Answer {
+            len,
+            tos,
+            session: visit.serial,
+        }
+    }
+
+    pub(super) fn record(&mut self, serial: u64) -> Option<&mut Record> {
+        self.sessions.as_mut()?.record(serial)
+    }
+
+    /// Counts a datagram that is not answered, in its session too where it has one.
+    fn refused(&mut self, refusal: Refusal, from: Option<SocketAddr>, to: Option<IpAddr>) {
+        let (Some(sessions), Some(from)) = (&mut self.sessions, from) else {
+            return;
+        };
+        if let Some(record) = sessions.record_of(from, to) {
+            record.received += 1;
+            match refusal {
+                Refusal::Malformed => record.invalid += 1,
+                Refusal::NotAllowed | Refusal::Loop | Refusal::ToMany => record.refused += 1,
+            }
+        }
     }
 }
 
@@ -216,29 +319,41 @@ pub(crate) fn stamp(slot: &mut [u8], t3: Timestamp) {
 /// The system's, from setting up the event loop.
 pub(crate) fn run<M: Mirror>(
     mut sockets: Vec<M>,
-    mut reflector: Reflector,
+    reflector: Reflector,
+    stage: Option<Stage>,
     cpu: Option<usize>,
     stop: &AtomicBool,
+    live: &Live,
     ready: impl FnOnce(Waker),
 ) -> io::Result<Reflected> {
-    let mut events = EventLoop::new()?;
+    let events = EventLoop::new()?;
     for (index, socket) in sockets.iter_mut().enumerate() {
         socket.register(events.registry(), Token(index))?;
     }
     ready(Waker::new(events.registry(), Token(sockets.len()))?);
-    let mut totals = Reflected {
-        cpus: cpu.and_then(os::pin),
-        ..Reflected::default()
+    let mut desk = Desk {
+        reflector,
+        totals: Reflected {
+            cpus: cpu.and_then(os::pin),
+            ..Reflected::default()
+        },
+        events,
+        waited: false,
     };
+    let mut testing = stage.map(Testing::new);
     os::sharpen_timers();
+    let mut sweep_at = os::monotonic_ns();
     while !stop.load(Ordering::Relaxed) {
         let mut busy = false;
-        for socket in &mut sockets {
+        for index in 0..sockets.len() {
             for _ in 0..BUDGET {
-                match socket.recv() {
+                match sockets[index].recv() {
                     Ok(count) => {
-                        answer(socket, &mut reflector, count, &mut totals, &mut events);
-                        if count < socket.batch() {
+                        match &mut testing {
+                            None => desk.answer(&mut sockets[index], count),
+                            Some(testing) => testing.answer(&mut desk, &mut sockets, index, count),
+                        }
+                        if count < sockets[index].batch() {
                             // Empty; what came meanwhile wakes the next wait at once.
                             break;
                         }
@@ -250,14 +365,28 @@ pub(crate) fn run<M: Mirror>(
                 }
             }
         }
+        desk.show(live);
+        let mut until = i64::MAX;
+        if let Some(testing) = &mut testing {
+            until = testing.release_due(&mut desk, &mut sockets);
+        }
+        if let Some(sessions) = desk.reflector.sessions.as_mut().filter(|s| s.tells()) {
+            let now = os::monotonic_ns();
+            if now >= sweep_at {
+                sessions.sweep(now);
+                sweep_at = now + SWEEP_NS;
+            }
+            until = until.min(sweep_at);
+        }
         if !busy {
-            events.wait_until(i64::MAX);
+            desk.events.wait_until(until);
         }
     }
-    if let Some(sessions) = &reflector.sessions {
-        totals.sessions = sessions.begun;
-        totals.evicted = sessions.evicted;
+    if let Some(testing) = &mut testing {
+        testing.give_up(&mut desk);
     }
+    let mut totals = desk.finish();
+    totals.injected = testing.map(|testing| testing.stage.injected);
     for socket in &sockets {
         if let Some(drops) = socket.kernel_drops() {
             totals.kernel_drops = Some(totals.kernel_drops.unwrap_or(0) + drops);
@@ -266,46 +395,160 @@ pub(crate) fn run<M: Mirror>(
     Ok(totals)
 }
 
-fn answer<M: Mirror>(
-    socket: &mut M,
-    reflector: &mut Reflector,
-    count: usize,
-    totals: &mut Reflected,
-    events: &mut EventLoop,
-) {
-    let now = os::monotonic_ns();
-    reflector.refresh_quality(now);
-    totals.received += u64::try_from(count).unwrap_or(0);
-    for index in 0..count {
-        let mut request = socket.request(index);
-        totals.cut += u64::from(request.facts_cut);
-        totals.received_octets += u64::try_from(request.len).unwrap_or(0);
-        match reflector.reflect(&mut request, now) {
-            Ok(Answer { len, tos }) => socket.queue(index, len, tos),
-            Err(refusal) => totals.refuse(refusal),
+/// What a reflector's thread works with beside its sockets.
+pub(super) struct Desk {
+    pub(super) reflector: Reflector,
+    totals: Reflected,
+    events: EventLoop,
+    /// Room in a full socket was waited for: once a batch, since others must not wait for a socket
+    /// that stays full.
+    pub(super) waited: bool,
+}
+
+impl Desk {
+    pub(super) fn begin_batch(&mut self, count: usize) -> i64 {
+        let now = os::monotonic_ns();
+        self.reflector.refresh_quality(now);
+        self.totals.received += u64::try_from(count).unwrap_or(0);
+        self.waited = false;
+        now
+    }
+
+    pub(super) fn count(&mut self, request: &Request<'_>) {
+        self.totals.cut += u64::from(request.facts_cut);
+        self.totals.received_octets += u64::try_from(request.len).unwrap_or(0);
+    }
+
+    pub(super) fn refuse(&mut self, refusal: Refusal, request: &Request<'_>) {
+        self.totals.refuse(refusal);
+        self.reflector.refused(refusal, request.from, request.to);
+    }
+
+    fn answer<M: Mirror>(&mut self, socket: &mut M, count: usize) {
+        let now = self.begin_batch(count);
+        for index in 0..count {
+            let mut request = socket.request(index);
+            self.count(&request);
+            match self.reflector.reflect(&mut request, now) {
+                Ok(answer) => self.queue(socket, index, answer),
+                Err(refusal) => self.refuse(refusal, &request),
+            }
+        }
+        self.flush(socket);
+    }
+
+    pub(super) fn queue<M: Mirror>(&mut self, socket: &mut M, index: usize, answer: Answer) {
+        socket.queue(index, answer.len, answer.tos);
+        self.reflector.queued.push(answer.session);
+        if let Some(record) = self.reflector.record(answer.session) {
+            record.reflected += 1;
         }
     }
-    let mut waited = false;
-    while socket.queued() > 0 {
-        let chunk = socket.queued().min(CHUNK);
-        let t3 = Timestamp::from_unix_ns(os::realtime_ns(), reflector.format);
-        for offset in 0..chunk {
-            stamp(socket.reply_mut(offset), t3);
-        }
-        let result = socket.send(chunk);
-        // After the call: nothing that can wait stands between T3 and the departure.
-        reflector.guard.note(t3);
-        match result {
-            Ok(sent) => totals.reflected += u64::try_from(sent).unwrap_or(0),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !waited => {
-                // Once a batch: others must not wait for a socket that stays full.
-                events.wait_until(os::monotonic_ns() + ROOM_NS);
-                waited = true;
+
+    pub(super) fn flush<M: Mirror>(&mut self, socket: &mut M) {
+        let mut gone = 0;
+        while socket.queued() > 0 {
+            let chunk = socket.queued().min(CHUNK);
+            let t3 = self.t3();
+            for offset in 0..chunk {
+                stamp(socket.reply_mut(offset), t3);
             }
-            Err(_) => {
-                totals.unsent += 1;
-                socket.skip();
+            let result = socket.send(chunk);
+            // After the call: nothing that can wait stands between T3 and the departure.
+            self.reflector.guard.note(t3);
+            match result {
+                Ok(sent) => {
+                    self.totals.reflected += u64::try_from(sent).unwrap_or(0);
+                    gone += sent;
+                }
+                Err(error) if self.wait_for_room(&error) => {}
+                Err(_) => {
+                    let session = self.reflector.queued.get(gone).copied().unwrap_or(0);
+                    self.unsent(session);
+                    socket.skip();
+                    gone += 1;
+                }
             }
         }
+        self.reflector.queued.clear();
+    }
+
+    /// Sends a reply that is kept elsewhere, after what is queued. One that would have left before
+    /// has its T3.
+    pub(super) fn send_alone<M: Mirror>(
+        &mut self,
+        socket: &mut M,
+        slot: &mut [u8],
+        route: &Route,
+        answer: Answer,
+        has_t3: bool,
+    ) {
+        self.flush(socket);
+        if let Some(record) = self.reflector.record(answer.session) {
+            record.reflected += 1;
+        }
+        loop {
+            let t3 = self.t3();
+            if !has_t3 {
+                stamp(slot, t3);
+            }
+            let result = socket.send_alone(&slot[..answer.len], route, answer.tos);
+            if !has_t3 {
+                self.reflector.guard.note(t3);
+            }
+            match result {
+                Ok(()) => self.totals.reflected += 1,
+                Err(error) if self.wait_for_room(&error) => continue,
+                Err(_) => self.unsent(answer.session),
+            }
+            break;
+        }
+    }
+
+    pub(super) fn t3(&self) -> Timestamp {
+        Timestamp::from_unix_ns(os::realtime_ns(), self.reflector.format)
+    }
+
+    fn wait_for_room(&mut self, error: &io::Error) -> bool {
+        if error.kind() != io::ErrorKind::WouldBlock || self.waited {
+            return false;
+        }
+        self.events.wait_until(os::monotonic_ns() + ROOM_NS);
+        self.waited = true;
+        true
+    }
+
+    fn unsent(&mut self, session: u64) {
+        self.totals.unsent += 1;
+        if let Some(record) = self.reflector.record(session) {
+            record.reflected -= 1;
+            record.unsent += 1;
+        }
+    }
+
+    fn show(&self, live: &Live) {
+        let sessions = self.reflector.sessions.as_ref().map_or(0, |s| s.begun);
+        for (place, value) in [
+            (&live.received, self.totals.received),
+            (&live.reflected, self.totals.reflected),
+            (&live.sessions, sessions),
+        ] {
+            place.store(value, Ordering::Relaxed);
+        }
+    }
+
+    fn finish(mut self) -> Reflected {
+        if let Some(sessions) = &self.reflector.sessions {
+            self.totals.sessions = sessions.begun;
+            self.totals.evicted = sessions.evicted;
+            let offset = os::realtime_ns() - os::monotonic_ns();
+            let mut records = sessions.records();
+            for record in &mut records {
+                record.first_ns += offset;
+                record.last_ns += offset;
+            }
+            self.totals.records = Some(records);
+        }
+        self.totals
     }
 }

@@ -17,8 +17,8 @@ use mio::{Interest, Registry, Token};
 use socket2::Socket;
 
 use super::{
-    BATCH, Datagram, Event, Granted, Request, SocketPlan, StampKind, bind_interface, new_socket,
-    set_plain_options,
+    BATCH, Datagram, Event, Granted, Request, Route, SocketPlan, StampKind, bind_interface,
+    new_socket, set_plain_options,
 };
 use crate::sys::{self, Queue, ReceiveBatch, ReplyFacts, SendBatch};
 
@@ -529,6 +529,7 @@ impl MirrorSocket {
         Mirror {
             batch: sys::Mirror::new(BATCH),
             to: vec![None; BATCH],
+            from: vec![None; BATCH],
             drops: 0,
             socket: self,
         }
@@ -540,8 +541,20 @@ pub(crate) struct Mirror {
     batch: sys::Mirror,
     /// For each slot, where the request was sent to.
     to: Vec<Option<sys::Destination>>,
+    /// For each slot, where it came from.
+    from: Vec<Option<SocketAddr>>,
     drops: u32,
     socket: MirrorSocket,
+}
+
+impl Mirror {
+    /// Source address of the answer, and the interface it must leave by.
+    fn source(&self, index: usize) -> Option<(IpAddr, u32)> {
+        self.to[index].map(|to| {
+            let link_local = matches!(to.addr, IpAddr::V6(addr) if addr.is_unicast_link_local());
+            (to.local, if link_local { to.interface } else { 0 })
+        })
+    }
 }
 
 impl super::Mirror for Mirror {
@@ -560,6 +573,7 @@ impl super::Mirror for Mirror {
             self.drops = drops;
         }
         self.to[index] = facts.destination;
+        self.from[index] = received.from;
         Request {
             len: received.len,
             truncated: received.truncated,
@@ -577,12 +591,8 @@ impl super::Mirror for Mirror {
     }
 
     fn queue(&mut self, index: usize, len: usize, tos: u8) {
-        let source = self.to[index].map(|to| {
-            let link_local = matches!(to.addr, IpAddr::V6(addr) if addr.is_unicast_link_local());
-            (to.local, if link_local { to.interface } else { 0 })
-        });
         let facts = ReplyFacts {
-            source,
+            source: self.source(index),
             tos: (tos != self.socket.tos).then_some(tos),
         };
         self.batch.queue(index, len, facts);
@@ -602,6 +612,21 @@ impl super::Mirror for Mirror {
 
     fn skip(&mut self) {
         self.batch.skip();
+    }
+
+    fn route(&self, index: usize) -> Option<Route> {
+        Some(Route {
+            to: self.from[index]?,
+            source: self.source(index),
+        })
+    }
+
+    fn send_alone(&mut self, octets: &[u8], route: &Route, tos: u8) -> io::Result<()> {
+        let facts = ReplyFacts {
+            source: route.source,
+            tos: (tos != self.socket.tos).then_some(tos),
+        };
+        sys::send_reply(self.socket.socket.as_fd(), octets, route.to, facts)
     }
 
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {

@@ -152,6 +152,14 @@ pub(crate) struct Request<'a> {
     pub(crate) tos: Option<u8>,
 }
 
+/// Where an answer goes, and where it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Route {
+    pub(crate) to: SocketAddr,
+    /// Source address, and the interface it must leave by (0: any); `None`: the socket's own.
+    pub(crate) source: Option<(IpAddr, u32)>,
+}
+
 /// Receives requests and answers them from the same memory.
 pub(crate) trait Mirror {
     /// Requests of a full batch: fewer mean that no more waited.
@@ -184,6 +192,16 @@ pub(crate) trait Mirror {
 
     /// Gives up the next reply.
     fn skip(&mut self);
+
+    /// The way back for a request of this batch that [`request`](Self::request) has shown; `None`
+    /// where it has no source.
+    fn route(&self, index: usize) -> Option<Route>;
+
+    /// Sends octets that are kept elsewhere as an answer, at once and before what is queued.
+    ///
+    /// # Errors
+    /// The system's.
+    fn send_alone(&mut self, octets: &[u8], route: &Route, tos: u8) -> io::Result<()>;
 
     /// Wakes `token` when a request arrives, or there is room to send again.
     ///

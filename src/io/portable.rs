@@ -9,8 +9,8 @@ use std::net::{SocketAddr, UdpSocket};
 use mio::{Interest, Registry, Token};
 
 use super::{
-    BATCH, Datagram, Event, Granted, Request, SocketPlan, StampKind, bind_interface, new_socket,
-    set_plain_options,
+    BATCH, Datagram, Event, Granted, Request, Route, SocketPlan, StampKind, bind_interface,
+    new_socket, set_plain_options,
 };
 use crate::os;
 
@@ -207,6 +207,16 @@ pub(crate) struct Mirror {
     sent: usize,
 }
 
+impl Mirror {
+    /// When nothing waits any more, the next reply takes the first place.
+    fn forget_sent(&mut self) {
+        if self.queued.len() == self.sent {
+            self.queued.clear();
+            self.sent = 0;
+        }
+    }
+}
+
 impl super::Mirror for Mirror {
     fn batch(&self) -> usize {
         0
@@ -267,6 +277,7 @@ impl super::Mirror for Mirror {
             self.sent += 1;
             count += 1;
         }
+        self.forget_sent();
         Ok(count)
     }
 
@@ -274,6 +285,16 @@ impl super::Mirror for Mirror {
         if self.queued() > 0 {
             self.sent += 1;
         }
+        self.forget_sent();
+    }
+
+    fn route(&self, index: usize) -> Option<Route> {
+        let to = self.slots[index].from?;
+        Some(Route { to, source: None })
+    }
+
+    fn send_alone(&mut self, octets: &[u8], route: &Route, _tos: u8) -> io::Result<()> {
+        self.socket.send_to(octets, route.to).map(drop)
     }
 
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {

@@ -1,0 +1,90 @@
+//! From a reflector's counts to its account: plain data, for whoever shows it.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use super::admission::Record;
+use super::reflector::Reflected;
+use crate::config::ReflectorConfig;
+use crate::report::reflector::{Account, Schema, Session, TestMode, Totals};
+
+/// Sessions that are listed at most.
+const LISTED: usize = super::admission::RECORDS;
+
+impl Reflected {
+    /// The account of a reflector of this configuration that listened on these addresses.
+    #[must_use]
+    pub fn account(&self, config: &ReflectorConfig, listen: &[SocketAddr]) -> Account {
+        let injected = config.impairment.is_some();
+        let listed = self.records.as_ref().map(|records| {
+            let mut records: Vec<&Record> = records.iter().collect();
+            records.sort_by_key(|record| record.first_ns);
+            let older = records.len().saturating_sub(LISTED);
+            let newest = records.into_iter().skip(older);
+            let sessions = newest.map(|record| session(record, injected));
+            sessions.collect::<Vec<_>>()
+        });
+        let not_listed = listed.as_ref().map(|listed| {
+            let listed = u64::try_from(listed.len()).unwrap_or(0);
+            self.sessions.saturating_sub(listed)
+        });
+        Account {
+            schema: Schema::Version1,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            listen: listen.to_vec(),
+            stateless: config.stateless,
+            test_mode: config.impairment.as_ref().map(|plan| TestMode {
+                direction: plan.direction.to_string(),
+                seed: plan.seed,
+                drop_rate: plan.drop.fraction(),
+                duplicate_rate: plan.duplicate.fraction(),
+                reorder_rate: plan.reorder.fraction(),
+                delay_rate: plan.delay.fraction(),
+                corrupt_rate: plan.corrupt.fraction(),
+                delay_min_ns: plan.delay_ns.0,
+                delay_max_ns: plan.delay_ns.1,
+                rate_limit_pps: plan.rate_limit.map(crate::config::Rate::per_second),
+            }),
+            totals: Totals {
+                received: self.received,
+                received_octets: self.received_octets,
+                reflected: self.reflected,
+                invalid: self.malformed,
+                refused: self.not_allowed + self.loops + self.to_many,
+                not_allowed: self.not_allowed,
+                loops: self.loops,
+                to_many: self.to_many,
+                unsent: self.unsent,
+                sessions: self.sessions,
+                evicted: self.evicted,
+                control_cut: self.cut,
+                kernel_drops: self.kernel_drops,
+                injected: self.injected,
+            },
+            sessions: listed,
+            sessions_not_listed: not_listed,
+        }
+    }
+}
+
+fn session(record: &Record, injected: bool) -> Session {
+    Session {
+        address: record.from.ip(),
+        port: record.from.port(),
+        local_address: record.to,
+        first_packet: rfc3339(record.first_ns),
+        last_packet: rfc3339(record.last_ns),
+        received: record.received,
+        received_octets: record.octets,
+        reflected: record.reflected,
+        unsent: record.unsent,
+        invalid: record.invalid,
+        refused: record.refused,
+        injected: injected.then_some(record.injected),
+    }
+}
+
+fn rfc3339(unix_ns: i64) -> String {
+    let since = Duration::from_nanos(u64::try_from(unix_ns).unwrap_or(0));
+    humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + since).to_string()
+}
