@@ -82,6 +82,47 @@ const WRONG: &[(&str, &[&str])] = &[
         &["--allow", "nosuch", "use such as"],
     ),
     ("reflector --ttl 256", &["--ttl", "1..=255"]),
+    ("reflector --drop-rate 5", &["--drop-rate", "--test-mode"]),
+    ("reflector --duplicate-rate 5", &["--test-mode"]),
+    ("reflector --reorder-rate 5", &["--test-mode"]),
+    ("reflector --delay-rate 5", &["--test-mode"]),
+    ("reflector --corrupt-rate 5", &["--test-mode"]),
+    ("reflector --max-delay 5", &["--max-delay", "--test-mode"]),
+    ("reflector --delay 5", &["--delay", "--test-mode"]),
+    ("reflector --rate-limit 5", &["--test-mode"]),
+    ("reflector --seed 5", &["--seed", "--test-mode"]),
+    (
+        "reflector --impair-direction inbound",
+        &["--impair-direction", "--test-mode"],
+    ),
+    (
+        "reflector --test-mode --drop-rate 101",
+        &["--drop-rate", "0 to 100"],
+    ),
+    (
+        "reflector --test-mode --drop-rate 60 --delay-rate 60",
+        &["120 percent", "100 or less"],
+    ),
+    (
+        "reflector --test-mode --max-delay 1 --delay 1",
+        &["--max-delay", "--delay", "--help"],
+    ),
+    (
+        "reflector --test-mode --delay 1s",
+        &["--delay", "--delay-rate"],
+    ),
+    (
+        "reflector --test-mode --delay-rate 5 --delay 10ms --delay-jitter 20ms",
+        &["--delay-jitter 20ms", "use 10ms or less"],
+    ),
+    (
+        "reflector --test-mode --delay-rate 5 --max-delay 2h",
+        &["--max-delay 2h", "1h"],
+    ),
+    (
+        "reflector --test-mode --rate-limit 5 --threads 2",
+        &["--rate-limit", "--threads"],
+    ),
     (
         "reflector --session-timeout x",
         &["--session-timeout", "use "],

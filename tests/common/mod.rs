@@ -102,16 +102,7 @@ impl Outcome {
     /// The report of a `--json` run, which must be one line that the schema allows.
     #[track_caller]
     pub(crate) fn report(&self) -> Value {
-        assert_eq!(self.stdout.lines().count(), 1, "{self:?}");
-        let report: Value = serde_json::from_str(&self.stdout).unwrap();
-        let schema = serde_json::from_str(include_str!("../report.schema.json")).unwrap();
-        let validator = jsonschema::validator_for(&schema).unwrap();
-        let mut errors = String::new();
-        for error in validator.iter_errors(&report) {
-            writeln!(errors, "{}: {error}", error.instance_path()).unwrap();
-        }
-        assert!(errors.is_empty(), "{errors}{report:#}");
-        report
+        checked(&self.stdout, include_str!("../report.schema.json"))
     }
 
     /// The report of a run that measured.
@@ -129,6 +120,20 @@ impl Outcome {
         assert!(self.stderr.ends_with('\n'), "{self:?}");
         self.stderr.trim_end()
     }
+}
+
+/// One line of JSON, which the schema must allow.
+#[track_caller]
+fn checked(line: &str, schema: &str) -> Value {
+    assert_eq!(line.lines().count(), 1, "{line}");
+    let value: Value = serde_json::from_str(line).unwrap();
+    let validator = jsonschema::validator_for(&serde_json::from_str(schema).unwrap()).unwrap();
+    let mut errors = String::new();
+    for error in validator.iter_errors(&value) {
+        writeln!(errors, "{}: {error}", error.instance_path()).unwrap();
+    }
+    assert!(errors.is_empty(), "{errors}{value:#}");
+    value
 }
 
 /// A command of words without blanks inside.
@@ -192,6 +197,12 @@ impl Reflector {
         self.addresses[0]
     }
 
+    /// The next line on standard error.
+    pub(crate) fn next_line(&mut self) -> String {
+        let line = self.stderr.recv_timeout(LIMIT);
+        line.expect("the reflector says more")
+    }
+
     /// Ends it by Ctrl-C; what it counted.
     pub(crate) fn stop(mut self) -> Summary {
         self.running.interrupt();
@@ -208,6 +219,12 @@ impl Reflector {
 pub(crate) struct Summary(pub(crate) String);
 
 impl Summary {
+    /// The account that a reflector with `--json` prints, checked by its schema.
+    #[track_caller]
+    pub(crate) fn account(&self) -> Value {
+        checked(&self.0, include_str!("../reflector.schema.json"))
+    }
+
     /// The number behind a label.
     #[track_caller]
     pub(crate) fn count(&self, label: &str) -> u64 {
