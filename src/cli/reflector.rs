@@ -125,7 +125,7 @@ struct TestArgs {
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Where: inbound, after a reply has its number (the sender sees it on the way back), or
-    /// outbound, before a request counts as received
+    /// outbound, before a request counts as received [example: outbound; default: inbound]
     #[arg(long, value_enum, value_name = "DIRECTION")]
     impair_direction: Option<DirectionArg>,
 }

@@ -4,7 +4,6 @@
 //! written last, right before the call that sends.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use mio::{Token, Waker};
@@ -292,12 +291,13 @@ impl Reflector {
     }
 
     /// Counts a datagram that is not answered, in its session too where it has one.
-    fn refused(&mut self, refusal: Refusal, from: Option<SocketAddr>, to: Option<IpAddr>) {
-        let (Some(sessions), Some(from)) = (&mut self.sessions, from) else {
+    fn refused(&mut self, refusal: Refusal, request: &Request<'_>) {
+        let (Some(sessions), Some(from)) = (&mut self.sessions, request.from) else {
             return;
         };
-        if let Some(record) = sessions.record_of(from, to) {
+        if let Some(record) = sessions.record_of(from, request.to) {
             record.received += 1;
+            record.octets += u64::try_from(request.len).unwrap_or(0);
             match refusal {
                 Refusal::Malformed => record.invalid += 1,
                 Refusal::NotAllowed | Refusal::Loop | Refusal::ToMany => record.refused += 1,
@@ -421,7 +421,7 @@ impl Desk {
 
     pub(super) fn refuse(&mut self, refusal: Refusal, request: &Request<'_>) {
         self.totals.refuse(refusal);
-        self.reflector.refused(refusal, request.from, request.to);
+        self.reflector.refused(refusal, request);
     }
 
     fn answer<M: Mirror>(&mut self, socket: &mut M, count: usize) {

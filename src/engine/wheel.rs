@@ -6,12 +6,12 @@
 
 use super::impair::NONE;
 
-/// Places of a turn.
-const PLACES: usize = 8192;
+/// Places of a turn: a few entries each when all that may be held is, since a place is a list.
+const PLACES: usize = 65_536;
 const WORDS: usize = PLACES / 64;
 /// The last place of a turn, and the bits of a tick that say which place it is.
-const LAST: i64 = 8191;
-const _: () = assert!(PLACES == 8192 && PLACES.is_power_of_two());
+const LAST: i64 = 65_535;
+const _: () = assert!(PLACES == 65_536 && PLACES.is_power_of_two());
 
 #[derive(Clone, Copy, Debug)]
 struct Link {
@@ -35,7 +35,7 @@ pub(crate) struct Wheel {
     shift: u32,
     /// First and last entry of each place.
     ends: Box<[(u32, u32)]>,
-    occupied: [u64; WORDS],
+    occupied: Box<[u64]>,
     links: Vec<Link>,
     capacity: usize,
     /// No entry is in an earlier tick.
@@ -51,7 +51,7 @@ impl Wheel {
         Self {
             shift: width.next_power_of_two().trailing_zeros(),
             ends: vec![(NONE, NONE); PLACES].into_boxed_slice(),
-            occupied: [0; WORDS],
+            occupied: vec![0; WORDS].into_boxed_slice(),
             links: Vec::with_capacity(capacity),
             capacity,
             tick: 0,
