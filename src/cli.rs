@@ -7,8 +7,10 @@
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs, UdpSocket};
+use std::num::{IntErrorKind, ParseIntError};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use clap::error::ErrorKind;
@@ -32,6 +34,8 @@ const DEFAULT_PORT: u16 = 20_001;
 const DEFAULT_COUNT: u64 = 100;
 /// Length of a run at a rate, in nanoseconds.
 const DEFAULT_DURATION_NS: u64 = 10_000_000_000;
+/// How far the gaps of `--schedule uniform` differ from their mean.
+const DEFAULT_SPREAD: f64 = 0.5;
 /// Padding with which request and reply have one size (RFC 5357 §4.2.1).
 const DEFAULT_PADDING: usize = 27;
 /// The largest value of `--packet-timeout`: the delay statistics reach this far.
@@ -46,6 +50,13 @@ Exit codes:
   4    refused by the peer (its code is shown)
   5    nothing came back
   130  interrupted, after the report";
+
+const REFLECTOR_CODES: &str = "\
+Exit codes:
+  0    ended by Ctrl-C or SIGTERM, after the summary
+  1    runtime failure
+  2    wrong usage
+  130  ended at once, by a second Ctrl-C";
 
 const SENDER_EXAMPLES: &str = "\
 Examples:
@@ -82,7 +93,7 @@ enum Command {
     #[command(after_help = format!("{SENDER_EXAMPLES}\n{EXIT_CODES}"))]
     Sender(Box<SenderArgs>),
     /// Answer test packets (Session-Reflector)
-    #[command(visible_alias = "responder", after_help = format!("{REFLECTOR_EXAMPLES}\n{EXIT_CODES}"))]
+    #[command(visible_alias = "responder", after_help = format!("{REFLECTOR_EXAMPLES}\n{REFLECTOR_CODES}"))]
     Reflector(ReflectorArgs),
     /// List the names of the DSCPs
     Dscptable,
@@ -107,18 +118,19 @@ struct SenderArgs {
 
     /// How long a reply may take; a bare number is seconds; one that takes longer is late, and its
     /// packet counts as lost [example: 500ms]
-    #[arg(long, value_name = "TIME", default_value = "5s")]
+    #[arg(long, value_name = "TIME", default_value = "5s", help_heading = "Load")]
+    #[arg(allow_negative_numbers = true)]
     packet_timeout: Seconds,
     /// How the sender waits for a departure: sleep then spin as the gap asks (auto), spin, or sleep
-    #[arg(long, value_enum, default_value_t = PacingArg::Auto)]
+    #[arg(long, value_enum, default_value_t = PacingArg::Auto, help_heading = "Host")]
     pacing: PacingArg,
     #[command(flatten)]
     host: HostArgs,
     /// Ask for real-time scheduling (SCHED_FIFO) of the packet threads
-    #[arg(long)]
+    #[arg(long, help_heading = "Host")]
     realtime: bool,
     /// Print one line of JSON instead of the table
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     json: bool,
     #[command(flatten)]
     log: LogArgs,
@@ -128,16 +140,21 @@ struct SenderArgs {
 #[command(next_help_heading = "Load")]
 struct LoadArgs {
     /// Packets a second, with k, M or G [examples: 100k, 0.5]
-    #[arg(long, value_name = "RATE", conflicts_with = "interval")]
+    #[arg(
+        long,
+        value_name = "RATE",
+        conflicts_with = "interval",
+        allow_negative_numbers = true
+    )]
     rate: Option<Rate>,
     /// Time between packets; a bare number is milliseconds [examples: 10ms, 250us; default: 100ms]
-    #[arg(short, long, value_name = "TIME")]
+    #[arg(short, long, value_name = "TIME", allow_negative_numbers = true)]
     interval: Option<Interval>,
     /// Packets to send [examples: 500, 1M; default: 100, or 10 s with --rate]
-    #[arg(short, long, value_name = "N", value_parser = parse_count)]
+    #[arg(short, long, value_name = "N", value_parser = parse_count, allow_negative_numbers = true)]
     count: Option<u64>,
     /// Time to send for; a bare number is seconds [examples: 10s, 2m]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
     duration: Option<Seconds>,
     /// Gaps: equal (periodic, RFC 3432), exponential (poisson, RFC 2330), uniformly random (uniform),
     /// or none (flood)
@@ -145,11 +162,12 @@ struct LoadArgs {
     schedule: ScheduleArg,
     /// With --schedule uniform: gaps differ from their mean by at most this fraction
     /// [examples: 0.2, 20%]
-    #[arg(long, value_name = "FRACTION", default_value = "50%")]
-    spread: Fraction,
+    /// [default: 50%]
+    #[arg(long, value_name = "FRACTION", allow_negative_numbers = true)]
+    spread: Option<Fraction>,
     /// Seed of random gaps, order of sizes and padding; the same seed gives the same load
     /// [default: random, and reported]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<u64>)]
     seed: Option<u64>,
 }
 
@@ -159,19 +177,19 @@ struct LoadArgs {
 struct SizeArgs {
     /// Octets of padding after the 14 octets of the sender's fields; -1 is --imix
     /// [default: 27, with which both directions have one size]
-    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = whole::<i64>)]
     padding: Option<i64>,
     /// 7 frames of 64, 4 of 590 and 1 of 1514 bytes in every dozen (Ethernet without FCS)
     #[arg(long)]
     imix: bool,
     /// Size of the Ethernet frame without FCS [example: 1514]
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = whole::<usize>)]
     frame_size: Option<usize>,
     /// Frame sizes with their weights, Ethernet without FCS [example: 64:7,590:4,1514:1]
     #[arg(long, value_name = "SIZE:WEIGHT,...")]
     size_mix: Option<SizeMix>,
     /// Size of the UDP payload, 14 to 65507 [example: 8972]
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = whole::<usize>)]
     payload_size: Option<usize>,
 }
 
@@ -179,19 +197,24 @@ struct SizeArgs {
 #[command(next_help_heading = "IP header")]
 struct IpArgs {
     /// DSCP by name or number, see `twamp-blast dscptable` [examples: ef, 46; default: 0]
-    #[arg(long, value_name = "DSCP", conflicts_with = "tos")]
+    #[arg(
+        long,
+        value_name = "DSCP",
+        conflicts_with = "tos",
+        allow_negative_numbers = true
+    )]
     dscp: Option<Dscp>,
     /// The whole TOS or Traffic Class octet, DSCP and ECN [examples: 184, 0xb8]
-    #[arg(long, value_name = "OCTET")]
+    #[arg(long, value_name = "OCTET", allow_negative_numbers = true)]
     tos: Option<Tos>,
     /// TTL or Hop Limit; 255 lets hops be told
-    #[arg(long, value_name = "N", default_value_t = 255, value_parser = clap::value_parser!(u8).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 255, value_parser = parse_ttl, allow_negative_numbers = true)]
     ttl: u8,
     /// Never fragment, here or on the way; what does not fit is refused and counted
     #[arg(long)]
     do_not_fragment: bool,
     /// Network interface to use [example: eth0]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = parse_interface)]
     interface: Option<String>,
 }
 
@@ -229,23 +252,24 @@ struct ReflectorArgs {
         long,
         visible_alias = "timer",
         value_name = "TIME",
-        default_value = "900s"
+        default_value = "900s",
+        allow_negative_numbers = true
     )]
     session_timeout: Seconds,
     /// DSCP of the replies [default: that of the request]
-    #[arg(long, value_name = "DSCP")]
+    #[arg(long, value_name = "DSCP", allow_negative_numbers = true)]
     dscp: Option<Dscp>,
     /// TTL or Hop Limit of the replies; 255 lets hops be told
-    #[arg(long, value_name = "N", default_value_t = 255, value_parser = clap::value_parser!(u8).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 255, value_parser = parse_ttl, allow_negative_numbers = true)]
     ttl: u8,
     /// Never fragment replies
     #[arg(long)]
     do_not_fragment: bool,
     /// Network interface to use [example: eth0]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = parse_interface)]
     interface: Option<String>,
     /// Threads, each with a socket of its own; a session stays on one
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_threads, allow_negative_numbers = true)]
     threads: u16,
     #[command(flatten)]
     host: HostArgs,
@@ -317,25 +341,17 @@ fn usage(text: impl Display) -> Error {
 /// Runs a command line and returns its exit code.
 #[must_use]
 pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
-    let args: Vec<_> = args.into_iter().collect();
     let parsed = Cli::command()
-        .try_get_matches_from(&args)
+        .try_get_matches_from(args)
         .and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(show_parse_error(&error)),
     };
-    let typed = args
-        .iter()
-        .skip(1)
-        .map(|a| a.to_string_lossy().into_owned());
     let result = match cli.command {
-        Command::Sender(args) => sender(&args, typed.collect()),
+        Command::Sender(args) => sender(&args),
         Command::Reflector(args) => reflector(&args),
-        Command::Dscptable => {
-            print(&dscp_table());
-            Ok(0)
-        }
+        Command::Dscptable => print(&dscp_table()).map(|()| 0),
     };
     ExitCode::from(result.unwrap_or_else(|error| {
         complain(&error);
@@ -350,8 +366,8 @@ pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
 fn show_parse_error(error: &clap::Error) -> u8 {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            print(&error.to_string());
-            0
+            let shown = print(&error.to_string());
+            u8::from(shown.is_err())
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             say(&error.to_string());
@@ -373,8 +389,9 @@ fn show_parse_error(error: &clap::Error) -> u8 {
     }
 }
 
-fn sender(args: &SenderArgs, command: Vec<String>) -> Result<u8, Error> {
+fn sender(args: &SenderArgs) -> Result<u8, Error> {
     open_log(&args.log)?;
+    check_host(&args.host)?;
     let load = load(&args.load)?;
     let stop = Stop::default();
     let (remote, inside) = match &args.remote {
@@ -384,14 +401,14 @@ fn sender(args: &SenderArgs, command: Vec<String>) -> Result<u8, Error> {
             (own.local()[0], Some(own))
         }
     };
-    let config = session(args, load, remote, command)?;
+    let config = session(args, load, remote)?;
     let talk = !args.log.quiet;
     if talk && inside.is_some() {
         say(&format!(
             "twamp-blast: no REMOTE was given: measuring a reflector inside this process, {remote}\n"
         ));
     }
-    catch_signals(&stop)?;
+    catch_signals(&stop, talk)?;
     let mut progress = ProgressLine::new(talk);
     let report = engine::measure(&config, inside, &stop, |now| progress.show(now));
     progress.clear();
@@ -400,17 +417,17 @@ fn sender(args: &SenderArgs, command: Vec<String>) -> Result<u8, Error> {
         log::info!("tool-limited: {reason}");
     }
     if args.json {
-        print(&(report.to_json_line() + "\n"));
+        print(&(report.to_json_line() + "\n"))?;
     } else {
-        print(&text::summary(&report));
+        print(&text::summary(&report))?;
     }
-    Ok(verdict(&report, stop.requested()))
+    Ok(verdict(&report))
 }
 
 /// The exit code, with a line on standard error where nothing was measured.
-fn verdict(report: &Report, interrupted: bool) -> u8 {
+fn verdict(report: &Report) -> u8 {
     let packets = &report.packets;
-    if interrupted {
+    if report.interrupted {
         return 130;
     }
     if packets.sent == Some(0) {
@@ -421,10 +438,21 @@ fn verdict(report: &Report, interrupted: bool) -> u8 {
     }
     if packets.received == Some(0) {
         let icmp = report.notes.iter().find(|note| note.starts_with("ICMP"));
-        let why = icmp.map_or(
-            "no reply and no ICMP error: is a reflector there, and is a firewall between?",
-            String::as_str,
-        );
+        let why = match (
+            packets.late.unwrap_or(0),
+            packets.invalid.unwrap_or(0),
+            icmp,
+        ) {
+            (late @ 1.., _, _) => {
+                format!("{late} replies came after their timeout; use a longer --packet-timeout")
+            }
+            (_, _, Some(icmp)) => icmp.clone(),
+            (_, invalid @ 1.., _) => {
+                format!("{invalid} datagrams came that are no replies to these packets")
+            }
+            _ => "no reply and no ICMP error: is a reflector there, and is a firewall between?"
+                .to_owned(),
+        };
         let remote = report.remote.map_or(String::new(), |addr| addr.to_string());
         complain(format!("nothing came back from {remote}: {why}"));
         return 5;
@@ -434,6 +462,7 @@ fn verdict(report: &Report, interrupted: bool) -> u8 {
 
 fn reflector(args: &ReflectorArgs) -> Result<u8, Error> {
     open_log(&args.log)?;
+    check_host(&args.host)?;
     let listen = match args.local.as_ref().filter(|local| local.host.is_some()) {
         Some(local) => vec![resolve(local, DEFAULT_PORT, None)?],
         None => {
@@ -441,6 +470,12 @@ fn reflector(args: &ReflectorArgs) -> Result<u8, Error> {
             every_address(port.unwrap_or(DEFAULT_PORT))
         }
     };
+    if let Some(many) = listen.iter().find(|addr| to_many(addr.ip())) {
+        return Err(usage(format!(
+            "{}: a multicast or broadcast address has no reflector; use one of this host's own",
+            many.ip()
+        )));
+    }
     let config = ReflectorConfig {
         listen,
         allow: args.allow.clone(),
@@ -465,7 +500,7 @@ fn reflector(args: &ReflectorArgs) -> Result<u8, Error> {
         ));
     }
     let stop = Stop::default();
-    catch_signals(&stop)?;
+    catch_signals(&stop, !args.log.quiet)?;
     let reflecting = Reflecting::start(&config, &stop)?;
     if !args.log.quiet {
         let addresses: Vec<String> = reflecting.local().iter().map(ToString::to_string).collect();
@@ -481,8 +516,7 @@ fn reflector(args: &ReflectorArgs) -> Result<u8, Error> {
     log::info!("receive buffer of {:?} bytes", reflecting.receive_buffer());
     log::debug!("{config:?}");
     let totals = reflecting.wait()?;
-    print(&reflector_summary(&totals));
-    Ok(0)
+    print(&reflector_summary(&totals)).map(|()| 0)
 }
 
 fn reflector_summary(totals: &Reflected) -> String {
@@ -548,7 +582,12 @@ fn inside_reflector(args: &SenderArgs) -> ReflectorConfig {
 }
 
 fn load(args: &LoadArgs) -> Result<(Departures, End), Error> {
-    let spread = args.spread.value();
+    if args.spread.is_some() && args.schedule != ScheduleArg::Uniform {
+        return Err(usage(
+            "--spread is for --schedule uniform; add that, or leave it out",
+        ));
+    }
+    let spread = args.spread.map_or(DEFAULT_SPREAD, Fraction::value);
     let mut end = End {
         count: args.count,
         duration_ns: args.duration.map(Seconds::ns),
@@ -595,7 +634,6 @@ fn session(
     args: &SenderArgs,
     (departures, end): (Departures, End),
     remote: SocketAddr,
-    command: Vec<String>,
 ) -> Result<SessionConfig, Error> {
     let timeout_ns = args.packet_timeout.ns();
     if !(1..=MAX_TIMEOUT_NS).contains(&timeout_ns) {
@@ -631,7 +669,6 @@ fn session(
         },
         realtime: args.realtime,
         cpus: args.host.cpu.clone(),
-        command,
     })
 }
 
@@ -715,6 +752,27 @@ fn sizes(args: &SizeArgs, family: Family) -> Result<Sizes, Error> {
     Ok(fixed(SENDER_LEN + padding))
 }
 
+/// Refuses what this host or the chosen way of I/O does not have.
+fn check_host(args: &HostArgs) -> Result<(), Error> {
+    if matches!(args.io, IoArg::Portable) && args.hw_timestamps {
+        return Err(usage(
+            "--hw-timestamps is not to be had with --io portable; leave one of them out",
+        ));
+    }
+    let allowed = engine::cpus();
+    let wished = args.cpu.iter().flat_map(|list| list.cpus());
+    for cpu in wished {
+        if !allowed.is_empty() && !allowed.contains(cpu) {
+            let allowed: Vec<String> = allowed.iter().map(ToString::to_string).collect();
+            return Err(usage(format!(
+                "--cpu {cpu}: this process may not run there; use {}",
+                allowed.join(",")
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn io_kind(arg: IoArg) -> IoKind {
     match arg {
         IoArg::Batched => IoKind::Batched,
@@ -729,6 +787,39 @@ fn format(arg: FormatArg) -> Format {
     }
 }
 
+/// A whole number of type `T`.
+fn whole<T: FromStr<Err = ParseIntError>>(text: &str) -> Result<T, String> {
+    text.parse()
+        .map_err(|error: ParseIntError| match error.kind() {
+            IntErrorKind::PosOverflow => "too large a number".to_owned(),
+            IntErrorKind::NegOverflow => "too small a number".to_owned(),
+            _ if text.starts_with('-') => "below 0; use a whole number from 0 on".to_owned(),
+            _ => "not a number; use a whole one, such as 64".to_owned(),
+        })
+}
+
+fn parse_ttl(text: &str) -> Result<u8, String> {
+    match text.parse() {
+        Ok(ttl @ 1..) => Ok(ttl),
+        _ => Err("use 1 to 255".to_owned()),
+    }
+}
+
+fn parse_interface(text: &str) -> Result<String, String> {
+    // 15 octets are what the system keeps of a name.
+    if text.is_empty() || text.len() > 15 || text.contains(['/', ' ']) {
+        return Err("no name of an interface; see `ip link`".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn parse_threads(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(threads @ 1..=256) => Ok(threads),
+        _ => Err("use 1 to 256".to_owned()),
+    }
+}
+
 fn parse_count(text: &str) -> Result<u64, String> {
     let (digits, factor) = match text.char_indices().next_back() {
         Some((at, 'k' | 'K')) => (&text[..at], 1_000),
@@ -736,11 +827,14 @@ fn parse_count(text: &str) -> Result<u64, String> {
         Some((at, 'G')) => (&text[..at], 1_000_000_000),
         _ => (text, 1),
     };
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err("not a count; use a whole number such as 500, 10k or 1M".to_owned());
+    }
     let number: Option<u64> = digits.parse().ok();
     match number.and_then(|n| n.checked_mul(factor)) {
         Some(0) => Err("nothing would be sent; use 1 or more".to_owned()),
         Some(count) => Ok(count),
-        None => Err("not a count; use a whole number such as 500, 10k or 1M".to_owned()),
+        None => Err("too large a count; use --duration for an endless run".to_owned()),
     }
 }
 
@@ -765,7 +859,7 @@ fn remote(endpoint: &Endpoint, local: Option<&Endpoint>) -> Result<SocketAddr, E
     if remote.port() == 0 {
         return Err(usage(format!("{endpoint}: a remote port is 1 to 65535")));
     }
-    if remote.ip().is_unspecified() || remote.ip().is_multicast() {
+    if remote.ip().is_unspecified() || to_many(remote.ip()) {
         return Err(usage(format!(
             "{endpoint}: not the address of one host; name the reflector's own"
         )));
@@ -797,11 +891,23 @@ fn local(
     Ok(local)
 }
 
+fn to_many(addr: IpAddr) -> bool {
+    addr.is_multicast() || addr == IpAddr::V4(Ipv4Addr::BROADCAST)
+}
+
 fn resolve(endpoint: &Endpoint, port: u16, family: Option<Family>) -> Result<SocketAddr, Error> {
     let port = endpoint.port.unwrap_or(port);
     match &endpoint.host {
         None => Ok(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))),
         Some(Host::V4(addr)) => Ok(SocketAddr::from((*addr, port))),
+        Some(Host::V6 { addr, .. }) if addr.to_ipv4_mapped().is_some() => {
+            let v4 = addr
+                .to_ipv4_mapped()
+                .map_or(String::new(), |v4| v4.to_string());
+            Err(usage(format!(
+                "{endpoint}: an IPv4 address in an IPv6 one; use {v4}"
+            )))
+        }
         Some(Host::V6 { addr, scope }) => {
             let scope = scope.as_deref().map_or(Ok(0), scope_id)?;
             if addr.is_unicast_link_local() && scope == 0 {
@@ -845,7 +951,7 @@ fn every_address(port: u16) -> Vec<SocketAddr> {
 }
 
 /// The first signal asks the run to finish, the second ends the program at once.
-fn catch_signals(stop: &Stop) -> Result<(), Error> {
+fn catch_signals(stop: &Stop, talk: bool) -> Result<(), Error> {
     let signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]);
     let mut signals =
         signals.map_err(|error| Error::Runtime(format!("cannot catch signals: {error}")))?;
@@ -856,6 +962,9 @@ fn catch_signals(stop: &Stop) -> Result<(), Error> {
                 std::process::exit(130);
             }
             stop.request();
+            if talk {
+                say("twamp-blast: ending; Ctrl-C again ends at once\n");
+            }
         }
     };
     std::thread::Builder::new()
@@ -938,7 +1047,12 @@ fn say(text: &str) {
 }
 
 /// Prints a result. A reader that has gone away is no failure.
-fn print(text: &str) {
+fn print(text: &str) -> Result<(), Error> {
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::Runtime(
+            format!("cannot write the report to standard output: {error}"),
+        )),
+        _ => Ok(()),
+    }
 }

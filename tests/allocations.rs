@@ -102,7 +102,6 @@ fn run(io: IoKind) -> (u64, u64) {
         pacing: Pacing::Auto,
         realtime: false,
         cpus: None,
-        command: Vec::new(),
     };
     let mut seen: Vec<(u64, u64)> = Vec::new();
     let report = measure(&config, Some(reflecting), &Stop::default(), |now| {

@@ -16,6 +16,12 @@ use crate::stats::delay::Delays;
 /// Share of departures later than one interval from which the host is said to have missed them:
 /// one in this many.
 const MISSED_ONE_IN: u64 = 20;
+/// The largest buffer that the system can be asked for.
+const MOST_BUFFER: u64 = 1 << 30;
+/// The share of the rate that must be achieved.
+const KEPT: f64 = 0.999;
+/// So many late departures say nothing yet.
+const FEW_LATE: u64 = 2;
 
 /// Everything a report is made of.
 pub(super) struct Parts<'a> {
@@ -45,10 +51,15 @@ pub(super) fn report(parts: &Parts<'_>) -> Report {
     let started = started
         .filter(|_| sent.sent > 0)
         .map(|since| humantime::format_rfc3339_nanos(SystemTime::UNIX_EPOCH + since).to_string());
+    let load = load(parts, duration_ns);
     Report {
         schema: report::Schema::default(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        command: config.command.clone(),
+        command: SessionConfig {
+            local: granted.local,
+            ..config.clone()
+        }
+        .command(),
         scope: report::Scope::Session,
         protocol: report::Protocol::TwampLight,
         role: report::Role::Sender,
@@ -60,12 +71,12 @@ pub(super) fn report(parts: &Parts<'_>) -> Report {
         started,
         duration_ns,
         interrupted: sent.interrupted,
-        load: load(parts, duration_ns),
+        host: host(parts, &load),
+        load,
         packets: packets(parts),
         delay_ns: parts.delays.report(),
         timestamps: timestamps(parts),
         path: path(parts),
-        host: host(parts),
         notes: notes(parts, received),
     }
 }
@@ -175,6 +186,13 @@ fn kind(kind: StampKind) -> report::StampKind {
 
 fn timestamps(parts: &Parts<'_>) -> report::Timestamps {
     let measured = parts.delays.recorded() > 0;
+    let delays = parts.delays.report();
+    // One clock shows no negative delay.
+    let same_clock = parts.same_clock
+        && [&delays.outbound, &delays.inbound]
+            .into_iter()
+            .flatten()
+            .all(|delay| delay.min >= 0);
     let t1 = match parts.granted.transmit {
         Some(stamped) if parts.delays.t1_stamped() => stamped,
         _ => StampKind::Userspace,
@@ -182,7 +200,7 @@ fn timestamps(parts: &Parts<'_>) -> report::Timestamps {
     let local = os::clock_quality();
     let facts = &parts.received.facts;
     report::Timestamps {
-        t1: measured.then(|| kind(t1)),
+        t1: delays.roundtrip.map(|_| kind(t1)),
         t2: parts.reflected.and_then(|(_, receive)| *receive).map(kind),
         t4: measured.then(|| kind(parts.granted.receive)),
         granularity: measured.then_some(report::Granularity::Packet),
@@ -192,12 +210,13 @@ fn timestamps(parts: &Parts<'_>) -> report::Timestamps {
             .filter(|_| parts.delays.t1_stamped())
             .map(|_| parts.sent.stamp_one_in),
         clock: report::Clock {
-            same_clock: parts.same_clock,
+            same_clock: same_clock && measured,
             local_synchronised: local.map(|(synchronised, _)| synchronised),
             remote_synchronised: facts.remote_synchronised,
             local_error_ns: local.map(|(_, error_ns)| error_ns),
             remote_error_ns: facts.remote_error_ns,
-            offset_estimate_ns: parts.delays.offset_estimate_ns(),
+            // On one clock there is nothing to estimate.
+            offset_estimate_ns: parts.delays.offset_estimate_ns().filter(|_| !same_clock),
         },
     }
 }
@@ -215,11 +234,15 @@ fn path(parts: &Parts<'_>) -> report::PathFacts {
     let (ttl_out, ttl_in) = (&facts.ttl_out, &facts.ttl_in);
     // A TTL of 0 cannot arrive: such a reflector does not tell. Nor can hops be told from a reply
     // unless it left with 255, and no path is so long that less than half of that is left.
-    let told = |ttl: &u8| *ttl > 0 && parts.config.socket.ttl == 255;
-    let hops_outbound = most_often(ttl_out).filter(told).map(|ttl| 255 - ttl);
     let hops_inbound = most_often(ttl_in)
         .filter(|ttl| *ttl > 128)
         .map(|ttl| 255 - ttl);
+    // A reflector that does not know the TTL writes 255 (RFC 5357 §4.2.1): that means no hops only
+    // where there are none on the way back either.
+    let told = |ttl: &u8| {
+        *ttl > 0 && parts.config.socket.ttl == 255 && (*ttl < 255 || hops_inbound == Some(0))
+    };
+    let hops_outbound = most_often(ttl_out).filter(told).map(|ttl| 255 - ttl);
     let changed = |counts: &[u64; 256]| counts.iter().filter(|count| **count > 0).count() > 1;
     let known = hops_outbound.is_some() || hops_inbound.is_some();
     let tos = most_often(&facts.tos_in);
@@ -236,7 +259,7 @@ fn path(parts: &Parts<'_>) -> report::PathFacts {
     }
 }
 
-fn host(parts: &Parts<'_>) -> report::Host {
+fn host(parts: &Parts<'_>, load: &report::Load) -> report::Host {
     let (sent, received) = (parts.sent, parts.received);
     let own = received.kernel_drops;
     let reflector = parts.reflected.and_then(|(totals, _)| totals.kernel_drops);
@@ -245,7 +268,7 @@ fn host(parts: &Parts<'_>) -> report::Host {
         (a, b) => a.or(b),
     };
     let asked = parts.granted.transmit.is_some();
-    let reasons = reasons(parts, kernel_drops);
+    let reasons = reasons(parts, kernel_drops, load);
     let usage = os::usage();
     report::Host {
         verdict: if reasons.is_empty() {
@@ -274,7 +297,7 @@ fn host(parts: &Parts<'_>) -> report::Host {
 }
 
 /// One sentence for each way in which this host, not the path, made the figures what they are.
-fn reasons(parts: &Parts<'_>, kernel_drops: Option<u64>) -> Vec<String> {
+fn reasons(parts: &Parts<'_>, kernel_drops: Option<u64>, load: &report::Load) -> Vec<String> {
     let (sent, received) = (parts.sent, parts.received);
     let mut reasons = Vec::new();
     if let Some(drops) = kernel_drops.filter(|drops| *drops > 0) {
@@ -289,12 +312,28 @@ fn reasons(parts: &Parts<'_>, kernel_drops: Option<u64>) -> Vec<String> {
             sent.overdue
         ));
     }
-    if sent.late_departures * MISSED_ONE_IN > sent.sent
-        && parts.config.departures != Departures::Flood
-        && sent.sent > 0
+    if sent.no_room > 0 {
+        reasons.push(format!(
+            "this host's queue in front of the interface dropped {} packets; they were not sent",
+            sent.no_room
+        ));
+    }
+    if let Some((offered, achieved)) = load.offered_pps.zip(load.achieved_pps)
+        && achieved < offered * KEPT
+        && sent.late_departures > FEW_LATE
     {
         reasons.push(format!(
-            "{} of {} packets left more than one interval late: this host could not keep the rate",
+            "this host could not keep the rate: {:.2} % of it",
+            achieved / offered * 100.0
+        ));
+    }
+    if sent.late_departures * MISSED_ONE_IN > sent.sent
+        && parts.config.departures != Departures::Flood
+        && sent.late_departures > FEW_LATE
+    {
+        reasons.push(format!(
+            "{} of {} packets left more than one interval late: the load was burstier than asked \
+             for",
             sent.late_departures, sent.sent
         ));
     }
@@ -345,8 +384,17 @@ fn notes(parts: &Parts<'_>, received: &Received) -> Vec<String> {
             .max()
             .unwrap_or(0);
         let each = BUFFER_OVERHEAD + u64::try_from(largest).unwrap_or(0);
-        let need = rate.count_in(BUFFER_NS).saturating_mul(each);
-        if u64::try_from(buffer).unwrap_or(u64::MAX) < need {
+        let packets = rate
+            .count_in(BUFFER_NS)
+            .min(config.end.count.unwrap_or(u64::MAX));
+        let need = packets.saturating_mul(each);
+        let buffer = u64::try_from(buffer).unwrap_or(u64::MAX);
+        if buffer < need && need > MOST_BUFFER {
+            notes.push(format!(
+                "the receive buffer of {buffer} bytes is small for this rate, and none can be large \
+                 enough"
+            ));
+        } else if buffer < need {
             notes.push(format!(
                 "the receive buffer of {buffer} bytes is small for this rate; allow more with: \
                  sysctl -w net.core.rmem_max={}",
@@ -369,12 +417,29 @@ fn notes(parts: &Parts<'_>, received: &Received) -> Vec<String> {
         .filter(|(_, n)| **n > 0)
     {
         let errno = i32::try_from(errno).unwrap_or(0);
-        notes.push(format!("ICMP {} came {count} times", icmp_name(errno)));
+        let count = times(*count);
+        notes.push(format!("ICMP {} came {count}", icmp_name(errno)));
     }
     if sent.icmp > 0 {
         // The one error that a sending socket is told of.
         let name = icmp_name(libc::ECONNREFUSED);
-        notes.push(format!("ICMP {name} came {} times", sent.icmp));
+        notes.push(format!("ICMP {name} came {}", times(sent.icmp)));
+    }
+    if counts.senseless {
+        notes.push(
+            "the reflector's numbers are no count of its replies to this session: loss by \
+             direction is not told"
+                .to_owned(),
+        );
+    }
+    if let Some(directions) = &counts.directions
+        && directions.duplicates_outbound > 0
+    {
+        notes.push(format!(
+            "{} packets were duplicated before the reflector: where copies were lost too, loss by \
+             direction is an estimate",
+            directions.duplicates_outbound
+        ));
     }
     match counts.own_counter {
         Some(false) => notes.push(
@@ -397,8 +462,17 @@ fn notes(parts: &Parts<'_>, received: &Received) -> Vec<String> {
     }
     if counts.restarts > 0 {
         notes.push(format!(
-            "the reflector's counter began anew {} times",
-            counts.restarts
+            "the reflector's counter began anew {}",
+            times(counts.restarts)
+        ));
+    }
+    let rejected = received.facts.rejected + parts.delays.rejected();
+    if rejected > 0 {
+        notes.push(format!(
+            "{rejected} of {} replies have timestamps that contradict each other (T3 before T2, a \
+             reply before its request) or were under way when a clock was set: their delays are \
+             left out",
+            counts.received
         ));
     }
     if received.facts.short_replies > 0 {
@@ -427,6 +501,13 @@ fn notes(parts: &Parts<'_>, received: &Received) -> Vec<String> {
         ));
     }
     notes
+}
+
+fn times(count: u64) -> String {
+    match count {
+        1 => "once".to_owned(),
+        count => format!("{count} times"),
+    }
 }
 
 /// The ICMP message that an errno stands for, as RFC 792 and RFC 4443 name it.

@@ -55,7 +55,7 @@ const PROGRESS: Duration = Duration::from_millis(200);
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// A socket could not be opened.
-    #[error("cannot open {what}: {}{}", plain(source), hint(source))]
+    #[error("cannot open {what}: {}{}", plain(source), hint(what, source))]
     Open {
         /// Which address, and towards which.
         what: String,
@@ -86,12 +86,15 @@ fn plain(error: &io::Error) -> String {
     }
 }
 
-fn hint(error: &io::Error) -> &'static str {
+fn hint(what: &str, error: &io::Error) -> &'static str {
     if error.raw_os_error() == Some(nix::errno::Errno::ENODEV as i32) {
         return "; there is no interface of that name: see `ip link`";
     }
     match error.kind() {
         io::ErrorKind::AddrInUse => "; another program has this port: use another one, or end it",
+        io::ErrorKind::PermissionDenied if what.contains("towards") => {
+            "; is this a broadcast address, or does a firewall of this host forbid it?"
+        }
         io::ErrorKind::PermissionDenied => {
             "; use a port above 1023, or grant CAP_NET_BIND_SERVICE (CAP_NET_RAW for an interface)"
         }
@@ -239,14 +242,17 @@ fn run_session<S: SendHalf, R: ReceiveHalf>(
     let (samples, blocks) = pipe();
     let (probe_in, probe_out) = bounded(packets::BATCH);
 
+    // The interface's clock and this system's are no one clock.
+    let stamps_only = granted.receive == StampKind::Hardware;
     let delays = spawn("stats", move || {
-        let mut delays = Delays::new(classes);
+        let mut delays = Delays::new(classes, stamps_only);
         while blocks.next(|block| delays.record(block)) {}
         delays
     })?;
 
     let plan = receiver::Plan {
         timeout_ns,
+        format: config.format,
         classes,
         stamps: granted.transmit.is_some(),
         hardware: granted.receive == StampKind::Hardware,
@@ -289,6 +295,7 @@ fn run_session<S: SendHalf, R: ReceiveHalf>(
         ),
         payloads: config.sizes.classes.iter().map(|c| c.payload).collect(),
         timeout_ns,
+        count: config.end.count,
         mean_gap_ns: rate.map_or(0, |rate| i64::try_from(rate.due_ns(1)).unwrap_or(i64::MAX)),
         format: config.format,
         pacing: config.pacing,
@@ -409,6 +416,12 @@ impl Cpus {
     }
 }
 
+/// CPUs that this process may run on; empty where the system does not tell.
+#[must_use]
+pub fn cpus() -> Vec<usize> {
+    os::allowed_cpus()
+}
+
 /// A reflector that runs on threads of its own until it is stopped.
 #[derive(Debug)]
 pub struct Reflecting {
@@ -440,6 +453,7 @@ impl Reflecting {
                 let mut by_thread: Vec<Vec<linux::MirrorSocket>> = Vec::new();
                 by_thread.resize_with(config.threads.max(1), Vec::new);
                 for listen in &config.listen {
+                    let listen = &reflecting.with_port(*listen);
                     let plan = socket_plan(*listen, &config.socket, 0);
                     let (sockets, granted) = linux::open_mirrors(&plan, by_thread.len())
                         .map_err(|source| cannot_listen(*listen, source))?;
@@ -455,8 +469,10 @@ impl Reflecting {
             }
             _ => {
                 let mut sockets = Vec::new();
+                let tos = config.dscp.map_or(0, crate::config::Dscp::tos);
                 for listen in &config.listen {
-                    let plan = socket_plan(*listen, &config.socket, 0);
+                    let listen = &reflecting.with_port(*listen);
+                    let plan = socket_plan(*listen, &config.socket, tos);
                     let (socket, granted) = portable::open_mirror(&plan)
                         .map_err(|source| cannot_listen(*listen, source))?;
                     sockets.push(socket);
@@ -505,6 +521,14 @@ impl Reflecting {
         self.stop.request();
         let receive = self.receive;
         Ok((self.wait()?, receive))
+    }
+
+    /// Port 0 means any port, and the same one for every address.
+    fn with_port(&self, mut listen: SocketAddr) -> SocketAddr {
+        if let (0, Some(first)) = (listen.port(), self.local.first()) {
+            listen.set_port(first.port());
+        }
+        listen
     }
 
     fn note(&mut self, granted: Granted) {

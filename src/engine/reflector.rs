@@ -23,8 +23,8 @@ use crate::wire::{
 const CHUNK: usize = 4;
 /// How often the clock's quality is asked for.
 const QUALITY_NS: i64 = 1_000_000_000;
-/// How long a reply waits for room in a full socket.
-const ROOM_NS: i64 = 2_000_000;
+/// How long a batch of replies waits for room in a full socket.
+const ROOM_NS: i64 = 500_000;
 /// Batches of one socket taken without a look at the other.
 const BUDGET: usize = 16;
 
@@ -237,7 +237,8 @@ pub(crate) fn run<M: Mirror>(
             for _ in 0..BUDGET {
                 match socket.recv() {
                     Ok(count) => {
-                        answer(socket, &mut reflector, count, &mut totals, &mut events);
+                        // A wait took what woke it, perhaps for another socket or to stop.
+                        busy |= answer(socket, &mut reflector, count, &mut totals, &mut events);
                         if count < socket.batch() {
                             // Empty; what came meanwhile wakes the next wait at once.
                             break;
@@ -266,13 +267,14 @@ pub(crate) fn run<M: Mirror>(
     Ok(totals)
 }
 
+/// Answers a batch; true if it had to wait for room.
 fn answer<M: Mirror>(
     socket: &mut M,
     reflector: &mut Reflector,
     count: usize,
     totals: &mut Reflected,
     events: &mut EventLoop,
-) {
+) -> bool {
     let now = os::monotonic_ns();
     reflector.refresh_quality(now);
     totals.received += u64::try_from(count).unwrap_or(0);
@@ -308,4 +310,5 @@ fn answer<M: Mirror>(
             }
         }
     }
+    waited
 }

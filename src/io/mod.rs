@@ -103,12 +103,6 @@ pub(crate) trait SendHalf {
     /// # Errors
     /// Of the packet at `from`; it was not sent.
     fn send(&mut self, from: usize, to: usize) -> io::Result<usize>;
-
-    /// Wakes `token` when there is room to send again.
-    ///
-    /// # Errors
-    /// The system's.
-    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
 }
 
 /// Receives the replies of one session.
@@ -185,7 +179,7 @@ pub(crate) trait Mirror {
     /// Gives up the next reply.
     fn skip(&mut self);
 
-    /// Wakes `token` when a request arrives, or there is room to send again.
+    /// Wakes `token` when a request arrives.
     ///
     /// # Errors
     /// The system's.
@@ -209,7 +203,24 @@ pub(crate) fn source_address(remote: SocketAddr, interface: Option<&str>) -> io:
 
 /// Whether an address is one of this host's own.
 pub(crate) fn is_local(addr: IpAddr) -> bool {
-    addr.is_loopback() || UdpSocket::bind((addr, 0)).is_ok()
+    // Not a trial bind: that may succeed for any address (net.ipv4.ip_nonlocal_bind).
+    addr.is_loopback() || interface_of(addr).is_some()
+}
+
+/// Name of the interface that has an address.
+fn interface_of(addr: IpAddr) -> Option<String> {
+    let interfaces = nix::ifaddrs::getifaddrs().ok()?;
+    for interface in interfaces {
+        let found = interface.address.as_ref().is_some_and(|address| {
+            let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+            let v6 = address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip()));
+            v4.or(v6) == Some(addr)
+        });
+        if found {
+            return Some(interface.interface_name);
+        }
+    }
+    None
 }
 
 fn new_socket(addr: SocketAddr) -> io::Result<socket2::Socket> {

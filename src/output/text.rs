@@ -243,7 +243,9 @@ fn details(report: &Report) -> Vec<String> {
             ipdv.map(|i| i.mean_abs),
             ipdv.and_then(|i| i.p99_abs).map(magnitude),
             delay.and_then(|d| d.pdv.p99).map(magnitude),
-            delay.map(|d| magnitude(d.pdv.max)),
+            delay
+                .filter(|d| d.samples > 1)
+                .map(|d| magnitude(d.pdv.max)),
         ];
         label(name, false) + &cells.map(cell).join("  ")
     }));
@@ -671,8 +673,8 @@ fn verdict(report: &Report) -> Vec<String> {
     }
     lines.push(
         match host.verdict {
-            Verdict::Ok => "verdict: ok",
-            Verdict::ToolLimited => "verdict: tool-limited",
+            Verdict::Ok => "host verdict: ok",
+            Verdict::ToolLimited => "host verdict: tool-limited",
         }
         .to_owned(),
     );
@@ -943,7 +945,7 @@ Direction         Min         Max         Avg          Jitter     Loss
             mean: Some(5.0),
         });
         let text = summary(&report);
-        let end = "verdict: tool-limited\n- this host's own sockets dropped 5 datagrams\n";
+        let end = "host verdict: tool-limited\n- this host's own sockets dropped 5 datagrams\n";
         assert!(text.ends_with(end), "{text}");
         fits(&text);
     }

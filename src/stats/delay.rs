@@ -28,6 +28,7 @@ pub struct Delays {
     sizes: Vec<Distribution>,
     /// Whether `roundtrip`, `outbound`, `sizes` and `best` rest on stamped T1.
     t1_stamped: bool,
+    stamps_only: bool,
     /// The smallest round-trip delay and the offset estimate of its sample.
     best: Option<(i64, i64)>,
     recorded: u64,
@@ -36,8 +37,10 @@ pub struct Delays {
 
 impl Delays {
     /// No samples yet, of a session that sends packets of `size_classes` sizes.
+    ///
+    /// With `stamps_only` the T1 of user space is of another clock than T4, and is never used.
     #[must_use]
-    pub fn new(size_classes: usize) -> Self {
+    pub fn new(size_classes: usize, stamps_only: bool) -> Self {
         // With one size, its round-trip delays are the session's.
         let separate = if size_classes > 1 { size_classes } else { 0 };
         Self {
@@ -46,7 +49,8 @@ impl Delays {
             inbound: Distribution::with_unknown_offset(),
             reflector: Distribution::from_zero(),
             sizes: (0..separate).map(|_| Distribution::from_zero()).collect(),
-            t1_stamped: false,
+            t1_stamped: stamps_only,
+            stamps_only,
             best: None,
             recorded: 0,
             rejected: 0,
@@ -56,7 +60,11 @@ impl Delays {
     /// Adds samples, in order of arrival, each sequence number once.
     pub fn record(&mut self, block: &[Sample]) {
         for sample in block {
-            let Some(delay) = SampleDelays::of(sample) else {
+            let t1_ns = match sample.t1_stamp_ns {
+                None if self.stamps_only => None,
+                stamp => Some(stamp.unwrap_or(sample.t1_ns)),
+            };
+            let Some(delay) = SampleDelays::of(sample, t1_ns) else {
                 self.rejected += 1;
                 continue;
             };
@@ -67,8 +75,8 @@ impl Delays {
             if stamped && !self.t1_stamped {
                 self.start_over_with_stamps();
             }
-            if stamped == self.t1_stamped {
-                self.record_with_t1(sample, &delay);
+            if let Some(sent) = delay.sent.filter(|_| stamped == self.t1_stamped) {
+                self.record_with_t1(sample, &sent, delay.inbound);
             }
         }
     }
@@ -119,7 +127,7 @@ impl Delays {
         self.rejected
     }
 
-    fn record_with_t1(&mut self, sample: &Sample, delay: &SampleDelays) {
+    fn record_with_t1(&mut self, sample: &Sample, delay: &SinceT1, inbound: i64) {
         self.roundtrip.record(sample.seq, delay.roundtrip);
         self.outbound.record(sample.seq, delay.outbound);
         if let Some(size) = self.sizes.get_mut(usize::from(sample.size_class)) {
@@ -129,7 +137,7 @@ impl Delays {
             .best
             .is_none_or(|(smallest, _)| delay.roundtrip < smallest)
         {
-            self.best = Some((delay.roundtrip, delay.offset()));
+            self.best = Some((delay.roundtrip, delay.offset(inbound)));
         }
     }
 
@@ -146,30 +154,42 @@ impl Delays {
 
 /// The differences of one sample's timestamps, in nanoseconds.
 struct SampleDelays {
-    roundtrip: i64,
-    outbound: i64,
     inbound: i64,
     reflector: i64,
+    /// `None` where T1 is not known.
+    sent: Option<SinceT1>,
+}
+
+struct SinceT1 {
+    roundtrip: i64,
+    outbound: i64,
 }
 
 impl SampleDelays {
-    /// `None` where the timestamps contradict each other. The stamp is T1 where there is one.
-    fn of(sample: &Sample) -> Option<Self> {
-        let t1_ns = sample.t1_stamp_ns.unwrap_or(sample.t1_ns);
+    /// `None` where the timestamps contradict each other.
+    fn of(sample: &Sample, t1_ns: Option<i64>) -> Option<Self> {
         let reflector = sample.t3_ns.checked_sub(sample.t2_ns)?;
-        let roundtrip = sample.t4_ns.checked_sub(t1_ns)?.checked_sub(reflector)?;
-        let delays = Self {
-            roundtrip,
-            outbound: sample.t2_ns.checked_sub(t1_ns)?,
-            inbound: sample.t4_ns.checked_sub(sample.t3_ns)?,
-            reflector,
+        let inbound = sample.t4_ns.checked_sub(sample.t3_ns)?;
+        let sent = match t1_ns {
+            None => None,
+            Some(t1_ns) => Some(SinceT1 {
+                roundtrip: sample.t4_ns.checked_sub(t1_ns)?.checked_sub(reflector)?,
+                outbound: sample.t2_ns.checked_sub(t1_ns)?,
+            }),
         };
-        (reflector >= 0 && roundtrip >= 0).then_some(delays)
+        let roundtrip = sent.as_ref().map_or(0, |sent| sent.roundtrip);
+        (reflector >= 0 && roundtrip >= 0).then_some(Self {
+            inbound,
+            reflector,
+            sent,
+        })
     }
+}
 
+impl SinceT1 {
     /// ((T2 - T1) - (T4 - T3)) / 2 (RFC 5905 §8).
-    fn offset(&self) -> i64 {
-        let twice = i128::from(self.outbound) - i128::from(self.inbound);
+    fn offset(&self, inbound: i64) -> i64 {
+        let twice = i128::from(self.outbound) - i128::from(inbound);
         i64::try_from(twice / 2).expect("half the difference of two 64-bit numbers has 64 bits")
     }
 }
@@ -632,6 +652,26 @@ const P99_999: u64 = 99_999;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_clock_of_an_interface_is_never_compared_with_another() {
+        // T4 is of an interface whose clock runs since it was switched on.
+        let sample = |t1_stamp_ns| Sample {
+            seq: 0,
+            t1_ns: 1_790_000_000_000_000_000,
+            t1_stamp_ns,
+            t2_ns: 1_790_000_000_000_005_000,
+            t3_ns: 1_790_000_000_000_006_000,
+            t4_ns: 1_000_010_000,
+            size_class: 0,
+        };
+        let mut delays = Delays::new(1, true);
+        delays.record(&[sample(None), sample(Some(1_000_000_000)), sample(None)]);
+        assert_eq!((delays.recorded(), delays.rejected()), (3, 0));
+        let roundtrip = delays.report().roundtrip.unwrap();
+        assert_eq!((roundtrip.samples, roundtrip.max), (1, 9000));
+        assert_eq!(delays.report().inbound.unwrap().samples, 3);
+    }
     use proptest::prelude::*;
     use rand_pcg::Pcg64Mcg;
     use rand_pcg::rand_core::{Rng, SeedableRng};
@@ -703,7 +743,7 @@ mod tests {
     fn shared_vectors_of_round_trip() {
         for vector in vectors("round_trip").as_array().unwrap() {
             let ns = |name: &str| vector[name].as_i64().unwrap() * 1000;
-            let mut delays = Delays::new(1);
+            let mut delays = Delays::new(1, false);
             delays.record(&[Sample {
                 seq: 0,
                 t1_ns: ns("t1"),
@@ -952,7 +992,7 @@ mod tests {
 
     #[test]
     fn kinds_of_t1_are_never_mixed() {
-        let mut delays = Delays::new(2);
+        let mut delays = Delays::new(2, false);
         let user = |seq| sample(seq, 1_000_000 - 100, None, 0);
         let stamped = |seq, class| sample(seq, 1_000_000 - 100, Some(1_000_000), class);
         delays.record(&[user(0), user(1)]);
@@ -1035,7 +1075,7 @@ mod tests {
                 ..good
             },
         ];
-        let mut delays = Delays::new(1);
+        let mut delays = Delays::new(1, false);
         delays.record(&bad);
         assert_eq!(delays.rejected(), 7);
         assert_eq!(delays.recorded(), 0);
@@ -1053,7 +1093,7 @@ mod tests {
 
     #[test]
     fn the_offset_estimate_is_of_the_fastest_round_trip() {
-        let mut delays = Delays::new(1);
+        let mut delays = Delays::new(1, false);
         let queued_outbound = Sample {
             t1_ns: 1_000_000 - 500,
             ..sample(0, 0, None, 0)
@@ -1124,7 +1164,7 @@ mod tests {
         fn any_timestamps_are_recorded_or_rejected(
             stamps in prop::collection::vec((any::<[i64; 4]>(), any::<Option<i64>>()), 1..50)
         ) {
-            let mut delays = Delays::new(3);
+            let mut delays = Delays::new(3, false);
             let samples: Vec<Sample> = (0..)
                 .zip(&stamps)
                 .map(|(seq, &([t1_ns, t2_ns, t3_ns, t4_ns], t1_stamp_ns))| Sample {
