@@ -196,18 +196,18 @@ fn dscptable_lists_every_dscp() {
 
 #[test]
 fn help_is_exit_0_and_tells_the_exit_codes() {
-    for line in [
-        "--help",
-        "sender --help",
-        "reflector --help",
-        "responder --help",
+    for (line, code) in [
+        ("--help", "nothing came back"),
+        ("sender --help", "nothing came back"),
+        ("reflector --help", "ended by Ctrl-C"),
+        ("responder --help", "ended by Ctrl-C"),
     ] {
         let outcome = run(line);
         assert_eq!(outcome.code, 0, "{line}");
         assert!(outcome.stderr.is_empty(), "{outcome:?}");
         assert!(outcome.stdout.contains("Usage: twamp-blast"), "{line}");
         assert!(outcome.stdout.contains("Exit codes:"), "{line}");
-        assert!(outcome.stdout.contains("nothing came back"), "{line}");
+        assert!(outcome.stdout.contains(code), "{line}");
     }
     assert_eq!(run("dscptable --help").code, 0);
     assert_eq!(run("--version").code, 0);
