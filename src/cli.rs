@@ -21,12 +21,12 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::config::{
     CpuList, Departures, Dscp, End, Endpoint, Family, Fraction, Host, Interval, IoKind, Pacing,
     Prefix, Rate, ReflectorConfig, Seconds, SessionConfig, SizeClass, SizeMix, SizeProfile, Sizes,
-    SocketOptions, Tos, dscp_table, frame_of_payload, payload_of_frame,
+    SocketOptions, Tos, WatchConfig, dscp_table, frame_of_payload, payload_of_frame,
 };
-use crate::engine::{self, Failure, Progress, Reflected, Reflecting, Stop};
-use crate::output::text;
+use crate::engine::{self, Failure, Progress, Reflected, Reflecting, Stop, Update};
+use crate::output::{live, text};
 use crate::report::Report;
-use crate::wire::{Format, MAX_UDP_PAYLOAD, SENDER_LEN};
+use crate::wire::{Format, MAX_UDP_PAYLOAD, Reply, SENDER_LEN, parse_request};
 
 /// The reflector's port, and the one a sender asks, unless another is given.
 const DEFAULT_PORT: u16 = 20_001;
@@ -34,6 +34,8 @@ const DEFAULT_PORT: u16 = 20_001;
 const DEFAULT_COUNT: u64 = 100;
 /// Length of a run at a rate, in nanoseconds.
 const DEFAULT_DURATION_NS: u64 = 10_000_000_000;
+/// The shortest `--stats-interval`.
+const LEAST_INTERVAL_NS: u64 = 100_000_000;
 /// How far the gaps of `--schedule uniform` differ from their mean.
 const DEFAULT_SPREAD: f64 = 0.5;
 /// Padding with which request and reply have one size (RFC 5357 §4.2.1).
@@ -129,7 +131,20 @@ struct SenderArgs {
     /// Ask for real-time scheduling (SCHED_FIFO) of the packet threads
     #[arg(long, help_heading = "Host")]
     realtime: bool,
-    /// Print one line of JSON instead of the table
+    /// Print a line for each reply, gap, duplicate and timeout as it happens; what is too fast to be
+    /// read is counted [example: --print-responses -i 1s]
+    #[arg(long, help_heading = "Output")]
+    print_responses: bool,
+    /// Print figures every so often, of that time and of the whole session so far; a bare number is
+    /// seconds; 0: never [example: 5s]
+    #[arg(
+        long,
+        value_name = "TIME",
+        help_heading = "Output",
+        allow_negative_numbers = true
+    )]
+    stats_interval: Option<Seconds>,
+    /// Print one line of JSON instead of the table, and one for each --stats-interval
     #[arg(long, help_heading = "Output")]
     json: bool,
     #[command(flatten)]
@@ -169,6 +184,9 @@ struct LoadArgs {
     /// [default: random, and reported]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<u64>)]
     seed: Option<u64>,
+    /// Sequence number of the first packet, 0 to 4294967295, to see it wrap [example: 4294967290]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = whole::<u32>)]
+    first_seq: u32,
 }
 
 #[derive(Debug, Args)]
@@ -283,10 +301,11 @@ struct LogArgs {
     /// No messages, only results
     #[arg(short, long)]
     quiet: bool,
-    /// Say what is done
+    /// Say what is done, and every reply; for one module alone set TWAMP_BLAST_LOG, such as
+    /// twamp_blast::engine=debug
     #[arg(short, long, conflicts_with = "quiet")]
     verbose: bool,
-    /// Say everything
+    /// Say everything, and show packets field by field
     #[arg(short, long, conflicts_with_all = ["quiet", "verbose"])]
     debug: bool,
     /// Write messages to a file (-: standard output) [default: standard error]
@@ -409,9 +428,14 @@ fn sender(args: &SenderArgs) -> Result<u8, Error> {
         ));
     }
     catch_signals(&stop, talk)?;
-    let mut progress = ProgressLine::new(talk);
-    let report = engine::measure(&config, inside, &stop, |now| progress.show(now));
-    progress.clear();
+    let mut watcher = Watcher {
+        progress: ProgressLine::new(talk && !args.print_responses),
+        responses: args.print_responses,
+        json: args.json,
+        peer: remote.ip(),
+    };
+    let report = engine::measure(&config, inside, &stop, |update| watcher.show(&update));
+    watcher.progress.clear();
     let report = report?;
     for reason in &report.host.reasons {
         log::info!("tool-limited: {reason}");
@@ -513,7 +537,9 @@ fn reflector(args: &ReflectorArgs) -> Result<u8, Error> {
         }
         say(&hello);
     }
-    log::info!("receive buffer of {:?} bytes", reflecting.receive_buffer());
+    if let Some(bytes) = reflecting.receive_buffer() {
+        log::info!("receive buffer {bytes} bytes");
+    }
     log::debug!("{config:?}");
     let totals = reflecting.wait()?;
     print(&reflector_summary(&totals)).map(|()| 0)
@@ -642,6 +668,10 @@ fn session(
             args.packet_timeout
         )));
     }
+    let interval_ns = args.stats_interval.map(Seconds::ns).filter(|ns| *ns > 0);
+    if interval_ns.is_some_and(|ns| ns < LEAST_INTERVAL_NS) {
+        return Err(usage("--stats-interval: use 100ms or more, or 0 for none"));
+    }
     let seed = args.load.seed;
     let tos = args.ip.tos.or(args.ip.dscp.map(Tos::from));
     Ok(SessionConfig {
@@ -669,6 +699,12 @@ fn session(
         },
         realtime: args.realtime,
         cpus: args.host.cpu.clone(),
+        first_seq: args.load.first_seq,
+        watch: WatchConfig {
+            happenings: args.print_responses || args.log.verbose || args.log.debug,
+            interval_ns,
+            packets: args.log.debug,
+        },
     })
 }
 
@@ -994,10 +1030,80 @@ fn open_log(args: &LogArgs) -> Result<(), Error> {
     };
     env_logger::Builder::new()
         .filter_level(level)
+        // More or less of one module: TWAMP_BLAST_LOG=twamp_blast::engine=debug
+        .parse_env("TWAMP_BLAST_LOG")
         .format_timestamp_micros()
         .target(target)
         .init();
     Ok(())
+}
+
+/// A packet field by field.
+fn decoded(packet: &engine::PacketCopy) -> String {
+    let octets = packet.octets();
+    let (way, fields) = if packet.came {
+        let reply = Reply::parse(octets);
+        ("received", reply.map(|reply| reply.to_string()))
+    } else {
+        let request = parse_request(octets);
+        ("sent", request.map(|request| request.to_string()))
+    };
+    let fields = fields.unwrap_or_else(|malformed| {
+        let hex: Vec<String> = octets.iter().map(|octet| format!("{octet:02x}")).collect();
+        format!("no test packet: {malformed}: {}", hex.join(" "))
+    });
+    let before = match packet.not_shown {
+        0 => String::new(),
+        n => format!(" ({} more not shown)", text::count(n)),
+    };
+    format!("{way} {} octets: {fields}{before}", packet.len)
+}
+
+/// Shows what happens while a session runs.
+struct Watcher {
+    progress: ProgressLine,
+    responses: bool,
+    json: bool,
+    peer: IpAddr,
+}
+
+impl Watcher {
+    fn show(&mut self, update: &Update) {
+        match update {
+            Update::Progress(now) => self.progress.show(*now),
+            Update::Happened(happening) => {
+                log::info!("{}", live::logged(happening, self.peer));
+                if self.responses {
+                    self.line(&live::line(happening, self.peer));
+                }
+            }
+            Update::NotShown(count) => {
+                log::info!("({} more not shown)", text::count(*count));
+                if self.responses {
+                    self.line(&format!("({} more not shown)", text::count(*count)));
+                }
+            }
+            Update::Packet(packet) => log::debug!("{}", decoded(packet)),
+            Update::Interval(interval) if self.json => self.out(&(interval.to_json_line() + "\n")),
+            Update::Interval(interval) => self.out(&live::block(interval)),
+        }
+    }
+
+    /// With `--json`, standard output is for JSON alone.
+    fn line(&mut self, line: &str) {
+        if self.json {
+            self.progress.clear();
+            say(&format!("{line}\n"));
+        } else {
+            self.out(&format!("{line}\n"));
+        }
+    }
+
+    fn out(&mut self, text: &str) {
+        self.progress.clear();
+        // If it can't be written, the report at the end can't either, and that is said.
+        let _ = print(text);
+    }
 }
 
 /// One line on a terminal that shows how far a long run is; nothing of it anywhere else.
@@ -1031,7 +1137,7 @@ impl ProgressLine {
     }
 
     fn clear(&mut self) {
-        if self.shown {
+        if std::mem::take(&mut self.shown) {
             say("\r\x1b[K");
         }
     }

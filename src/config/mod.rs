@@ -11,7 +11,7 @@ pub use address::{Endpoint, Host, Prefix};
 pub use error::ValueError;
 pub use plan::{
     Departures, End, IoKind, Pacing, ReflectorConfig, SessionConfig, SizeClass, SizeProfile, Sizes,
-    SocketOptions,
+    SocketOptions, WatchConfig,
 };
 pub use quantity::{Fraction, Interval, Seconds, Span};
 pub use rate::Rate;

@@ -33,6 +33,29 @@ pub struct SessionConfig {
     pub realtime: bool,
     /// CPUs for sender, receiver and reflector, in this order; `None`: a sensible choice.
     pub cpus: Option<CpuList>,
+    /// Sequence number of the first packet: 0 (RFC 4656 §4.1.2), or another one to see it wrap.
+    pub first_seq: u32,
+    /// What is told while the session runs.
+    pub watch: WatchConfig,
+}
+
+/// What is told while a session runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WatchConfig {
+    /// Replies, gaps, timeouts and so on, as they happen.
+    pub happenings: bool,
+    /// Figures of every so many nanoseconds.
+    pub interval_ns: Option<u64>,
+    /// The packets themselves.
+    pub packets: bool,
+}
+
+impl WatchConfig {
+    /// Whether anything is told beside progress.
+    #[must_use]
+    pub fn any(self) -> bool {
+        self.happenings || self.interval_ns.is_some()
+    }
 }
 
 impl SessionConfig {
@@ -75,6 +98,12 @@ impl SessionConfig {
                 let payload = self.sizes.classes.first().map_or(0, |class| class.payload);
                 flag("payload-size", Some(payload.to_string()));
             }
+        }
+        if self.first_seq > 0 {
+            flag("first-seq", Some(self.first_seq.to_string()));
+        }
+        if let Some(ns) = self.watch.interval_ns {
+            flag("stats-interval", Some(format!("{ns}ns")));
         }
         flag("packet-timeout", Some(format!("{}ns", self.timeout_ns)));
         flag("tos", Some(self.socket.tos.to_string()));

@@ -36,6 +36,12 @@ pub(super) struct Parts<'a> {
     pub(super) same_clock: bool,
 }
 
+/// Nanoseconds since the Unix epoch as RFC 3339 writes them, UTC.
+pub(super) fn rfc3339(unix_ns: i64) -> String {
+    let since = Duration::from_nanos(u64::try_from(unix_ns).unwrap_or(0));
+    humantime::format_rfc3339_nanos(SystemTime::UNIX_EPOCH + since).to_string()
+}
+
 pub(super) fn report(parts: &Parts<'_>) -> Report {
     let Parts {
         config,
@@ -45,12 +51,7 @@ pub(super) fn report(parts: &Parts<'_>) -> Report {
         ..
     } = *parts;
     let duration_ns = (sent.sent > 0).then(|| (sent.last_ns - sent.first_ns).unsigned_abs());
-    let started = u64::try_from(sent.started_ns)
-        .ok()
-        .map(Duration::from_nanos);
-    let started = started
-        .filter(|_| sent.sent > 0)
-        .map(|since| humantime::format_rfc3339_nanos(SystemTime::UNIX_EPOCH + since).to_string());
+    let started = (sent.sent > 0).then(|| rfc3339(sent.started_ns));
     let load = load(parts, duration_ns);
     Report {
         schema: report::Schema::default(),

@@ -7,6 +7,7 @@
 pub mod admission;
 mod assemble;
 mod flight;
+mod live;
 mod receiver;
 mod reflector;
 pub mod schedule;
@@ -19,9 +20,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{RecvTimeoutError, bounded};
+use crossbeam_channel::{RecvTimeoutError, bounded, select, tick};
 use mio::Waker;
 
+pub use self::live::{PacketCopy, Progress, Update};
 pub use self::reflector::{Reflected, Refusal};
 use crate::config::{CpuList, IoKind, ReflectorConfig, SessionConfig};
 #[cfg(target_os = "linux")]
@@ -149,19 +151,11 @@ impl Stop {
     }
 }
 
-/// A running session, for whoever shows progress.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Packets that left.
-    pub sent: u64,
-    /// Distinct replies in time.
-    pub received: u64,
-}
-
 /// Runs a session to its end and reports.
 ///
 /// `reflector`, where given, runs in this process: it is stopped when the session is over, and its
-/// socket's drops are this host's. `progress` is called a few times a second.
+/// socket's drops are this host's. `watch` is called a few times a second with the progress, and with
+/// what [`SessionConfig::watch`] asks for; however slow it is, the measurement does not wait for it.
 ///
 /// # Errors
 /// [`Failure`] where the session did not come about. What goes wrong later is in the report.
@@ -169,7 +163,7 @@ pub fn measure(
     config: &SessionConfig,
     reflector: Option<Reflecting>,
     stop: &Stop,
-    progress: impl FnMut(Progress),
+    watch: impl FnMut(Update),
 ) -> Result<Report, Failure> {
     let plan = socket_plan(config.local, &config.socket, config.socket.tos);
     let open = |source| Failure::Open {
@@ -182,12 +176,12 @@ pub fn measure(
         IoKind::Batched => {
             let (tx, rx, granted) = linux::open_session(&plan, config.remote).map_err(open)?;
             let halves = (move || tx.start(padding), move || rx.start());
-            run_session(config, reflector, stop, progress, &granted, halves)
+            run_session(config, reflector, stop, watch, &granted, halves)
         }
         _ => {
             let (tx, rx, granted) = portable::open_session(&plan, config.remote).map_err(open)?;
             let halves = (move || tx.start(&padding), move || rx.start());
-            run_session(config, reflector, stop, progress, &granted, halves)
+            run_session(config, reflector, stop, watch, &granted, halves)
         }
     }
 }
@@ -216,7 +210,7 @@ fn run_session<S: SendHalf, R: ReceiveHalf>(
     config: &SessionConfig,
     reflector: Option<Reflecting>,
     stop: &Stop,
-    mut progress: impl FnMut(Progress),
+    mut watch: impl FnMut(Update),
     granted: &Granted,
     (start_sending, start_receiving): (
         impl FnOnce() -> S + Send + 'static,
@@ -230,15 +224,16 @@ fn run_session<S: SendHalf, R: ReceiveHalf>(
     let cpus = Cpus::choose(config.cpus.as_ref());
     let classes = config.sizes.classes.len();
     let timeout_ns = i64::try_from(config.timeout_ns).unwrap_or(i64::MAX);
+    log::info!("measuring from {} to {}", granted.local, config.remote);
     log::info!(
-        "from {} to {}: receive buffer of {:?} bytes, T4 {:?}, transmit timestamps {:?}, {cpus:?}",
-        granted.local,
-        config.remote,
-        granted.receive_buffer,
+        "receive buffer {}, T4 by {}, T1 by {}, sender on {}, receiver on {}",
+        known(granted.receive_buffer, "bytes"),
         granted.receive,
-        granted.transmit,
+        granted.transmit.unwrap_or(StampKind::Userspace),
+        on_cpu(cpus.sender),
+        on_cpu(cpus.receiver),
     );
-    log::debug!("{config:?}");
+    log::debug!("{}", config.command().join(" "));
     let (samples, blocks) = pipe();
     let (probe_in, probe_out) = bounded(packets::BATCH);
 
@@ -250,8 +245,27 @@ fn run_session<S: SendHalf, R: ReceiveHalf>(
         delays
     })?;
 
+    let (updates_in, updates) = live::updates();
+    let copier = |came| {
+        let watched = config.watch.packets;
+        watched.then(|| live::Copier::new(updates_in.clone(), came))
+    };
+    let (left, came) = (copier(false), copier(true));
+    let tap = if config.watch.any() {
+        let prompt = per_second < GATHER_RATE;
+        let (tap, watched) = live::tap(config.watch, timeout_ns, config.format, prompt);
+        let (watch, first_seq) = (config.watch, config.first_seq);
+        let live = move || live::run(&watched, watch, first_seq, stamps_only, updates_in);
+        Some((tap, spawn("live", live)?))
+    } else {
+        drop(updates_in);
+        None
+    };
+    let (tap, live_thread) = tap.unzip();
+
     let plan = receiver::Plan {
         timeout_ns,
+        first_seq: config.first_seq,
         format: config.format,
         classes,
         stamps: granted.transmit.is_some(),
@@ -273,7 +287,8 @@ fn run_session<S: SendHalf, R: ReceiveHalf>(
             let mut half = start_receiving();
             // There is room for the one waker, and whoever waits for it is still there.
             let ready = |waker| drop(waker_in.send(waker));
-            let result = receiver::run(&mut half, &plan, &flight, &live, samples, ready, probe_in);
+            let pipes = (samples, tap, came);
+            let result = receiver::run(&mut half, &plan, &flight, &live, pipes, ready, probe_in);
             drop(done_in);
             result
         })?
@@ -295,6 +310,7 @@ fn run_session<S: SendHalf, R: ReceiveHalf>(
         ),
         payloads: config.sizes.classes.iter().map(|c| c.payload).collect(),
         timeout_ns,
+        first_seq: config.first_seq,
         count: config.end.count,
         mean_gap_ns: rate.map_or(0, |rate| i64::try_from(rate.due_ns(1)).unwrap_or(i64::MAX)),
         format: config.format,
@@ -320,16 +336,33 @@ fn run_session<S: SendHalf, R: ReceiveHalf>(
                 flag,
                 ready,
                 &receiver_waker,
-                &probe_out,
+                (&probe_out, left),
             )
         })?
     };
 
-    while done_out.recv_timeout(PROGRESS) == Err(RecvTimeoutError::Timeout) {
-        progress(Progress {
+    let progress = || {
+        Update::Progress(Progress {
             sent: flight.attempted(),
             received: live.received.load(Ordering::Relaxed),
-        });
+        })
+    };
+    let again = tick(PROGRESS);
+    loop {
+        select! {
+            recv(updates) -> update => match update {
+                Ok(update) => watch(update),
+                // Nothing more to tell, or nothing was to be told at all.
+                Err(_) => match done_out.recv_timeout(PROGRESS) {
+                    Err(RecvTimeoutError::Timeout) => watch(progress()),
+                    _ => break,
+                }
+            },
+            recv(again) -> _ => watch(progress()),
+        }
+    }
+    if let Some(thread) = live_thread {
+        join("live", thread)?;
     }
     let received = join("receiver", receiver)?;
     let sent = join("sender", sender)?.map_err(|source| start("sender", source))?;
@@ -356,6 +389,14 @@ fn window(config: &SessionConfig) -> u64 {
     let within = rate.count_in(config.timeout_ns.saturating_add(500_000_000));
     let all = config.end.count.unwrap_or(u64::MAX);
     within.min(all).saturating_add(1024).min(MAX_WINDOW)
+}
+
+fn known(value: Option<usize>, unit: &str) -> String {
+    value.map_or("not known".to_owned(), |value| format!("{value} {unit}"))
+}
+
+fn on_cpu(cpu: Option<usize>) -> String {
+    cpu.map_or("any CPU".to_owned(), |cpu| format!("CPU {cpu}"))
 }
 
 fn spawn<T: Send + 'static>(

@@ -11,6 +11,7 @@ use crossbeam_channel::Sender;
 use mio::{Token, Waker};
 
 use super::flight::{Flight, PROBES};
+use super::live::{Copier, Tap};
 use crate::io::{Datagram, Event, ReceiveHalf};
 use crate::os::{self, EventLoop};
 use crate::sample::{Pipe, Sample};
@@ -36,6 +37,8 @@ const REPLY_SIZES: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) timeout_ns: i64,
+    /// The number of the first packet on the wire.
+    pub(crate) first_seq: u32,
     /// Of T1.
     pub(crate) format: Format,
     pub(crate) classes: usize,
@@ -162,7 +165,7 @@ pub(crate) fn run<R: ReceiveHalf>(
     plan: &Plan,
     flight: &Flight,
     live: &Live,
-    pipe: Pipe,
+    (pipe, tap, copier): (Pipe, Option<Tap>, Option<Copier>),
     ready: impl FnOnce(Arc<Waker>),
     probes: Sender<usize>,
 ) -> io::Result<Received> {
@@ -176,15 +179,22 @@ pub(crate) fn run<R: ReceiveHalf>(
         let _ = os::set_realtime();
     }
     let mut matcher = Matcher::new(plan, flight, pipe);
+    (matcher.tap, matcher.copier) = (tap, copier);
     let mut ending = Ending::new(plan.timeout_ns, probes);
     let mut flush_at = os::monotonic_ns() + FLUSH_NS;
     loop {
+        let looked_ns = matcher.tap.as_ref().map_or(0, |_| os::realtime_ns());
         let drained = drain(half, &mut matcher);
         let now = os::monotonic_ns();
         if now >= flush_at {
-            matcher.pipe.flush();
+            matcher.flush();
             flush_at = now + FLUSH_NS;
         }
+        let tick_at = match &drained {
+            // What waits may still be in time.
+            Drained::More => i64::MAX,
+            Drained::Some | Drained::Idle => matcher.tick(now, looked_ns),
+        };
         let received = matcher.tracker.received();
         live.received
             .store(received, std::sync::atomic::Ordering::Relaxed);
@@ -192,7 +202,7 @@ pub(crate) fn run<R: ReceiveHalf>(
             break;
         };
         match drained {
-            Drained::Idle => events.wait_until(until.min(flush_at)),
+            Drained::Idle => events.wait_until(until.min(flush_at).min(tick_at)),
             Drained::Some if plan.gather_ns > 0 => {
                 std::thread::sleep(std::time::Duration::from_nanos(
                     plan.gather_ns.unsigned_abs(),
@@ -322,8 +332,11 @@ struct Matcher<'a> {
     flight: &'a Flight,
     tracker: Tracker,
     pipe: Pipe,
+    tap: Option<Tap>,
+    copier: Option<Copier>,
     facts: Facts,
     timeout_ns: i64,
+    first_seq: u32,
     format: Format,
     begun_ns: i64,
     hardware: bool,
@@ -348,10 +361,13 @@ impl<'a> Matcher<'a> {
         let places = usize::try_from(places).expect("a window fits the address space");
         Self {
             flight,
-            tracker: Tracker::new(flight.window()),
+            tracker: Tracker::counting_from(flight.window(), plan.first_seq),
             pipe,
+            tap: None,
+            copier: None,
             facts: Facts::new(plan.classes),
             timeout_ns: plan.timeout_ns,
+            first_seq: plan.first_seq,
             format: plan.format,
             begun_ns: os::realtime_ns(),
             hardware: plan.hardware,
@@ -423,6 +439,9 @@ impl<'a> Matcher<'a> {
     }
 
     fn on_datagram(&mut self, datagram: &Datagram<'_>) {
+        if let Some(copier) = &mut self.copier {
+            copier.copy(datagram.octets, datagram.octets.len(), os::monotonic_ns());
+        }
         let attempted = self.flight.attempted();
         let reply = match Reply::parse(datagram.octets) {
             Ok(reply) if attempted > 0 && !datagram.truncated => reply,
@@ -431,11 +450,18 @@ impl<'a> Matcher<'a> {
                 return;
             }
         };
-        let seq = extend(reply.head.sender_seq.get(), attempted - 1);
+        let number = reply.head.sender_seq.get().wrapping_sub(self.first_seq);
+        let seq = extend(number, attempted - 1);
         let t1 = reply.head.sender_timestamp;
         if seq >= attempted {
             self.invalid();
             return;
+        }
+        if let Some(tap) = &mut self.tap {
+            tap.sweep_below(
+                attempted.saturating_sub(self.flight.window()),
+                &self.tracker,
+            );
         }
         self.tracker.make_room(attempted);
         if attempted - seq > self.flight.window() {
@@ -473,15 +499,22 @@ impl<'a> Matcher<'a> {
         let took = t1_ns.map_or(0, |t1| near.saturating_sub(t1));
         let stepped = seq < self.step_below;
         let late = !stepped && took > self.timeout_ns;
-        if self.tracker.on_reply(seq, reply.head.seq.get(), late) != Arrival::First {
-            return;
+        let reflector_seq = reply.head.seq.get();
+        match (
+            self.tracker.on_reply(seq, reflector_seq, late),
+            &mut self.tap,
+        ) {
+            (Arrival::First, _) => {}
+            (Arrival::Late, Some(tap)) => return tap.late(seq),
+            (Arrival::Duplicate, Some(tap)) => return tap.duplicate(seq),
+            (_, None) => return,
         }
         let (class, stamped) = self.flight.class(seq);
         self.facts.received_by_class[usize::from(class)] += 1;
         self.facts.note(datagram, &reply);
         if stepped {
             self.facts.rejected += 1;
-            return;
+            return self.unusable(seq, reflector_seq);
         }
         self.longest_ns = self.longest_ns.max(took);
         let format = reply.head.error_estimate.format();
@@ -491,40 +524,63 @@ impl<'a> Matcher<'a> {
             reply.head.timestamp.unix_ns(format, near),
         ) else {
             self.facts.rejected += 1;
-            return;
+            return self.unusable(seq, reflector_seq);
         };
         let Some(t4_ns) = arrived else {
             self.facts.unstamped += 1;
-            return;
+            return self.unusable(seq, reflector_seq);
         };
-        self.pass_on(
-            Sample {
-                seq,
-                t1_ns,
-                t1_stamp_ns: None,
-                t2_ns,
-                t3_ns,
-                t4_ns,
-                size_class: class,
-            },
-            stamped,
-        );
+        let mut sample = Sample {
+            seq,
+            t1_ns,
+            t1_stamp_ns: None,
+            t2_ns,
+            t3_ns,
+            t4_ns,
+            size_class: class,
+        };
+        if stamped && !self.stamps.is_empty() {
+            let (stamp_of, ns) = self.stamps[place(seq, self.stamps.len())];
+            sample.t1_stamp_ns = (stamp_of == seq).then_some(ns);
+        }
+        if let Some(tap) = &mut self.tap {
+            tap.reply(sample, reflector_seq);
+        }
+        self.pass_on(sample, stamped);
     }
 
-    fn pass_on(&mut self, mut sample: Sample, stamped: bool) {
-        if !stamped || self.stamps.is_empty() {
+    fn unusable(&mut self, seq: u64, reflector_seq: u32) {
+        if let Some(tap) = &mut self.tap {
+            tap.unusable(seq, reflector_seq);
+        }
+    }
+
+    fn pass_on(&mut self, sample: Sample, stamped: bool) {
+        if !stamped || self.stamps.is_empty() || sample.t1_stamp_ns.is_some() {
             self.pipe.push(sample);
             return;
         }
         let place = place(sample.seq, self.stamps.len());
-        let (seq, ns) = self.stamps[place];
-        if seq == sample.seq {
-            sample.t1_stamp_ns = Some(ns);
-            self.pipe.push(sample);
-        } else if let Some(other) = self.pending[place % PENDING].replace(sample) {
+        if let Some(other) = self.pending[place % PENDING].replace(sample) {
             // Its stamp has not come for thousands of packets.
             self.pipe.push(other);
         }
+    }
+
+    fn flush(&mut self) {
+        self.pipe.flush();
+        if let Some(tap) = &mut self.tap {
+            tap.flush();
+        }
+    }
+
+    /// Lets the tap look at timeouts; returns when it wants to look again.
+    fn tick(&mut self, now: i64, looked_ns: i64) -> i64 {
+        let Some(tap) = &mut self.tap else {
+            return i64::MAX;
+        };
+        tap.tick(now, looked_ns, self.flight, &self.tracker);
+        tap.due(now)
     }
 
     fn finish(
@@ -539,6 +595,9 @@ impl<'a> Matcher<'a> {
             self.pipe.push(sample);
         }
         self.facts.reply_sizes.sort_unstable();
+        if let Some(tap) = self.tap {
+            tap.finish(sent, &self.tracker);
+        }
         Received {
             counts: self.tracker.finish(sent),
             facts: self.facts,
@@ -578,6 +637,7 @@ mod tests {
     fn plan(stamps: bool) -> Plan {
         Plan {
             timeout_ns: TIMEOUT_NS,
+            first_seq: 0,
             format: Format::Ntp,
             classes: 1,
             stamps,

@@ -13,6 +13,7 @@ use mio::{Token, Waker};
 use zerocopy::IntoBytes;
 
 use super::flight::Flight;
+use super::live::Copier;
 use super::schedule::{Departure, Schedule};
 use crate::config::Pacing;
 use crate::io::{BATCH, SendHalf};
@@ -39,6 +40,8 @@ pub(crate) struct Plan {
     pub(crate) payloads: Vec<usize>,
     pub(crate) timeout_ns: i64,
     pub(crate) mean_gap_ns: i64,
+    /// The number of the first packet on the wire.
+    pub(crate) first_seq: u32,
     /// Packets, where the session has so many.
     pub(crate) count: Option<u64>,
     pub(crate) format: Format,
@@ -91,7 +94,7 @@ pub(crate) fn run<S: SendHalf>(
     stop: &AtomicBool,
     ready: impl FnOnce(Waker),
     receiver: &Waker,
-    probes: &Receiver<usize>,
+    (probes, copier): (&Receiver<usize>, Option<Copier>),
 ) -> io::Result<Sent> {
     let over = Over { flight, receiver };
     let events = EventLoop::new()?;
@@ -114,6 +117,7 @@ pub(crate) fn run<S: SendHalf>(
             by_class: vec![0; plan.payloads.len()],
             ..Sent::default()
         },
+        copier,
         plan,
     };
     thread.settle_in();
@@ -167,6 +171,7 @@ struct Sender<'a, S> {
     quality_until: i64,
     stamps: Stamps,
     totals: Sent,
+    copier: Option<Copier>,
 }
 
 impl<S: SendHalf> Sender<'_, S> {
@@ -314,9 +319,12 @@ impl<S: SendHalf> Sender<'_, S> {
             let stamp = self.stamps.wanted(seq);
             self.flight.note(seq, t1.raw(), *class, stamp);
             let number = low_half(seq);
-            self.head.seq = number.into();
+            self.head.seq = number.wrapping_add(self.plan.first_seq).into();
             let head = self.head.as_bytes();
             let padding = self.plan.payloads[usize::from(*class)] - head.len();
+            if let Some(copier) = &mut self.copier {
+                copier.copy(head, head.len() + padding, os::monotonic_ns());
+            }
             self.half.set(place, head, padding, stamp.then_some(number));
             seq += 1;
         }
@@ -351,7 +359,7 @@ impl<S: SendHalf> Sender<'_, S> {
         let Some(last) = self.seq.checked_sub(1) else {
             return;
         };
-        self.head.seq = low_half(last).into();
+        self.head.seq = low_half(last).wrapping_add(self.plan.first_seq).into();
         let t1 = Timestamp::from_unix_ns(os::realtime_ns(), self.plan.format);
         self.head.timestamp = t1;
         self.flight.note_probe(index, t1.raw());

@@ -30,6 +30,16 @@ pub(crate) enum StampKind {
     Userspace,
 }
 
+impl std::fmt::Display for StampKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Hardware => "the interface",
+            Self::Kernel => "the kernel",
+            Self::Userspace => "this program",
+        })
+    }
+}
+
 /// What a socket should be like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SocketPlan {

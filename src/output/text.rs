@@ -157,7 +157,7 @@ fn table(report: &Report) -> Vec<String> {
 }
 
 /// A direction's name and its figures as far as the loss column.
-fn row(name: &str, mark: bool, delay: Option<&Delay>) -> String {
+pub(super) fn row(name: &str, mark: bool, delay: Option<&Delay>) -> String {
     let cells = [
         delay.map(|d| ns(d.min)),
         delay.map(|d| ns(d.max)),
@@ -697,7 +697,7 @@ fn cell(ns: Option<f64>) -> String {
 }
 
 /// The loss column, six columns wide.
-fn loss(lost: Option<u64>, sent: Option<u64>) -> String {
+pub(super) fn loss(lost: Option<u64>, sent: Option<u64>) -> String {
     let percent = lost
         .zip(sent)
         .and_then(|(lost, sent)| percent(lost, sent, 1));
@@ -761,12 +761,12 @@ fn group(number: &str) -> String {
 }
 
 /// Signed nanoseconds for [`dp`], whose few digits need no more than the 53 bits that are left.
-fn ns(ns: i64) -> f64 {
+pub(super) fn ns(ns: i64) -> f64 {
     ns as f64
 }
 
 /// As [`ns`], for counts and what is never negative.
-fn magnitude(n: u64) -> f64 {
+pub(super) fn magnitude(n: u64) -> f64 {
     n as f64
 }
 
@@ -783,7 +783,7 @@ fn listing(label: &str, items: &[String], separator: &str) -> String {
 
 /// `first`, then `pieces` with `gap` between, in lines of at most [`WIDTH`]; a piece that is longer
 /// than a line is broken at its blanks.
-fn flow(first: &str, indent: usize, pieces: &[&str], gap: &str) -> String {
+pub(super) fn flow(first: &str, indent: usize, pieces: &[&str], gap: &str) -> String {
     let mut text = first.to_owned();
     let mut column = first.chars().count();
     let mut gap_before = "";

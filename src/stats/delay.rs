@@ -81,6 +81,19 @@ impl Delays {
         }
     }
 
+    /// Forgets all samples, but not which kind of T1 is in use; allocates nothing.
+    pub fn clear(&mut self) {
+        self.inbound.clear();
+        self.reflector.clear();
+        self.roundtrip.clear();
+        self.outbound.clear();
+        for size in &mut self.sizes {
+            size.clear();
+        }
+        self.best = None;
+        (self.recorded, self.rejected) = (0, 0);
+    }
+
     /// The figures so far.
     #[must_use]
     pub fn report(&self) -> report::DelaySet {

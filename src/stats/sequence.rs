@@ -99,6 +99,8 @@ impl Bursts {
 /// The fold over a session's replies.
 #[derive(Debug)]
 pub struct Tracker {
+    /// The number of packet 0 on the wire.
+    first: u32,
     /// Sequence numbers answered in time, and answered late.
     received: Bits,
     late: Bits,
@@ -209,7 +211,14 @@ impl Tracker {
     /// A tracker that can tell apart at least `window` sequence numbers under way.
     #[must_use]
     pub fn new(window: u64) -> Self {
+        Self::counting_from(window, 0)
+    }
+
+    /// The same where packet 0 has the number `first` on the wire.
+    #[must_use]
+    pub fn counting_from(window: u64, first: u32) -> Self {
         Self {
+            first,
             received: Bits::new(window),
             late: Bits::new(window),
             replied: Bits::new(window),
@@ -229,6 +238,43 @@ impl Tracker {
     #[must_use]
     pub fn received(&self) -> u64 {
         self.counts.received
+    }
+
+    /// Whether sequence number `s`, which is still told apart, was answered in time.
+    #[must_use]
+    pub fn in_time(&self, s: u64) -> bool {
+        s >= self.decided && self.received.has(s)
+    }
+
+    /// Replies beyond the first of a sequence number, so far.
+    #[must_use]
+    pub fn duplicates(&self) -> u64 {
+        self.counts.duplicates
+    }
+
+    /// Replies after the timeout, so far.
+    #[must_use]
+    pub fn late(&self) -> u64 {
+        self.counts.late
+    }
+
+    /// Reordered replies, so far.
+    #[must_use]
+    pub fn reordered(&self) -> u64 {
+        self.counts.reordered
+    }
+
+    /// The highest sequence number answered, and how many packets up to it never reached the
+    /// reflector, as far as its numbers tell. What is being overtaken at this moment may count too.
+    #[must_use]
+    pub fn lost_outbound_so_far(&self) -> Option<(u64, u64)> {
+        if !self.epoch.started || self.senseless {
+            return None;
+        }
+        let (base, highest) = (self.epoch.base(), self.epoch.highest);
+        let arrivals = (self.epoch.highest_reply + 1).saturating_sub(base);
+        let (outbound, _) = self.epoch.losses(highest, arrivals);
+        Some((highest, self.directions.lost_outbound + outbound))
     }
 
     /// Packets that were answered, in time or late, of those that are or were told apart.
@@ -262,6 +308,11 @@ impl Tracker {
         }
     }
 
+    /// The number of packet `s` on the wire.
+    fn number(&self, s: u64) -> u32 {
+        low_half(s).wrapping_add(self.first)
+    }
+
     fn decide(&mut self) {
         let s = self.decided;
         self.counts.bursts.note(!self.received.take(s));
@@ -275,7 +326,7 @@ impl Tracker {
             self.on_forgotten();
             return Arrival::Late;
         }
-        self.own_counter |= r != low_half(s);
+        self.own_counter |= r != self.number(s);
         let answered = self.received.has(s);
         let arrival = if answered || self.late.has(s) {
             self.counts.duplicates += 1;
@@ -418,7 +469,7 @@ impl Tracker {
         };
         match self.probes.as_slice() {
             [] => self.own_counter && self.answered >= sent,
-            [(_, r)] => self.own_counter || *r != low_half(last),
+            [(_, r)] => self.own_counter || *r != self.number(last),
             _ => true,
         }
     }
@@ -430,7 +481,8 @@ impl Tracker {
             self.decide();
         }
         let last = sent.saturating_sub(1);
-        let own = self.own_counter || self.probes.iter().any(|(_, r)| *r != low_half(last));
+        let last = self.number(last);
+        let own = self.own_counter || self.probes.iter().any(|(_, r)| *r != last);
         self.counts.own_counter = match self.probes.len() {
             _ if own => Some(true),
             // One answer alone may repeat the number by chance: the packet before it was lost.
