@@ -186,6 +186,8 @@ pub(crate) struct Tap {
 pub(crate) struct Watched {
     blocks: Blocks<Record>,
     marks: Receiver<Counts>,
+    /// By the monotonic and the real-time clock.
+    begun: (i64, i64),
 }
 
 pub(crate) fn tap(
@@ -196,6 +198,7 @@ pub(crate) fn tap(
 ) -> (Tap, Watched) {
     let (records, blocks) = pipe();
     let (marks_in, marks_out) = bounded(MARKS);
+    let begun = (os::monotonic_ns(), os::realtime_ns());
     let interval_ns = config
         .interval_ns
         .map(|ns| i64::try_from(ns).unwrap_or(i64::MAX));
@@ -205,7 +208,7 @@ pub(crate) fn tap(
         interval_ns,
         timeout_ns,
         format,
-        next_mark_ns: interval_ns.map_or(i64::MAX, |ns| os::monotonic_ns().saturating_add(ns)),
+        next_mark_ns: interval_ns.map_or(i64::MAX, |ns| begun.0.saturating_add(ns)),
         prompt,
         next_expected: 0,
         swept: 0,
@@ -217,6 +220,7 @@ pub(crate) fn tap(
     let watched = Watched {
         blocks,
         marks: marks_out,
+        begun,
     };
     (tap, watched)
 }
@@ -387,8 +391,8 @@ pub(crate) fn run(
         interval: Delays::new(1, stamps_only),
         session: Delays::new(1, stamps_only),
         before: Counts {
-            at_ns: os::monotonic_ns(),
-            wall_ns: os::realtime_ns(),
+            at_ns: watched.begun.0,
+            wall_ns: watched.begun.1,
             lost_outbound: Some(0),
             lost_inbound: Some(0),
             ..Counts::default()
