@@ -486,6 +486,12 @@ fn notes(parts: &Parts<'_>, received: &Received, delays: &report::DelaySet) -> V
             received.facts.short_replies
         ));
     }
+    if config.socket.ttl != 255 && counts.received > 0 {
+        notes.push(format!(
+            "packets left with TTL {}: hops outbound can be told of 255 alone",
+            config.socket.ttl
+        ));
+    }
     if delays.reflector.is_none() && delays.inbound.is_some() {
         notes.push(
             "T2 and T3 are the same in every reply: the reflector does not tell its own time, which \
