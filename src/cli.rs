@@ -500,6 +500,15 @@ impl<'a> Results<'a> {
                 path.display()
             ))),
         };
+        if args
+            .hlog
+            .as_ref()
+            .is_some_and(|path| path.as_os_str() == "-")
+        {
+            return Err(usage(
+                "--hlog -: standard output has the report; use a file",
+            ));
+        }
         let hlog = args.hlog.as_ref().map(open).transpose()?;
         Ok(Self { args, hlog })
     }

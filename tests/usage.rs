@@ -87,6 +87,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ("sender fe80::1", &["fe80::1", "use [fe80::1%"]),
     ("sender 127.0.0.1:862 ::1", &["::1", "two families", "use "]),
     ("sender --stats much", &["--stats", "brief, normal, full"]),
+    ("sender --hlog -", &["--hlog -", "use a file"]),
     ("sender --histogram --json", &["--histogram", "--json"]),
     (
         "sender --hlog /no-such-folder/run.hlog",
