@@ -8,7 +8,7 @@ use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs, UdpSocket};
 use std::num::{IntErrorKind, ParseIntError};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -21,10 +21,11 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::config::{
     CpuList, Departures, Dscp, End, Endpoint, Family, Fraction, Host, Interval, IoKind, Pacing,
     Prefix, Rate, ReflectorConfig, Seconds, SessionConfig, SizeClass, SizeMix, SizeProfile, Sizes,
-    SocketOptions, Tos, WatchConfig, dscp_table, frame_of_payload, payload_of_frame,
+    SocketOptions, Tos, WatchConfig, dscp_table, dscp_table_json, frame_of_payload,
+    payload_of_frame,
 };
 use crate::engine::{self, Failure, Progress, Reflected, Reflecting, Stop, Update};
-use crate::output::{live, text};
+use crate::output::{histogram, hlog, live, text};
 use crate::report::Report;
 use crate::wire::{Format, MAX_UDP_PAYLOAD, Reply, SENDER_LEN, parse_request};
 
@@ -98,16 +99,21 @@ enum Command {
     #[command(visible_alias = "responder", after_help = format!("{REFLECTOR_EXAMPLES}\n{REFLECTOR_CODES}"))]
     Reflector(ReflectorArgs),
     /// List the names of the DSCPs
-    Dscptable,
+    Dscptable {
+        /// Print one line of JSON instead of the table
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Args)]
 struct SenderArgs {
     /// Reflector: address or name, with a port unless it is 20001; without one, a reflector inside
-    /// this process is measured over loopback
+    /// this process is measured over loopback [examples: 192.0.2.1, [2001:db8::1]:862]
     #[arg(value_name = "REMOTE[:PORT]")]
     remote: Option<Endpoint>,
-    /// Address and port to send from [default: the route's address, any free port]
+    /// Address and port to send from [examples: 192.0.2.7, :20000; default: the route's address, any
+    /// free port]
     #[arg(value_name = "LOCAL[:PORT]")]
     local: Option<Endpoint>,
 
@@ -144,11 +150,30 @@ struct SenderArgs {
         allow_negative_numbers = true
     )]
     stats_interval: Option<Seconds>,
-    /// Print one line of JSON instead of the table, and one for each --stats-interval
-    #[arg(long, help_heading = "Output")]
-    json: bool,
+    #[command(flatten)]
+    results: ResultArgs,
     #[command(flatten)]
     log: LogArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+struct ResultArgs {
+    /// How much to print: table and verdict (brief), also percentiles and conditions (normal), or
+    /// every figure of each direction with counts by delay (full); JSON always has all
+    #[arg(long, value_enum, default_value_t = StatsArg::Normal)]
+    stats: StatsArg,
+    /// Print also a percentile ladder and a bar histogram of each direction, in microseconds
+    #[arg(long, conflicts_with = "json")]
+    histogram: bool,
+    /// Write the delays of each direction to a file as an HdrHistogram log (V2, in nanoseconds, tags
+    /// roundtrip, outbound, inbound), in place of what it holds; a direction with a delay below zero
+    /// or over one hour is left out, and said to be [example: run-1.hlog]
+    #[arg(long, value_name = "FILE")]
+    hlog: Option<PathBuf>,
+    /// Print one line of JSON instead of the table, and one for each --stats-interval
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -181,7 +206,7 @@ struct LoadArgs {
     #[arg(long, value_name = "FRACTION", allow_negative_numbers = true)]
     spread: Option<Fraction>,
     /// Seed of random gaps, order of sizes and padding; the same seed gives the same load
-    /// [default: random, and reported]
+    /// [example: 42; default: random, and reported]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<u64>)]
     seed: Option<u64>,
     /// Sequence number of the first packet, 0 to 4294967295, to see it wrap [example: 4294967290]
@@ -322,6 +347,13 @@ enum ScheduleArg {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
+enum StatsArg {
+    Brief,
+    Normal,
+    Full,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum PacingArg {
     Auto,
     Spin,
@@ -370,7 +402,14 @@ pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
     let result = match cli.command {
         Command::Sender(args) => sender(&args),
         Command::Reflector(args) => reflector(&args),
-        Command::Dscptable => print(&dscp_table()).map(|()| 0),
+        Command::Dscptable { json } => {
+            let table = if json {
+                dscp_table_json() + "\n"
+            } else {
+                dscp_table()
+            };
+            print(&table).map(|()| 0)
+        }
     };
     ExitCode::from(result.unwrap_or_else(|error| {
         complain(&error);
@@ -421,6 +460,7 @@ fn sender(args: &SenderArgs) -> Result<u8, Error> {
         }
     };
     let config = session(args, load, remote)?;
+    let results = Results::open(&args.results)?;
     let talk = !args.log.quiet;
     if talk && inside.is_some() {
         say(&format!(
@@ -431,7 +471,7 @@ fn sender(args: &SenderArgs) -> Result<u8, Error> {
     let mut watcher = Watcher {
         progress: ProgressLine::new(talk && !args.print_responses),
         responses: args.print_responses,
-        json: args.json,
+        json: args.results.json,
         peer: remote.ip(),
     };
     let report = engine::measure(&config, inside, &stop, |update| watcher.show(&update));
@@ -440,12 +480,68 @@ fn sender(args: &SenderArgs) -> Result<u8, Error> {
     for reason in &report.host.reasons {
         log::info!("tool-limited: {reason}");
     }
-    if args.json {
-        print(&(report.to_json_line() + "\n"))?;
-    } else {
-        print(&text::summary(&report))?;
+    let shown = results.show(&report, talk);
+    let code = verdict(&report);
+    shown.map(|()| code)
+}
+
+/// Where a run's figures go, ready before it starts.
+struct Results<'a> {
+    args: &'a ResultArgs,
+    hlog: Option<(&'a Path, hlog::Log)>,
+}
+
+impl<'a> Results<'a> {
+    fn open(args: &'a ResultArgs) -> Result<Self, Error> {
+        let open = |path: &'a PathBuf| match hlog::Log::create(path) {
+            Ok(log) => Ok((path.as_path(), log)),
+            Err(error) => Err(usage(format!(
+                "--hlog {}: {error}; use a file in a folder that exists and may be written",
+                path.display()
+            ))),
+        };
+        if args
+            .hlog
+            .as_ref()
+            .is_some_and(|path| path.as_os_str() == "-")
+        {
+            return Err(usage(
+                "--hlog -: standard output has the report; use a file",
+            ));
+        }
+        let hlog = args.hlog.as_ref().map(open).transpose()?;
+        Ok(Self { args, hlog })
     }
-    Ok(verdict(&report))
+
+    /// Prints the report; what fails after that fails with the report printed.
+    fn show(self, report: &Report, talk: bool) -> Result<(), Error> {
+        if self.args.json {
+            print(&(report.to_json_line() + "\n"))?;
+        } else {
+            let detail = match self.args.stats {
+                StatsArg::Brief => text::Detail::Brief,
+                StatsArg::Normal => text::Detail::Normal,
+                StatsArg::Full => text::Detail::Full,
+            };
+            print(&text::summary(report, detail))?;
+        }
+        if self.args.histogram {
+            print(&format!("\n{}", histogram::show(report)))?;
+        }
+        let Some((path, log)) = self.hlog else {
+            return Ok(());
+        };
+        let path = path.display();
+        let left_out = log.write(report);
+        let left_out =
+            left_out.map_err(|error| Error::Runtime(format!("--hlog {path}: {error}")))?;
+        if talk {
+            for why in left_out {
+                complain(format!("--hlog {path}: {why}"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The exit code, with a line on standard error where nothing was measured.
@@ -1160,5 +1256,45 @@ fn print(text: &str) -> Result<(), Error> {
             format!("cannot write the report to standard output: {error}"),
         )),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Flags whose value has no help, or help without an example and without a default that is one.
+    fn unclear(command: &clap::Command, path: &str, found: &mut Vec<String>) {
+        let path = format!("{path} {}", command.get_name());
+        let arguments = command.get_arguments().filter(|arg| !arg.is_hide_set());
+        for argument in arguments.filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version"))
+        {
+            let help = argument
+                .get_help()
+                .map_or(String::new(), ToString::to_string);
+            let takes_value = argument.get_action().takes_values();
+            let example = ["[example", "default: ", "examples: "]
+                .iter()
+                .any(|e| help.contains(e))
+                || !argument.get_default_values().is_empty();
+            if help.is_empty() || takes_value && !example {
+                found.push(format!("{path} {argument}: {help}"));
+            }
+        }
+        for inner in command.get_subcommands() {
+            unclear(inner, &path, found);
+        }
+    }
+
+    #[test]
+    fn every_value_has_help_with_an_example_or_a_default() {
+        let mut found = Vec::new();
+        unclear(&Cli::command(), "", &mut found);
+        assert!(found.is_empty(), "{found:#?}");
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
     }
 }

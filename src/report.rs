@@ -52,6 +52,9 @@ pub struct Report {
     pub host: Host,
     /// Remarks on how the figures are to be read, one sentence each.
     pub notes: Vec<String>,
+    /// The delays behind `delay_ns`, cell by cell; too many for a line of JSON.
+    #[serde(skip)]
+    pub histograms: Histograms,
 }
 
 impl Report {
@@ -351,6 +354,8 @@ pub struct Packets {
     pub reordered_inbound: Option<u64>,
     /// Replies after the per-packet timeout: counted as lost, and here.
     pub late: Option<u64>,
+    /// The per-packet timeout, in nanoseconds: a reply that takes longer is late.
+    pub timeout_ns: Option<u64>,
     /// Datagrams on the session's sockets that were not a reply of it: short, foreign, forged.
     pub invalid: Option<u64>,
     /// Replies counted as received whose timestamps contradict each other (a clock step): kept out
@@ -380,7 +385,8 @@ pub struct DelaySet {
     pub outbound: Option<Delay>,
     /// T4 - T3 (RFC 7679), the clocks' offset included.
     pub inbound: Option<Delay>,
-    /// T3 - T2, the reflector's own time.
+    /// T3 - T2, the reflector's own time; `None` also where it is 0 in every reply, which is how
+    /// reflectors that take one timestamp for both say nothing.
     pub reflector: Option<Delay>,
 }
 
@@ -422,6 +428,8 @@ pub struct Delay {
     pub pdv: Pdv,
     /// Samples outside the histogram's bounds.
     pub out_of_range: OutOfRange,
+    /// Exact counts between fixed bounds, ascending; bins without a sample are left out.
+    pub bins: Vec<Bin>,
 }
 
 /// Delay difference of consecutive sequence numbers, both measured (RFC 3393), in nanoseconds.
@@ -456,6 +464,58 @@ pub struct OutOfRange {
     pub below: u64,
     /// Samples above the bounds.
     pub above: u64,
+}
+
+/// How many delays lie between two bounds of the series 1, 2, 5, 10 .. from 1 us to 10 s, with 0 and
+/// the same below zero, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Bin {
+    /// Smallest delay of the bin; `None`: below -10 s there is no bound.
+    pub from: Option<i64>,
+    /// The bound that its delays stay below; `None`: from 10 s on there is none.
+    pub to: Option<i64>,
+    /// Delays in the bin.
+    pub count: u64,
+}
+
+/// Delays by direction, as histograms; without a sample where nothing was measured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Histograms {
+    /// (T4 - T1) - (T3 - T2).
+    pub roundtrip: Histogram,
+    /// T2 - T1, the clocks' offset included.
+    pub outbound: Histogram,
+    /// T4 - T3, the clocks' offset included.
+    pub inbound: Histogram,
+}
+
+/// The delays of one direction: non-empty cells in ascending order, and what lies outside them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Histogram {
+    /// Cells with at least one sample, ascending, none overlapping.
+    pub cells: Vec<Cell>,
+    /// Samples that no cell holds: they are below, or above, all cells.
+    pub outside: OutOfRange,
+}
+
+impl Histogram {
+    /// All samples, those outside the cells included.
+    #[must_use]
+    pub fn samples(&self) -> u64 {
+        let inside: u64 = self.cells.iter().map(|cell| cell.count).sum();
+        inside + self.outside.below + self.outside.above
+    }
+}
+
+/// Delays that are not told apart, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cell {
+    /// Smallest delay of the cell.
+    pub lowest: i64,
+    /// Largest delay of the cell; percentiles are told by it.
+    pub highest: i64,
+    /// Samples, 1 or more.
+    pub count: u64,
 }
 
 /// Where the timestamps come from and what they are worth.
@@ -637,6 +697,18 @@ pub(crate) mod tests {
                 max: 6007,
             },
             out_of_range: OutOfRange { below: 1, above: 2 },
+            bins: vec![
+                Bin {
+                    from: Some(-1000),
+                    to: Some(0),
+                    count: 1,
+                },
+                Bin {
+                    from: Some(1000),
+                    to: Some(2000),
+                    count: 999_999,
+                },
+            ],
         };
         Report {
             schema: Schema::Version1,
@@ -691,6 +763,7 @@ pub(crate) mod tests {
                 reordered_outbound: Some(1),
                 reordered_inbound: Some(1),
                 late: Some(1),
+                timeout_ns: Some(5_000_000_000),
                 invalid: Some(1),
                 rejected_samples: Some(1),
                 icmp_unreachable: Some(1),
@@ -745,6 +818,7 @@ pub(crate) mod tests {
                 peak_memory_bytes: Some(12 << 20),
             },
             notes: vec!["one-way delays contain the clocks' offset".into()],
+            histograms: Histograms::default(),
         }
     }
 

@@ -86,6 +86,13 @@ const WRONG: &[(&str, &[&str])] = &[
     ("sender 0.0.0.0:862", &["0.0.0.0:862", "name the reflector"]),
     ("sender fe80::1", &["fe80::1", "use [fe80::1%"]),
     ("sender 127.0.0.1:862 ::1", &["::1", "two families", "use "]),
+    ("sender --stats much", &["--stats", "brief, normal, full"]),
+    ("sender --hlog -", &["--hlog -", "use a file"]),
+    ("sender --histogram --json", &["--histogram", "--json"]),
+    (
+        "sender --hlog /no-such-folder/run.hlog",
+        &["--hlog /no-such-folder/run.hlog", "use a file in a folder"],
+    ),
     ("sender --nosuch", &["--nosuch", "--help"]),
     ("nosuch", &["nosuch", "--help"]),
     ("reflector --threads 0", &["--threads", "use 1 to 256"]),

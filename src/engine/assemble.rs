@@ -53,6 +53,8 @@ pub(super) fn report(parts: &Parts<'_>) -> Report {
     let duration_ns = (sent.sent > 0).then(|| (sent.last_ns - sent.first_ns).unsigned_abs());
     let started = (sent.sent > 0).then(|| rfc3339(sent.started_ns));
     let load = load(parts, duration_ns);
+    let delay_ns = parts.delays.report();
+    let notes = notes(parts, received, &delay_ns);
     Report {
         schema: report::Schema::default(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -75,10 +77,11 @@ pub(super) fn report(parts: &Parts<'_>) -> Report {
         host: host(parts, &load),
         load,
         packets: packets(parts),
-        delay_ns: parts.delays.report(),
+        delay_ns,
         timestamps: timestamps(parts),
         path: path(parts),
-        notes: notes(parts, received),
+        notes,
+        histograms: parts.delays.histograms(),
     }
 }
 
@@ -166,6 +169,7 @@ fn packets(parts: &Parts<'_>) -> report::Packets {
         reordered_outbound: directions.map(|d| d.reordered_outbound),
         reordered_inbound: directions.map(|d| d.reordered_inbound),
         late: Some(counts.late),
+        timeout_ns: Some(parts.config.timeout_ns),
         invalid: Some(parts.received.facts.invalid),
         rejected_samples: Some(rejected(parts)),
         icmp_unreachable: Some(icmp + sent.icmp),
@@ -357,7 +361,7 @@ fn reasons(parts: &Parts<'_>, kernel_drops: Option<u64>, load: &report::Load) ->
     reasons
 }
 
-fn notes(parts: &Parts<'_>, received: &Received) -> Vec<String> {
+fn notes(parts: &Parts<'_>, received: &Received, delays: &report::DelaySet) -> Vec<String> {
     let (config, sent, counts) = (parts.config, parts.sent, &received.counts);
     let mut notes = parts.granted.remarks.clone();
     if parts.reflected.is_some() {
@@ -482,6 +486,19 @@ fn notes(parts: &Parts<'_>, received: &Received) -> Vec<String> {
             received.facts.short_replies
         ));
     }
+    if config.socket.ttl != 255 && counts.received > 0 {
+        notes.push(format!(
+            "packets left with TTL {}: hops outbound can be told of 255 alone",
+            config.socket.ttl
+        ));
+    }
+    if delays.reflector.is_none() && delays.inbound.is_some() {
+        notes.push(
+            "T2 and T3 are the same in every reply: the reflector does not tell its own time, which \
+             is in the inbound and the roundtrip delay"
+                .to_owned(),
+        );
+    }
     if received.facts.cut > 0 {
         notes.push(format!(
             "the system cut control messages off {} replies: some timestamps or TTLs are missing",
@@ -521,5 +538,110 @@ fn icmp_name(errno: i32) -> String {
         libc::EMSGSIZE => "fragmentation needed (packet too big)".to_owned(),
         libc::ENOPROTOOPT => "protocol unreachable".to_owned(),
         other => format!("error ({})", Errno::from_raw(other).desc()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{End, Pacing, Rate, SizeClass, Sizes, SocketOptions, WatchConfig};
+    use crate::engine::receiver::Facts;
+    use crate::stats::sequence::Counts;
+    use crate::wire::Format;
+
+    fn config() -> SessionConfig {
+        let classes = vec![SizeClass {
+            payload: 41,
+            frame: 83,
+            weight: 1,
+        }];
+        SessionConfig {
+            remote: "192.0.2.2:862".parse().unwrap(),
+            local: "192.0.2.1:0".parse().unwrap(),
+            departures: Departures::Periodic(Rate::from_interval(1_000_000).unwrap()),
+            end: End {
+                count: Some(1000),
+                duration_ns: None,
+            },
+            sizes: Sizes {
+                profile: SizeProfile::Fixed,
+                classes,
+            },
+            seed: 1,
+            first_seq: 0,
+            timeout_ns: 5_000_000_000,
+            format: Format::Ntp,
+            socket: SocketOptions {
+                tos: 0,
+                ttl: 255,
+                do_not_fragment: false,
+                interface: None,
+                hardware: false,
+                io: IoKind::Batched,
+            },
+            pacing: Pacing::Auto,
+            realtime: false,
+            cpus: None,
+            watch: WatchConfig::default(),
+        }
+    }
+
+    /// The report of 1,000 packets of which `lost` did not come back and our socket dropped `drops`.
+    fn of(lost: u64, drops: Option<u64>) -> Report {
+        let sent = Sent {
+            sent: 1000,
+            by_class: vec![1000],
+            last_ns: 999_000_000,
+            ..Sent::default()
+        };
+        let received = Received {
+            counts: Counts {
+                received: 1000 - lost,
+                ..Counts::default()
+            },
+            facts: Facts::new(1),
+            kernel_drops: drops,
+            unrecorded: 0,
+            cpus: None,
+        };
+        report(&Parts {
+            config: &config(),
+            granted: &Granted {
+                local: "192.0.2.1:40000".parse().unwrap(),
+                receive: StampKind::Kernel,
+                transmit: None,
+                receive_buffer: None,
+                remarks: Vec::new(),
+            },
+            window: 1000,
+            sent: &sent,
+            received: &received,
+            delays: &Delays::new(1, false),
+            reflected: None,
+            same_clock: false,
+        })
+    }
+
+    #[test]
+    fn drops_of_our_own_socket_are_not_called_the_paths_loss() {
+        let report = of(970, Some(970));
+        assert_eq!(report.packets.lost, Some(970));
+        assert_eq!(report.host.kernel_drops, Some(970));
+        assert_eq!(report.host.verdict, report::Verdict::ToolLimited);
+        let [reason] = report.host.reasons.as_slice() else {
+            panic!("{:?}", report.host.reasons);
+        };
+        assert!(reason.contains("dropped 970 datagrams"), "{reason}");
+        assert!(reason.contains("not the path's loss"), "{reason}");
+    }
+
+    #[test]
+    fn loss_without_such_drops_is_the_paths() {
+        for drops in [Some(0), None] {
+            let report = of(970, drops);
+            assert_eq!(report.packets.lost, Some(970));
+            assert_eq!(report.host.verdict, report::Verdict::Ok);
+            assert_eq!(report.host.kernel_drops, drops);
+        }
     }
 }

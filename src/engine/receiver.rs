@@ -100,7 +100,7 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    fn new(classes: usize) -> Self {
+    pub(super) fn new(classes: usize) -> Self {
         Self {
             invalid: 0,
             icmp: Box::new([0; 256]),

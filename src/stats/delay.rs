@@ -5,6 +5,7 @@
 //! detail. With fewer than 1,024 samples the percentiles are exact too.
 //! Called by the stats thread; nothing here allocates after construction but a report.
 
+use super::bins::Bins;
 use crate::report;
 use crate::sample::Sample;
 use hdrhistogram::Histogram;
@@ -101,7 +102,18 @@ impl Delays {
             roundtrip: self.roundtrip.report(),
             outbound: self.outbound.report(),
             inbound: self.inbound.report(),
-            reflector: self.reflector.report(),
+            // A reflector that takes one timestamp for T2 and T3 does not tell its own time.
+            reflector: self.reflector.report().filter(|delay| delay.max > 0),
+        }
+    }
+
+    /// The delays behind the figures so far. Allocates: for the end of a run.
+    #[must_use]
+    pub fn histograms(&self) -> report::Histograms {
+        report::Histograms {
+            roundtrip: self.roundtrip.histogram(),
+            outbound: self.outbound.histogram(),
+            inbound: self.inbound.histogram(),
         }
     }
 
@@ -221,6 +233,7 @@ pub struct Distribution {
     early: Vec<i64>,
     base: Base,
     cells: SignedCells,
+    bins: Bins,
 }
 
 /// What the cells count from.
@@ -252,6 +265,7 @@ impl Distribution {
             early: Vec::with_capacity(EARLY),
             base,
             cells: SignedCells::new(),
+            bins: Bins::new(),
         }
     }
 
@@ -260,6 +274,7 @@ impl Distribution {
         self.moments.record(value_ns);
         self.jitter.record(value_ns);
         self.pairs.record(seq, value_ns);
+        self.bins.record(value_ns);
         if self.early.len() == EARLY {
             self.cells.record(value_ns);
             return;
@@ -321,7 +336,28 @@ impl Distribution {
                 max: max.abs_diff(min),
             },
             out_of_range: self.out_of_range(),
+            bins: self.bins.report(),
         })
+    }
+
+    /// All samples, in ascending cells: those whose highest values the percentiles are.
+    #[must_use]
+    pub fn histogram(&self) -> report::Histogram {
+        if self.early.len() == EARLY {
+            return self.cells.report(self.moments.min, self.moments.max);
+        }
+        let mut sorted = self.early.clone();
+        sorted.sort_unstable();
+        let equal = sorted.chunk_by(|a, b| a == b);
+        let cells = equal.map(|values| report::Cell {
+            lowest: values[0],
+            highest: values[0],
+            count: values.len() as u64,
+        });
+        report::Histogram {
+            cells: cells.collect(),
+            outside: report::OutOfRange::default(),
+        }
     }
 
     /// Forgets all samples; allocates nothing.
@@ -331,6 +367,7 @@ impl Distribution {
         self.pairs.clear();
         self.early.clear();
         self.cells.clear();
+        self.bins.clear();
     }
 
     /// The base, as it would be if it had to be settled with the samples so far.
@@ -565,6 +602,34 @@ impl SignedCells {
         }
     }
 
+    /// All cells that hold something, ascending, none wider than the extremes allow.
+    fn report(&self, min: i64, max: i64) -> report::Histogram {
+        let cell = |lowest: i64, highest: i64, count| report::Cell {
+            lowest: lowest.max(min),
+            highest: highest.min(max),
+            count,
+        };
+        let base_ns = self.base_ns;
+        let below = self.below.recorded().map(|(nearest, farthest, count)| {
+            let at = |distance| base_ns.saturating_sub_unsigned(distance);
+            cell(at(farthest), at(nearest), count)
+        });
+        let mut cells: Vec<report::Cell> = below.collect();
+        // Ascending distances are descending values.
+        cells.reverse();
+        cells.extend(self.above.recorded().map(|(nearest, farthest, count)| {
+            let at = |distance| base_ns.saturating_add_unsigned(distance);
+            cell(at(nearest), at(farthest), count)
+        }));
+        report::Histogram {
+            cells,
+            outside: report::OutOfRange {
+                below: self.below.beyond,
+                above: self.above.beyond,
+            },
+        }
+    }
+
     fn clear(&mut self) {
         self.above.clear();
         self.below.clear();
@@ -607,6 +672,15 @@ impl Cells {
         // The histogram rounds quantile * n up: half a rank less survives rounding errors.
         let quantile = (float(rank.into()) - 0.5) / float(n.into());
         Some(self.histogram.value_at_quantile(quantile))
+    }
+
+    /// Lowest and highest distance and the count of each cell that holds something, ascending.
+    fn recorded(&self) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
+        self.histogram.iter_recorded().map(|cell| {
+            let value = cell.value_iterated_to();
+            let (lowest, highest) = (self.lowest_of(value), self.highest_of(value));
+            (lowest, highest, cell.count_at_value())
+        })
     }
 
     fn highest_of(&self, cell: u64) -> u64 {
@@ -800,6 +874,11 @@ mod tests {
                 max: 0,
             },
             out_of_range: report::OutOfRange::default(),
+            bins: vec![report::Bin {
+                from: Some(0),
+                to: Some(1000),
+                count: 1,
+            }],
         };
         assert_eq!(got, expected);
     }
@@ -1122,6 +1201,24 @@ mod tests {
         assert_eq!(delays.offset_estimate_ns(), Some(1000));
     }
 
+    #[test]
+    fn a_reflector_with_one_timestamp_does_not_tell_its_own_time() {
+        let good = sample(0, 1_000_000, None, 0);
+        let same = |seq| Sample {
+            seq,
+            t3_ns: good.t2_ns,
+            ..good
+        };
+        let mut delays = Delays::new(1, false);
+        delays.record(&[same(0), same(1)]);
+        assert_eq!(delays.report().reflector, None);
+        assert_eq!(delays.report().roundtrip.unwrap().samples, 2);
+        // One reply in which they differ shows that the others were measured.
+        delays.record(&[Sample { seq: 2, ..good }]);
+        let got = delays.report().reflector.unwrap();
+        assert_eq!((got.samples, got.min, got.max), (3, 0, 5));
+    }
+
     /// Values of every magnitude up to about the bounds, on any offset.
     fn values() -> impl Strategy<Value = Vec<i64>> {
         let value = (22_u32..63, any::<i64>()).prop_map(|(shift, bits)| bits >> shift);
@@ -1171,6 +1268,39 @@ mod tests {
                 previous = value;
             }
             prop_assert!(i128::from(got.pdv.median) == i128::from(got.median) - i128::from(got.min));
+        }
+
+        #[test]
+        fn cells_hold_every_sample_and_tell_the_percentiles(values in values()) {
+            let mut distribution = Distribution::with_unknown_offset();
+            for (seq, &value) in (0..).zip(&values) {
+                distribution.record(seq, value);
+            }
+            let report = distribution.report().unwrap();
+            let histogram = distribution.histogram();
+            let n = values.len() as u64;
+            prop_assert_eq!(histogram.samples(), n);
+            let bins: u64 = report.bins.iter().map(|bin| bin.count).sum();
+            prop_assert_eq!(bins, n);
+            for pair in histogram.cells.windows(2) {
+                prop_assert!(pair[0].highest < pair[1].lowest);
+            }
+            for cell in &histogram.cells {
+                prop_assert!(report.min <= cell.lowest && cell.lowest <= cell.highest);
+                prop_assert!(cell.highest <= report.max && cell.count > 0);
+                let inside = values.iter().filter(|v| (cell.lowest..=cell.highest).contains(v));
+                prop_assert_eq!(inside.count() as u64, cell.count);
+            }
+            let mut upto = histogram.outside.below;
+            let rank = n.div_ceil(2);
+            let at_median = histogram.cells.iter().find(|cell| {
+                upto += cell.count;
+                upto >= rank
+            });
+            if histogram.outside.below < rank {
+                let median = at_median.map_or(report.max, |cell| cell.highest);
+                prop_assert_eq!(median, report.median);
+            }
         }
 
         #[test]
