@@ -134,7 +134,7 @@ fn statistics(c: &mut Criterion) {
     group.throughput(Throughput::Elements(BLOCK.into()));
 
     group.bench_function("record samples, all four delays", |b| {
-        let mut delays = Delays::new(1);
+        let mut delays = Delays::new(1, false);
         let mut block: Vec<Sample> = (0..BLOCK).map(|seq| sample(seq.into())).collect();
         b.iter(|| {
             delays.record(black_box(&block));

@@ -9,8 +9,10 @@ mod reflector;
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs, UdpSocket};
-use std::path::PathBuf;
+use std::num::{IntErrorKind, ParseIntError};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use clap::error::ErrorKind;
@@ -21,12 +23,13 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::config::{
     CpuList, Departures, Dscp, End, Endpoint, Family, Fraction, Host, Interval, IoKind, Pacing,
     Rate, ReflectorConfig, Seconds, SessionConfig, SizeClass, SizeMix, SizeProfile, Sizes,
-    SocketOptions, Tos, dscp_table, frame_of_payload, payload_of_frame,
+    SocketOptions, Tos, WatchConfig, dscp_table, dscp_table_json, frame_of_payload,
+    payload_of_frame,
 };
-use crate::engine::{self, Failure, Progress, Reflecting, Stop};
-use crate::output::text;
+use crate::engine::{self, Failure, Progress, Reflecting, Stop, Update};
+use crate::output::{histogram, hlog, live, text};
 use crate::report::Report;
-use crate::wire::{Format, MAX_UDP_PAYLOAD, SENDER_LEN};
+use crate::wire::{Format, MAX_UDP_PAYLOAD, Reply, SENDER_LEN, parse_request};
 
 /// The reflector's port, and the one a sender asks, unless another is given.
 const DEFAULT_PORT: u16 = 20_001;
@@ -34,6 +37,10 @@ const DEFAULT_PORT: u16 = 20_001;
 const DEFAULT_COUNT: u64 = 100;
 /// Length of a run at a rate, in nanoseconds.
 const DEFAULT_DURATION_NS: u64 = 10_000_000_000;
+/// The shortest `--stats-interval`.
+const LEAST_INTERVAL_NS: u64 = 100_000_000;
+/// How far the gaps of `--schedule uniform` differ from their mean.
+const DEFAULT_SPREAD: f64 = 0.5;
 /// Padding with which request and reply have one size (RFC 5357 §4.2.1).
 const DEFAULT_PADDING: usize = 27;
 /// The largest value of `--packet-timeout`: the delay statistics reach this far.
@@ -48,6 +55,13 @@ Exit codes:
   4    refused by the peer (its code is shown)
   5    nothing came back
   130  interrupted, after the report";
+
+const REFLECTOR_CODES: &str = "\
+Exit codes:
+  0    ended by Ctrl-C or SIGTERM, after the summary
+  1    runtime failure
+  2    wrong usage
+  130  ended at once, by a second Ctrl-C";
 
 const SENDER_EXAMPLES: &str = "\
 Examples:
@@ -76,19 +90,24 @@ enum Command {
     #[command(after_help = format!("{SENDER_EXAMPLES}\n{EXIT_CODES}"))]
     Sender(Box<SenderArgs>),
     /// Answer test packets (Session-Reflector)
-    #[command(visible_alias = "responder", after_help = format!("{}\n{EXIT_CODES}", reflector::EXAMPLES))]
+    #[command(visible_alias = "responder", after_help = format!("{}\n{REFLECTOR_CODES}", reflector::EXAMPLES))]
     Reflector(Box<reflector::ReflectorArgs>),
     /// List the names of the DSCPs
-    Dscptable,
+    Dscptable {
+        /// Print one line of JSON instead of the table
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Args)]
 struct SenderArgs {
     /// Reflector: address or name, with a port unless it is 20001; without one, a reflector inside
-    /// this process is measured over loopback
+    /// this process is measured over loopback [examples: 192.0.2.1, [2001:db8::1]:862]
     #[arg(value_name = "REMOTE[:PORT]")]
     remote: Option<Endpoint>,
-    /// Address and port to send from [default: the route's address, any free port]
+    /// Address and port to send from [examples: 192.0.2.7, :20000; default: the route's address, any
+    /// free port]
     #[arg(value_name = "LOCAL[:PORT]")]
     local: Option<Endpoint>,
 
@@ -101,37 +120,75 @@ struct SenderArgs {
 
     /// How long a reply may take; a bare number is seconds; one that takes longer is late, and its
     /// packet counts as lost [example: 500ms]
-    #[arg(long, value_name = "TIME", default_value = "5s")]
+    #[arg(long, value_name = "TIME", default_value = "5s", help_heading = "Load")]
+    #[arg(allow_negative_numbers = true)]
     packet_timeout: Seconds,
     /// How the sender waits for a departure: sleep then spin as the gap asks (auto), spin, or sleep
-    #[arg(long, value_enum, default_value_t = PacingArg::Auto)]
+    #[arg(long, value_enum, default_value_t = PacingArg::Auto, help_heading = "Host")]
     pacing: PacingArg,
     #[command(flatten)]
     host: HostArgs,
     /// Ask for real-time scheduling (SCHED_FIFO) of the packet threads
-    #[arg(long)]
+    #[arg(long, help_heading = "Host")]
     realtime: bool,
-    /// Print one line of JSON instead of the table
-    #[arg(long)]
-    json: bool,
+    /// Print a line for each reply, gap, duplicate and timeout as it happens; what is too fast to be
+    /// read is counted [example: --print-responses -i 1s]
+    #[arg(long, help_heading = "Output")]
+    print_responses: bool,
+    /// Print figures every so often, of that time and of the whole session so far; a bare number is
+    /// seconds; 0: never [example: 5s]
+    #[arg(
+        long,
+        value_name = "TIME",
+        help_heading = "Output",
+        allow_negative_numbers = true
+    )]
+    stats_interval: Option<Seconds>,
+    #[command(flatten)]
+    results: ResultArgs,
     #[command(flatten)]
     log: LogArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+struct ResultArgs {
+    /// How much to print: table and verdict (brief), also percentiles and conditions (normal), or
+    /// every figure of each direction with counts by delay (full); JSON always has all
+    #[arg(long, value_enum, default_value_t = StatsArg::Normal)]
+    stats: StatsArg,
+    /// Print also a percentile ladder and a bar histogram of each direction, in microseconds
+    #[arg(long, conflicts_with = "json")]
+    histogram: bool,
+    /// Write the delays of each direction to a file as an HdrHistogram log (V2, in nanoseconds, tags
+    /// roundtrip, outbound, inbound), in place of what it holds; a direction with a delay below zero
+    /// or over one hour is left out, and said to be [example: run-1.hlog]
+    #[arg(long, value_name = "FILE")]
+    hlog: Option<PathBuf>,
+    /// Print one line of JSON instead of the table, and one for each --stats-interval
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Load")]
 struct LoadArgs {
     /// Packets a second, with k, M or G [examples: 100k, 0.5]
-    #[arg(long, value_name = "RATE", conflicts_with = "interval")]
+    #[arg(
+        long,
+        value_name = "RATE",
+        conflicts_with = "interval",
+        allow_negative_numbers = true
+    )]
     rate: Option<Rate>,
     /// Time between packets; a bare number is milliseconds [examples: 10ms, 250us; default: 100ms]
-    #[arg(short, long, value_name = "TIME")]
+    #[arg(short, long, value_name = "TIME", allow_negative_numbers = true)]
     interval: Option<Interval>,
     /// Packets to send [examples: 500, 1M; default: 100, or 10 s with --rate]
-    #[arg(short, long, value_name = "N", value_parser = parse_count)]
+    #[arg(short, long, value_name = "N", value_parser = parse_count, allow_negative_numbers = true)]
     count: Option<u64>,
     /// Time to send for; a bare number is seconds [examples: 10s, 2m]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
     duration: Option<Seconds>,
     /// Gaps: equal (periodic, RFC 3432), exponential (poisson, RFC 2330), uniformly random (uniform),
     /// or none (flood)
@@ -139,12 +196,16 @@ struct LoadArgs {
     schedule: ScheduleArg,
     /// With --schedule uniform: gaps differ from their mean by at most this fraction
     /// [examples: 0.2, 20%]
-    #[arg(long, value_name = "FRACTION", default_value = "50%")]
-    spread: Fraction,
+    /// [default: 50%]
+    #[arg(long, value_name = "FRACTION", allow_negative_numbers = true)]
+    spread: Option<Fraction>,
     /// Seed of random gaps, order of sizes and padding; the same seed gives the same load
-    /// [default: random, and reported]
-    #[arg(long, value_name = "N")]
+    /// [example: 42; default: random, and reported]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<u64>)]
     seed: Option<u64>,
+    /// Sequence number of the first packet, 0 to 4294967295, to see it wrap [example: 4294967290]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = whole::<u32>)]
+    first_seq: u32,
 }
 
 #[derive(Debug, Args)]
@@ -153,19 +214,19 @@ struct LoadArgs {
 struct SizeArgs {
     /// Octets of padding after the 14 octets of the sender's fields; -1 is --imix
     /// [default: 27, with which both directions have one size]
-    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = whole::<i64>)]
     padding: Option<i64>,
     /// 7 frames of 64, 4 of 590 and 1 of 1514 bytes in every dozen (Ethernet without FCS)
     #[arg(long)]
     imix: bool,
     /// Size of the Ethernet frame without FCS [example: 1514]
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = whole::<usize>)]
     frame_size: Option<usize>,
     /// Frame sizes with their weights, Ethernet without FCS [example: 64:7,590:4,1514:1]
     #[arg(long, value_name = "SIZE:WEIGHT,...")]
     size_mix: Option<SizeMix>,
     /// Size of the UDP payload, 14 to 65507 [example: 8972]
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = whole::<usize>)]
     payload_size: Option<usize>,
 }
 
@@ -173,19 +234,24 @@ struct SizeArgs {
 #[command(next_help_heading = "IP header")]
 struct IpArgs {
     /// DSCP by name or number, see `twamp-blast dscptable` [examples: ef, 46; default: 0]
-    #[arg(long, value_name = "DSCP", conflicts_with = "tos")]
+    #[arg(
+        long,
+        value_name = "DSCP",
+        conflicts_with = "tos",
+        allow_negative_numbers = true
+    )]
     dscp: Option<Dscp>,
     /// The whole TOS or Traffic Class octet, DSCP and ECN [examples: 184, 0xb8]
-    #[arg(long, value_name = "OCTET")]
+    #[arg(long, value_name = "OCTET", allow_negative_numbers = true)]
     tos: Option<Tos>,
     /// TTL or Hop Limit; 255 lets hops be told
-    #[arg(long, value_name = "N", default_value_t = 255, value_parser = clap::value_parser!(u8).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 255, value_parser = parse_ttl, allow_negative_numbers = true)]
     ttl: u8,
     /// Never fragment, here or on the way; what does not fit is refused and counted
     #[arg(long)]
     do_not_fragment: bool,
     /// Network interface to use [example: eth0]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = parse_interface)]
     interface: Option<String>,
 }
 
@@ -212,10 +278,11 @@ struct LogArgs {
     /// No messages, only results
     #[arg(short, long)]
     quiet: bool,
-    /// Say what is done
+    /// Say what is done, and every reply; for one module alone set TWAMP_BLAST_LOG, such as
+    /// twamp_blast::engine=debug
     #[arg(short, long, conflicts_with = "quiet")]
     verbose: bool,
-    /// Say everything
+    /// Say everything, and show packets field by field
     #[arg(short, long, conflicts_with_all = ["quiet", "verbose"])]
     debug: bool,
     /// Write messages to a file (-: standard output) [default: standard error]
@@ -229,6 +296,13 @@ enum ScheduleArg {
     Poisson,
     Uniform,
     Flood,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum StatsArg {
+    Brief,
+    Normal,
+    Full,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -270,24 +344,23 @@ fn usage(text: impl Display) -> Error {
 /// Runs a command line and returns its exit code.
 #[must_use]
 pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
-    let args: Vec<_> = args.into_iter().collect();
     let parsed = Cli::command()
-        .try_get_matches_from(&args)
+        .try_get_matches_from(args)
         .and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(show_parse_error(&error)),
     };
-    let typed = args
-        .iter()
-        .skip(1)
-        .map(|a| a.to_string_lossy().into_owned());
     let result = match cli.command {
-        Command::Sender(args) => sender(&args, typed.collect()),
+        Command::Sender(args) => sender(&args),
         Command::Reflector(args) => reflector::run(&args),
-        Command::Dscptable => {
-            print(&dscp_table());
-            Ok(0)
+        Command::Dscptable { json } => {
+            let table = if json {
+                dscp_table_json() + "\n"
+            } else {
+                dscp_table()
+            };
+            print(&table).map(|()| 0)
         }
     };
     ExitCode::from(result.unwrap_or_else(|error| {
@@ -303,8 +376,8 @@ pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
 fn show_parse_error(error: &clap::Error) -> u8 {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            print(&error.to_string());
-            0
+            let shown = print(&error.to_string());
+            u8::from(shown.is_err())
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             say(&error.to_string());
@@ -326,8 +399,9 @@ fn show_parse_error(error: &clap::Error) -> u8 {
     }
 }
 
-fn sender(args: &SenderArgs, command: Vec<String>) -> Result<u8, Error> {
+fn sender(args: &SenderArgs) -> Result<u8, Error> {
     open_log(&args.log)?;
+    check_host(&args.host)?;
     let load = load(&args.load)?;
     let stop = Stop::default();
     let (remote, inside) = match &args.remote {
@@ -337,33 +411,95 @@ fn sender(args: &SenderArgs, command: Vec<String>) -> Result<u8, Error> {
             (own.local()[0], Some(own))
         }
     };
-    let config = session(args, load, remote, command)?;
+    let config = session(args, load, remote)?;
+    let results = Results::open(&args.results)?;
     let talk = !args.log.quiet;
     if talk && inside.is_some() {
         say(&format!(
             "twamp-blast: no REMOTE was given: measuring a reflector inside this process, {remote}\n"
         ));
     }
-    catch_signals(&stop)?;
-    let mut progress = ProgressLine::new(talk);
-    let report = engine::measure(&config, inside, &stop, |now| progress.show(now));
-    progress.clear();
+    catch_signals(&stop, talk)?;
+    let mut watcher = Watcher {
+        progress: ProgressLine::new(talk && !args.print_responses),
+        responses: args.print_responses,
+        json: args.results.json,
+        peer: remote.ip(),
+    };
+    let report = engine::measure(&config, inside, &stop, |update| watcher.show(&update));
+    watcher.progress.clear();
     let report = report?;
     for reason in &report.host.reasons {
         log::info!("tool-limited: {reason}");
     }
-    if args.json {
-        print(&(report.to_json_line() + "\n"));
-    } else {
-        print(&text::summary(&report));
+    let shown = results.show(&report, talk);
+    let code = verdict(&report);
+    shown.map(|()| code)
+}
+
+/// Where a run's figures go, ready before it starts.
+struct Results<'a> {
+    args: &'a ResultArgs,
+    hlog: Option<(&'a Path, hlog::Log)>,
+}
+
+impl<'a> Results<'a> {
+    fn open(args: &'a ResultArgs) -> Result<Self, Error> {
+        let open = |path: &'a PathBuf| match hlog::Log::create(path) {
+            Ok(log) => Ok((path.as_path(), log)),
+            Err(error) => Err(usage(format!(
+                "--hlog {}: {error}; use a file in a folder that exists and may be written",
+                path.display()
+            ))),
+        };
+        if args
+            .hlog
+            .as_ref()
+            .is_some_and(|path| path.as_os_str() == "-")
+        {
+            return Err(usage(
+                "--hlog -: standard output has the report; use a file",
+            ));
+        }
+        let hlog = args.hlog.as_ref().map(open).transpose()?;
+        Ok(Self { args, hlog })
     }
-    Ok(verdict(&report, stop.requested()))
+
+    /// Prints the report; what fails after that fails with the report printed.
+    fn show(self, report: &Report, talk: bool) -> Result<(), Error> {
+        if self.args.json {
+            print(&(report.to_json_line() + "\n"))?;
+        } else {
+            let detail = match self.args.stats {
+                StatsArg::Brief => text::Detail::Brief,
+                StatsArg::Normal => text::Detail::Normal,
+                StatsArg::Full => text::Detail::Full,
+            };
+            print(&text::summary(report, detail))?;
+        }
+        if self.args.histogram {
+            print(&format!("\n{}", histogram::show(report)))?;
+        }
+        let Some((path, log)) = self.hlog else {
+            return Ok(());
+        };
+        let path = path.display();
+        let left_out = log.write(report);
+        let left_out =
+            left_out.map_err(|error| Error::Runtime(format!("--hlog {path}: {error}")))?;
+        if talk {
+            for why in left_out {
+                complain(format!("--hlog {path}: {why}"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The exit code, with a line on standard error where nothing was measured.
-fn verdict(report: &Report, interrupted: bool) -> u8 {
+fn verdict(report: &Report) -> u8 {
     let packets = &report.packets;
-    if interrupted {
+    if report.interrupted {
         return 130;
     }
     if packets.sent == Some(0) {
@@ -374,10 +510,21 @@ fn verdict(report: &Report, interrupted: bool) -> u8 {
     }
     if packets.received == Some(0) {
         let icmp = report.notes.iter().find(|note| note.starts_with("ICMP"));
-        let why = icmp.map_or(
-            "no reply and no ICMP error: is a reflector there, and is a firewall between?",
-            String::as_str,
-        );
+        let why = match (
+            packets.late.unwrap_or(0),
+            packets.invalid.unwrap_or(0),
+            icmp,
+        ) {
+            (late @ 1.., _, _) => {
+                format!("{late} replies came after their timeout; use a longer --packet-timeout")
+            }
+            (_, _, Some(icmp)) => icmp.clone(),
+            (_, invalid @ 1.., _) => {
+                format!("{invalid} datagrams came that are no replies to these packets")
+            }
+            _ => "no reply and no ICMP error: is a reflector there, and is a firewall between?"
+                .to_owned(),
+        };
         let remote = report.remote.map_or(String::new(), |addr| addr.to_string());
         complain(format!("nothing came back from {remote}: {why}"));
         return 5;
@@ -414,7 +561,12 @@ fn inside_reflector(args: &SenderArgs) -> ReflectorConfig {
 }
 
 fn load(args: &LoadArgs) -> Result<(Departures, End), Error> {
-    let spread = args.spread.value();
+    if args.spread.is_some() && args.schedule != ScheduleArg::Uniform {
+        return Err(usage(
+            "--spread is for --schedule uniform; add that, or leave it out",
+        ));
+    }
+    let spread = args.spread.map_or(DEFAULT_SPREAD, Fraction::value);
     let mut end = End {
         count: args.count,
         duration_ns: args.duration.map(Seconds::ns),
@@ -461,7 +613,6 @@ fn session(
     args: &SenderArgs,
     (departures, end): (Departures, End),
     remote: SocketAddr,
-    command: Vec<String>,
 ) -> Result<SessionConfig, Error> {
     let timeout_ns = args.packet_timeout.ns();
     if !(1..=MAX_TIMEOUT_NS).contains(&timeout_ns) {
@@ -469,6 +620,10 @@ fn session(
             "--packet-timeout {}: use more than 0 and at most 1h",
             args.packet_timeout
         )));
+    }
+    let interval_ns = args.stats_interval.map(Seconds::ns).filter(|ns| *ns > 0);
+    if interval_ns.is_some_and(|ns| ns < LEAST_INTERVAL_NS) {
+        return Err(usage("--stats-interval: use 100ms or more, or 0 for none"));
     }
     let seed = args.load.seed;
     let tos = args.ip.tos.or(args.ip.dscp.map(Tos::from));
@@ -497,7 +652,12 @@ fn session(
         },
         realtime: args.realtime,
         cpus: args.host.cpu.clone(),
-        command,
+        first_seq: args.load.first_seq,
+        watch: WatchConfig {
+            happenings: args.print_responses || args.log.verbose || args.log.debug,
+            interval_ns,
+            packets: args.log.debug,
+        },
     })
 }
 
@@ -581,6 +741,27 @@ fn sizes(args: &SizeArgs, family: Family) -> Result<Sizes, Error> {
     Ok(fixed(SENDER_LEN + padding))
 }
 
+/// Refuses what this host or the chosen way of I/O does not have.
+fn check_host(args: &HostArgs) -> Result<(), Error> {
+    if matches!(args.io, IoArg::Portable) && args.hw_timestamps {
+        return Err(usage(
+            "--hw-timestamps is not to be had with --io portable; leave one of them out",
+        ));
+    }
+    let allowed = engine::cpus();
+    let wished = args.cpu.iter().flat_map(|list| list.cpus());
+    for cpu in wished {
+        if !allowed.is_empty() && !allowed.contains(cpu) {
+            let allowed: Vec<String> = allowed.iter().map(ToString::to_string).collect();
+            return Err(usage(format!(
+                "--cpu {cpu}: this process may not run there; use {}",
+                allowed.join(",")
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn io_kind(arg: IoArg) -> IoKind {
     match arg {
         IoArg::Batched => IoKind::Batched,
@@ -595,6 +776,39 @@ fn format(arg: FormatArg) -> Format {
     }
 }
 
+/// A whole number of type `T`.
+fn whole<T: FromStr<Err = ParseIntError>>(text: &str) -> Result<T, String> {
+    text.parse()
+        .map_err(|error: ParseIntError| match error.kind() {
+            IntErrorKind::PosOverflow => "too large a number".to_owned(),
+            IntErrorKind::NegOverflow => "too small a number".to_owned(),
+            _ if text.starts_with('-') => "below 0; use a whole number from 0 on".to_owned(),
+            _ => "not a number; use a whole one, such as 64".to_owned(),
+        })
+}
+
+fn parse_ttl(text: &str) -> Result<u8, String> {
+    match text.parse() {
+        Ok(ttl @ 1..) => Ok(ttl),
+        _ => Err("use 1 to 255".to_owned()),
+    }
+}
+
+fn parse_interface(text: &str) -> Result<String, String> {
+    // 15 octets are what the system keeps of a name.
+    if text.is_empty() || text.len() > 15 || text.contains(['/', ' ']) {
+        return Err("no name of an interface; see `ip link`".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn parse_threads(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(threads @ 1..=256) => Ok(threads),
+        _ => Err("use 1 to 256".to_owned()),
+    }
+}
+
 fn parse_count(text: &str) -> Result<u64, String> {
     let (digits, factor) = match text.char_indices().next_back() {
         Some((at, 'k' | 'K')) => (&text[..at], 1_000),
@@ -602,11 +816,14 @@ fn parse_count(text: &str) -> Result<u64, String> {
         Some((at, 'G')) => (&text[..at], 1_000_000_000),
         _ => (text, 1),
     };
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err("not a count; use a whole number such as 500, 10k or 1M".to_owned());
+    }
     let number: Option<u64> = digits.parse().ok();
     match number.and_then(|n| n.checked_mul(factor)) {
         Some(0) => Err("nothing would be sent; use 1 or more".to_owned()),
         Some(count) => Ok(count),
-        None => Err("not a count; use a whole number such as 500, 10k or 1M".to_owned()),
+        None => Err("too large a count; use --duration for an endless run".to_owned()),
     }
 }
 
@@ -631,7 +848,7 @@ fn remote(endpoint: &Endpoint, local: Option<&Endpoint>) -> Result<SocketAddr, E
     if remote.port() == 0 {
         return Err(usage(format!("{endpoint}: a remote port is 1 to 65535")));
     }
-    if remote.ip().is_unspecified() || remote.ip().is_multicast() {
+    if remote.ip().is_unspecified() || to_many(remote.ip()) {
         return Err(usage(format!(
             "{endpoint}: not the address of one host; name the reflector's own"
         )));
@@ -663,11 +880,23 @@ fn local(
     Ok(local)
 }
 
+fn to_many(addr: IpAddr) -> bool {
+    addr.is_multicast() || addr == IpAddr::V4(Ipv4Addr::BROADCAST)
+}
+
 fn resolve(endpoint: &Endpoint, port: u16, family: Option<Family>) -> Result<SocketAddr, Error> {
     let port = endpoint.port.unwrap_or(port);
     match &endpoint.host {
         None => Ok(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))),
         Some(Host::V4(addr)) => Ok(SocketAddr::from((*addr, port))),
+        Some(Host::V6 { addr, .. }) if addr.to_ipv4_mapped().is_some() => {
+            let v4 = addr
+                .to_ipv4_mapped()
+                .map_or(String::new(), |v4| v4.to_string());
+            Err(usage(format!(
+                "{endpoint}: an IPv4 address in an IPv6 one; use {v4}"
+            )))
+        }
         Some(Host::V6 { addr, scope }) => {
             let scope = scope.as_deref().map_or(Ok(0), scope_id)?;
             if addr.is_unicast_link_local() && scope == 0 {
@@ -711,7 +940,7 @@ fn every_address(port: u16) -> Vec<SocketAddr> {
 }
 
 /// The first signal asks the run to finish, the second ends the program at once.
-fn catch_signals(stop: &Stop) -> Result<(), Error> {
+fn catch_signals(stop: &Stop, talk: bool) -> Result<(), Error> {
     let signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]);
     let mut signals =
         signals.map_err(|error| Error::Runtime(format!("cannot catch signals: {error}")))?;
@@ -722,6 +951,9 @@ fn catch_signals(stop: &Stop) -> Result<(), Error> {
                 std::process::exit(130);
             }
             stop.request();
+            if talk {
+                say("twamp-blast: ending; Ctrl-C again ends at once\n");
+            }
         }
     };
     std::thread::Builder::new()
@@ -751,10 +983,80 @@ fn open_log(args: &LogArgs) -> Result<(), Error> {
     };
     env_logger::Builder::new()
         .filter_level(level)
+        // More or less of one module: TWAMP_BLAST_LOG=twamp_blast::engine=debug
+        .parse_env("TWAMP_BLAST_LOG")
         .format_timestamp_micros()
         .target(target)
         .init();
     Ok(())
+}
+
+/// A packet field by field.
+fn decoded(packet: &engine::PacketCopy) -> String {
+    let octets = packet.octets();
+    let (way, fields) = if packet.came {
+        let reply = Reply::parse(octets);
+        ("received", reply.map(|reply| reply.to_string()))
+    } else {
+        let request = parse_request(octets);
+        ("sent", request.map(|request| request.to_string()))
+    };
+    let fields = fields.unwrap_or_else(|malformed| {
+        let hex: Vec<String> = octets.iter().map(|octet| format!("{octet:02x}")).collect();
+        format!("no test packet: {malformed}: {}", hex.join(" "))
+    });
+    let before = match packet.not_shown {
+        0 => String::new(),
+        n => format!(" ({} more not shown)", text::count(n)),
+    };
+    format!("{way} {} octets: {fields}{before}", packet.len)
+}
+
+/// Shows what happens while a session runs.
+struct Watcher {
+    progress: ProgressLine,
+    responses: bool,
+    json: bool,
+    peer: IpAddr,
+}
+
+impl Watcher {
+    fn show(&mut self, update: &Update) {
+        match update {
+            Update::Progress(now) => self.progress.show(*now),
+            Update::Happened(happening) => {
+                log::info!("{}", live::logged(happening, self.peer));
+                if self.responses {
+                    self.line(&live::line(happening, self.peer));
+                }
+            }
+            Update::NotShown(count) => {
+                log::info!("({} more not shown)", text::count(*count));
+                if self.responses {
+                    self.line(&format!("({} more not shown)", text::count(*count)));
+                }
+            }
+            Update::Packet(packet) => log::debug!("{}", decoded(packet)),
+            Update::Interval(interval) if self.json => self.out(&(interval.to_json_line() + "\n")),
+            Update::Interval(interval) => self.out(&live::block(interval)),
+        }
+    }
+
+    /// With `--json`, standard output is for JSON alone.
+    fn line(&mut self, line: &str) {
+        if self.json {
+            self.progress.clear();
+            say(&format!("{line}\n"));
+        } else {
+            self.out(&format!("{line}\n"));
+        }
+    }
+
+    fn out(&mut self, text: &str) {
+        self.progress.clear();
+        // If it can't be written, the report at the end can't either, and that is said.
+        let _ = print(text);
+    }
 }
 
 /// One line on a terminal that shows how far a long run is; nothing of it anywhere else.
@@ -788,7 +1090,7 @@ impl ProgressLine {
     }
 
     fn clear(&mut self) {
-        if self.shown {
+        if std::mem::take(&mut self.shown) {
             say("\r\x1b[K");
         }
     }
@@ -804,7 +1106,52 @@ fn say(text: &str) {
 }
 
 /// Prints a result. A reader that has gone away is no failure.
-fn print(text: &str) {
+fn print(text: &str) -> Result<(), Error> {
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::Runtime(
+            format!("cannot write the report to standard output: {error}"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Flags whose value has no help, or help without an example and without a default that is one.
+    fn unclear(command: &clap::Command, path: &str, found: &mut Vec<String>) {
+        let path = format!("{path} {}", command.get_name());
+        let arguments = command.get_arguments().filter(|arg| !arg.is_hide_set());
+        for argument in arguments.filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version"))
+        {
+            let help = argument
+                .get_help()
+                .map_or(String::new(), ToString::to_string);
+            let takes_value = argument.get_action().takes_values();
+            let example = ["[example", "default: ", "examples: "]
+                .iter()
+                .any(|e| help.contains(e))
+                || !argument.get_default_values().is_empty();
+            if help.is_empty() || takes_value && !example {
+                found.push(format!("{path} {argument}: {help}"));
+            }
+        }
+        for inner in command.get_subcommands() {
+            unclear(inner, &path, found);
+        }
+    }
+
+    #[test]
+    fn every_value_has_help_with_an_example_or_a_default() {
+        let mut found = Vec::new();
+        unclear(&Cli::command(), "", &mut found);
+        assert!(found.is_empty(), "{found:#?}");
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
 }

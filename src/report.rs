@@ -54,6 +54,9 @@ pub struct Report {
     pub host: Host,
     /// Remarks on how the figures are to be read, one sentence each.
     pub notes: Vec<String>,
+    /// The delays behind `delay_ns`, cell by cell; too many for a line of JSON.
+    #[serde(skip)]
+    pub histograms: Histograms,
 }
 
 impl Report {
@@ -65,6 +68,126 @@ impl Report {
         // Only a map with keys that are not strings, or a failing `Serialize`, is an error: none here.
         serde_json::to_string(self).expect("plain data always serialises")
     }
+}
+
+/// Figures of one interval of a running session, and of the session so far: one line of JSON.
+///
+/// A packet counts as lost when its timeout expires, in the interval in which that happens; one that
+/// has neither been answered nor timed out is in flight.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Interval {
+    /// Name and version of this layout.
+    pub schema: IntervalSchema,
+    /// 1 for the first one.
+    pub number: u64,
+    /// End of the interval, UTC, as RFC 3339 writes it.
+    pub at: String,
+    /// The same in nanoseconds since the Unix epoch.
+    pub at_ns: i64,
+    /// Length of the interval, in nanoseconds.
+    pub length_ns: u64,
+    /// Packets that were neither answered nor have timed out at its end.
+    pub in_flight: u64,
+    /// What happened in the interval.
+    pub interval: IntervalFigures,
+    /// What happened since the session began.
+    pub session: IntervalFigures,
+}
+
+impl Interval {
+    /// As one line of JSON, without the line break.
+    #[must_use]
+    pub fn to_json_line(&self) -> String {
+        serde_json::to_string(self).expect("plain data always serialises")
+    }
+}
+
+/// Name and version of the layout of an [`Interval`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub enum IntervalSchema {
+    /// Version 1: fields may be added; none is renamed, removed or given another meaning.
+    #[default]
+    #[serde(rename = "twamp-blast/interval/1")]
+    Version1,
+}
+
+/// Figures of a part of a session.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct IntervalFigures {
+    /// What became of packets.
+    pub packets: IntervalPackets,
+    /// Delays of the replies that came, in nanoseconds.
+    pub delay_ns: DelaySet,
+}
+
+/// Counts of a part of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct IntervalPackets {
+    /// Packets that left.
+    pub sent: u64,
+    /// Distinct replies in time.
+    pub received: u64,
+    /// Packets whose timeout expired.
+    pub lost: u64,
+    /// Of these, lost before the reflector; `None` where the direction cannot be told.
+    pub lost_outbound: Option<u64>,
+    /// Of these, lost after the reflector.
+    pub lost_inbound: Option<u64>,
+    /// Of these, lost where nothing tells the direction yet.
+    pub lost_unattributed: Option<u64>,
+    /// Replies beyond the first of a sequence number.
+    pub duplicates: u64,
+    /// Replies reordered on the whole way (RFC 4737 §3.3).
+    pub reordered: u64,
+    /// Replies after the timeout.
+    pub late: u64,
+}
+
+/// Something that happened to a packet; sequence numbers are those on the wire, extended to 64 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Happening {
+    /// A reply in time; delays are nanoseconds. `None` where its timestamps tell none.
+    Reply {
+        /// Of the request.
+        seq: u64,
+        /// The Session-Reflector's own number.
+        reflector_seq: u32,
+        /// (T4 - T1) - (T3 - T2)
+        roundtrip_ns: Option<i64>,
+        /// T2 - T1
+        outbound_ns: Option<i64>,
+        /// T4 - T3
+        inbound_ns: Option<i64>,
+    },
+    /// Packets `first..=last` have no reply yet, but `received` has.
+    Gap {
+        /// The first one missing.
+        first: u64,
+        /// The last one missing.
+        last: u64,
+        /// The one that was answered.
+        received: u64,
+    },
+    /// A reply in time, after one to a later packet (RFC 4737 §3.3).
+    OutOfOrder {
+        /// Of the request.
+        seq: u64,
+    },
+    /// No reply within the timeout: the packet counts as lost.
+    Timeout {
+        /// Of the request.
+        seq: u64,
+    },
+    /// A reply after the timeout.
+    Late {
+        /// Of the request.
+        seq: u64,
+    },
+    /// A further reply.
+    Duplicate {
+        /// Of the request.
+        seq: u64,
+    },
 }
 
 /// `value` where it is a number, `None` for NaN and the infinities: for quotients such as 0 / 0.
@@ -233,6 +356,8 @@ pub struct Packets {
     pub reordered_inbound: Option<u64>,
     /// Replies after the per-packet timeout: counted as lost, and here.
     pub late: Option<u64>,
+    /// The per-packet timeout, in nanoseconds: a reply that takes longer is late.
+    pub timeout_ns: Option<u64>,
     /// Datagrams on the session's sockets that were not a reply of it: short, foreign, forged.
     pub invalid: Option<u64>,
     /// Replies counted as received whose timestamps contradict each other (a clock step): kept out
@@ -262,7 +387,8 @@ pub struct DelaySet {
     pub outbound: Option<Delay>,
     /// T4 - T3 (RFC 7679), the clocks' offset included.
     pub inbound: Option<Delay>,
-    /// T3 - T2, the reflector's own time.
+    /// T3 - T2, the reflector's own time; `None` also where it is 0 in every reply, which is how
+    /// reflectors that take one timestamp for both say nothing.
     pub reflector: Option<Delay>,
 }
 
@@ -304,6 +430,8 @@ pub struct Delay {
     pub pdv: Pdv,
     /// Samples outside the histogram's bounds.
     pub out_of_range: OutOfRange,
+    /// Exact counts between fixed bounds, ascending; bins without a sample are left out.
+    pub bins: Vec<Bin>,
 }
 
 /// Delay difference of consecutive sequence numbers, both measured (RFC 3393), in nanoseconds.
@@ -338,6 +466,58 @@ pub struct OutOfRange {
     pub below: u64,
     /// Samples above the bounds.
     pub above: u64,
+}
+
+/// How many delays lie between two bounds of the series 1, 2, 5, 10 .. from 1 us to 10 s, with 0 and
+/// the same below zero, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Bin {
+    /// Smallest delay of the bin; `None`: below -10 s there is no bound.
+    pub from: Option<i64>,
+    /// The bound that its delays stay below; `None`: from 10 s on there is none.
+    pub to: Option<i64>,
+    /// Delays in the bin.
+    pub count: u64,
+}
+
+/// Delays by direction, as histograms; without a sample where nothing was measured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Histograms {
+    /// (T4 - T1) - (T3 - T2).
+    pub roundtrip: Histogram,
+    /// T2 - T1, the clocks' offset included.
+    pub outbound: Histogram,
+    /// T4 - T3, the clocks' offset included.
+    pub inbound: Histogram,
+}
+
+/// The delays of one direction: non-empty cells in ascending order, and what lies outside them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Histogram {
+    /// Cells with at least one sample, ascending, none overlapping.
+    pub cells: Vec<Cell>,
+    /// Samples that no cell holds: they are below, or above, all cells.
+    pub outside: OutOfRange,
+}
+
+impl Histogram {
+    /// All samples, those outside the cells included.
+    #[must_use]
+    pub fn samples(&self) -> u64 {
+        let inside: u64 = self.cells.iter().map(|cell| cell.count).sum();
+        inside + self.outside.below + self.outside.above
+    }
+}
+
+/// Delays that are not told apart, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cell {
+    /// Smallest delay of the cell.
+    pub lowest: i64,
+    /// Largest delay of the cell; percentiles are told by it.
+    pub highest: i64,
+    /// Samples, 1 or more.
+    pub count: u64,
 }
 
 /// Where the timestamps come from and what they are worth.
@@ -519,6 +699,18 @@ pub(crate) mod tests {
                 max: 6007,
             },
             out_of_range: OutOfRange { below: 1, above: 2 },
+            bins: vec![
+                Bin {
+                    from: Some(-1000),
+                    to: Some(0),
+                    count: 1,
+                },
+                Bin {
+                    from: Some(1000),
+                    to: Some(2000),
+                    count: 999_999,
+                },
+            ],
         };
         Report {
             schema: Schema::Version1,
@@ -573,6 +765,7 @@ pub(crate) mod tests {
                 reordered_outbound: Some(1),
                 reordered_inbound: Some(1),
                 late: Some(1),
+                timeout_ns: Some(5_000_000_000),
                 invalid: Some(1),
                 rejected_samples: Some(1),
                 icmp_unreachable: Some(1),
@@ -627,6 +820,7 @@ pub(crate) mod tests {
                 peak_memory_bytes: Some(12 << 20),
             },
             notes: vec!["one-way delays contain the clocks' offset".into()],
+            histograms: Histograms::default(),
         }
     }
 

@@ -1,6 +1,6 @@
-//! What a packet thread tells the stats thread: fixed-size samples, in blocks that are recycled.
+//! What a packet thread tells others: fixed-size records, in blocks that are recycled.
 //!
-//! A packet thread only *tries* to hand a full block over. Samples that find no room are counted as
+//! A packet thread only *tries* to hand a full block over. Records that find no room are counted as
 //! unrecorded; they never read as lost packets, since packet counts are kept by the packet thread
 //! itself. The last block is sent by [`Pipe::finish`].
 
@@ -29,30 +29,30 @@ pub struct Sample {
 
 const _: () = assert!(size_of::<Sample>() <= 64);
 
-/// Samples of one block.
+/// Records of one block.
 const BLOCK: usize = 256;
-/// Blocks between a packet thread and the stats thread.
+/// Blocks between a packet thread and the one that reads them.
 const BLOCKS: usize = 256;
 
 /// The packet thread's end.
 #[derive(Debug)]
-pub struct Pipe {
-    block: Vec<Sample>,
-    full: Sender<Vec<Sample>>,
-    empty: Receiver<Vec<Sample>>,
+pub struct Pipe<T = Sample> {
+    block: Vec<T>,
+    full: Sender<Vec<T>>,
+    empty: Receiver<Vec<T>>,
     unrecorded: u64,
 }
 
-/// The stats thread's end.
+/// The reading thread's end.
 #[derive(Debug)]
-pub struct Blocks {
-    full: Receiver<Vec<Sample>>,
-    empty: Sender<Vec<Sample>>,
+pub struct Blocks<T = Sample> {
+    full: Receiver<Vec<T>>,
+    empty: Sender<Vec<T>>,
 }
 
 /// A pipe with all its blocks allocated.
 #[must_use]
-pub fn pipe() -> (Pipe, Blocks) {
+pub fn pipe<T>() -> (Pipe<T>, Blocks<T>) {
     let (full_in, full_out) = bounded(BLOCKS);
     let (empty_in, empty_out) = bounded(BLOCKS);
     for _ in 1..BLOCKS {
@@ -74,40 +74,40 @@ pub fn pipe() -> (Pipe, Blocks) {
     )
 }
 
-impl Pipe {
-    /// Adds a sample, or counts it as unrecorded where the stats thread is behind by every block.
-    pub fn push(&mut self, sample: Sample) {
+impl<T> Pipe<T> {
+    /// Adds a record, or counts it as unrecorded where the reader is behind by every block.
+    pub fn push(&mut self, record: T) {
         if self.block.len() == self.block.capacity() && !self.hand_over() {
             self.unrecorded += 1;
             return;
         }
-        self.block.push(sample);
+        self.block.push(record);
     }
 
-    /// Hands a started block over, so that a slow session's samples arrive in good time.
+    /// Hands a started block over, so that a slow session's records arrive in good time.
     pub fn flush(&mut self) {
         if !self.block.is_empty() {
             self.hand_over();
         }
     }
 
-    /// Samples that found no room so far.
+    /// Records that found no room so far.
     #[must_use]
     pub fn unrecorded(&self) -> u64 {
         self.unrecorded
     }
 
-    /// Sends the last block and returns how many samples found no room.
+    /// Sends the last block and returns how many records found no room.
     #[must_use]
     pub fn finish(self) -> u64 {
-        let samples = self.block.len() as u64;
-        if samples == 0 {
+        let records = self.block.len() as u64;
+        if records == 0 {
             return self.unrecorded;
         }
         // The packets are over: waiting for room delays nothing that is measured.
         match self.full.send(self.block) {
             Ok(()) => self.unrecorded,
-            Err(_) => self.unrecorded + samples,
+            Err(_) => self.unrecorded + records,
         }
     }
 
@@ -127,9 +127,9 @@ impl Pipe {
     }
 }
 
-impl Blocks {
-    /// Shows the samples of the next block to `f`; false when the packet thread has finished.
-    pub fn next(&self, f: impl FnOnce(&[Sample])) -> bool {
+impl<T> Blocks<T> {
+    /// Shows the records of the next block to `f`; false when the packet thread has finished.
+    pub fn next(&self, f: impl FnOnce(&[T])) -> bool {
         let Ok(mut block) = self.full.recv() else {
             return false;
         };
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn every_sample_arrives_once_and_in_order() {
-        let (mut pipe, blocks) = pipe();
+        let (mut pipe, blocks) = pipe::<Sample>();
         let total = 100_000;
         let writer = std::thread::spawn(move || {
             for seq in 0..total {
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_stalled_reader_costs_samples_that_are_counted_and_none_twice() {
-        let (mut pipe, blocks) = pipe();
+        let (mut pipe, blocks) = pipe::<Sample>();
         let total = (BLOCK * BLOCKS) as u64 + 1000;
         for seq in 0..total {
             pipe.push(sample(seq));

@@ -637,8 +637,9 @@ fn facts(head: &msghdr) -> Facts {
     // inside `msg_controllen`, and `value` checks each message's own length.
     unsafe {
         let mut next = libc::CMSG_FIRSTHDR(head);
-        while let Some(message) = next.as_ref() {
-            match (message.cmsg_level, message.cmsg_type) {
+        while !next.is_null() {
+            let message = next.cast_const();
+            match ((*message).cmsg_level, (*message).cmsg_type) {
                 (libc::SOL_SOCKET, libc::SO_TIMESTAMPING) => {
                     if let Some([software, _, hardware]) = value::<[libc::timespec; 3]>(message) {
                         facts.stamp_ns = nanoseconds(software);
@@ -690,11 +691,11 @@ fn facts(head: &msghdr) -> Facts {
 
 /// # Safety
 /// `message` must be a whole control message; `T` must be plain old data.
-unsafe fn value<T: Copy>(message: &cmsghdr) -> Option<T> {
+unsafe fn value<T: Copy>(message: *const cmsghdr) -> Option<T> {
     // SAFETY: the message says that it holds at least a `T`; it is read unaligned.
     unsafe {
         let need = libc::CMSG_LEN(length(size_of::<T>())) as usize;
-        if message.cmsg_len < need as _ {
+        if (*message).cmsg_len < need as _ {
             return None;
         }
         Some(libc::CMSG_DATA(message).cast::<T>().read_unaligned())

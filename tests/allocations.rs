@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use twamp_blast::config::{
     Departures, Direction, End, Impairment, IoKind, Pacing, ReflectorConfig, SessionConfig,
-    SizeClass, SizeProfile, Sizes, SocketOptions,
+    SizeClass, SizeProfile, Sizes, SocketOptions, WatchConfig,
 };
-use twamp_blast::engine::{Reflecting, Stop, measure};
+use twamp_blast::engine::{Reflecting, Stop, Update, measure};
 use twamp_blast::wire::Format;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
@@ -120,10 +120,14 @@ fn run(io: IoKind, impairment: Option<Impairment>) -> (u64, u64) {
         pacing: Pacing::Auto,
         realtime: false,
         cpus: None,
-        command: Vec::new(),
+        first_seq: 0,
+        watch: WatchConfig::default(),
     };
     let mut seen: Vec<(u64, u64)> = Vec::new();
-    let report = measure(&config, Some(reflecting), &Stop::default(), |now| {
+    let report = measure(&config, Some(reflecting), &Stop::default(), |update| {
+        let Update::Progress(now) = update else {
+            return;
+        };
         if now.received > 2_000 && now.sent < 40_000 {
             seen.push((now.sent, ALLOCATIONS.load(Ordering::Relaxed)));
         }

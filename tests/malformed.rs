@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use common::{FakeReflector, LIMIT, Reflector, assert_no_loss, request, run, short_reply};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
-use serde_json::{Value, json};
 
 const DATAGRAMS: u32 = 4_000;
 
@@ -139,22 +138,4 @@ fn a_sender_counts_garbage_and_measures_all_the_same() {
         let garbage = sent.load(Ordering::Relaxed) - before;
         assert_eq!(report["packets"]["invalid"], garbage, "{io}");
     }
-}
-
-#[test]
-fn a_reflector_like_twampy_is_measured_without_hops_outbound() {
-    let mut number = 0;
-    let reflector = FakeReflector::start(move |request| {
-        let reply = short_reply(request, number);
-        number += 1;
-        vec![reply]
-    });
-    let line = format!("sender {} -i 1ms -c 200 --json", reflector.address);
-    let report = run(&line).measured();
-    assert_no_loss(&report, 200);
-    assert_eq!(report["packets"]["lost_outbound"], 0);
-    assert_eq!(report["path"]["hops_outbound"], Value::Null);
-    assert_eq!(report["path"]["reply_bytes"], json!([38]));
-    assert_eq!(report["delay_ns"]["roundtrip"]["samples"], 200);
-    assert_eq!(report["delay_ns"]["reflector"]["max"], 0);
 }

@@ -141,7 +141,7 @@ fn lose(pair: &Pair, host: &str, outbound: bool, which: u32) -> Result<(), Strin
          nft add rule inet loss into udp {port} {} numgen inc mod 10 == {which} drop",
         remote.port()
     ))?;
-    let line = format!("sender {remote} -c 1000 -i 1ms --packet-timeout 1s --json");
+    let line = format!("sender {remote} -c 1000 -i 1ms --json");
     let report = pair.near.run(&line).measured();
     side.set_up("nft delete table inet loss")?;
 
@@ -228,6 +228,27 @@ fn a_wildcard_reflector_answers_from_the_address_that_was_asked() {
 }
 
 /// What `spoof` is told, by the test that runs it in a namespace: pretended source, destination.
+#[test]
+fn what_this_host_s_own_queue_drops_was_not_sent() {
+    let pair = or_skip!(Pair::new());
+    let reflector = pair.far.reflector("10.9.0.2:0");
+    let remote = reflector.address();
+    pair.warm_up(remote);
+    // 1,000 frames a second are 664 kbit/s.
+    or_skip!(
+        pair.near
+            .set_up("tc qdisc add dev near root tbf rate 300kbit burst 3000 limit 3000")
+    );
+    let line = format!("sender {remote} -c 1000 -i 1ms --json");
+    let report = pair.near.run(&line).measured();
+    let packets = &report["packets"];
+    assert!(packets["not_sent"].as_u64().unwrap() > 100, "{packets:#}");
+    assert_eq!(packets["lost"], 0, "{packets:#}");
+    assert_eq!(report["host"]["verdict"], "tool-limited");
+    let reasons = report["host"]["reasons"].to_string();
+    assert!(reasons.contains("in front of the interface"), "{reasons}");
+}
+
 #[test]
 fn two_reflectors_do_not_answer_each_other_for_ever() {
     let pair = or_skip!(Pair::new());

@@ -3,6 +3,7 @@
 mod common;
 
 use std::net::UdpSocket;
+use std::process::{Command, Stdio};
 
 use common::{Reflector, run};
 
@@ -10,7 +11,7 @@ use common::{Reflector, run};
 const WRONG: &[(&str, &[&str])] = &[
     ("sender --rate 0", &["--rate", "use 1 or more"]),
     ("sender --rate fast", &["--rate", "use "]),
-    ("sender --rate -5", &["-5", "--help"]),
+    ("sender --rate -5", &["--rate", "-5", "use "]),
     ("sender -i 0", &["--interval", "use "]),
     (
         "sender --padding 70000",
@@ -21,7 +22,22 @@ const WRONG: &[(&str, &[&str])] = &[
     ("sender --dscp 64", &["--dscp", "64", "0 to 63"]),
     ("sender --dscp ef --tos 1", &["--dscp", "--tos", "--help"]),
     ("sender --tos 256", &["--tos", "256", "0 to 255"]),
-    ("sender --ttl 0", &["--ttl", "1..=255"]),
+    ("sender --ttl 0", &["--ttl", "use 1 to 255"]),
+    ("sender -i -1", &["--interval", "-1", "use "]),
+    ("sender -c -1", &["--count", "-1", "use "]),
+    ("sender --seed x", &["--seed", "x", "use "]),
+    ("sender --padding 1.5", &["--padding", "1.5", "use "]),
+    ("sender -c 99999999999G", &["--count", "too large"]),
+    ("sender --cpu 1023", &["--cpu 1023", "use "]),
+    (
+        "sender --io portable --hw-timestamps",
+        &["--hw-timestamps", "leave one"],
+    ),
+    ("sender --spread 3%", &["--spread", "uniform"]),
+    ("sender --interface= -c 1", &["--interface", "ip link"]),
+    ("sender ::ffff:127.0.0.1", &["use 127.0.0.1"]),
+    ("sender 255.255.255.255", &["255.255.255.255", "name the"]),
+    ("reflector 224.0.0.1:0", &["224.0.0.1", "use one"]),
     (
         "sender --payload-size 13",
         &["--payload-size 13", "14 to 65507"],
@@ -70,9 +86,16 @@ const WRONG: &[(&str, &[&str])] = &[
     ("sender 0.0.0.0:862", &["0.0.0.0:862", "name the reflector"]),
     ("sender fe80::1", &["fe80::1", "use [fe80::1%"]),
     ("sender 127.0.0.1:862 ::1", &["::1", "two families", "use "]),
+    ("sender --stats much", &["--stats", "brief, normal, full"]),
+    ("sender --hlog -", &["--hlog -", "use a file"]),
+    ("sender --histogram --json", &["--histogram", "--json"]),
+    (
+        "sender --hlog /no-such-folder/run.hlog",
+        &["--hlog /no-such-folder/run.hlog", "use a file in a folder"],
+    ),
     ("sender --nosuch", &["--nosuch", "--help"]),
     ("nosuch", &["nosuch", "--help"]),
-    ("reflector --threads 0", &["--threads", "1..=256"]),
+    ("reflector --threads 0", &["--threads", "use 1 to 256"]),
     (
         "reflector --threads 2 --io portable",
         &["--threads", "leave one"],
@@ -81,7 +104,6 @@ const WRONG: &[(&str, &[&str])] = &[
         "reflector --allow nosuch",
         &["--allow", "nosuch", "use such as"],
     ),
-    ("reflector --ttl 256", &["--ttl", "1..=255"]),
     ("reflector --drop-rate 5", &["--drop-rate", "--test-mode"]),
     ("reflector --duplicate-rate 5", &["--test-mode"]),
     ("reflector --reorder-rate 5", &["--test-mode"]),
@@ -94,6 +116,10 @@ const WRONG: &[(&str, &[&str])] = &[
     (
         "reflector --impair-direction inbound",
         &["--impair-direction", "--test-mode"],
+    ),
+    (
+        "reflector --test-mode --drop-rate -1",
+        &["--drop-rate", "0 to 100"],
     ),
     (
         "reflector --test-mode --drop-rate 101",
@@ -123,6 +149,7 @@ const WRONG: &[(&str, &[&str])] = &[
         "reflector --test-mode --rate-limit 5 --threads 2",
         &["--rate-limit", "--threads"],
     ),
+    ("reflector --ttl 256", &["--ttl", "use 1 to 255"]),
     (
         "reflector --session-timeout x",
         &["--session-timeout", "use "],
@@ -162,9 +189,32 @@ fn an_unknown_interface_is_exit_1_and_one_line() {
     ] {
         let outcome = run(line);
         assert_eq!(outcome.code, 1, "{outcome:?}");
-        outcome.complaint();
+        assert!(outcome.complaint().contains("ip link"), "{outcome:?}");
         assert!(outcome.stdout.is_empty(), "{outcome:?}");
     }
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_exit_1() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+    let Ok(full) = full else {
+        return common::skip("there is no /dev/full");
+    };
+    let mut sender = Command::new(common::binary());
+    let sender = sender.args(["sender", "-i", "1ms", "-c", "5", "-q", "--json"]);
+    let ended = sender.stdout(full).output().unwrap();
+    let told = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{told}");
+    assert!(told.contains("cannot write the report"), "{told}");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let mut sender = Command::new(common::binary());
+    let sender = sender.args(["sender", "-i", "1ms", "-c", "5", "-q"]);
+    let mut sender = sender.stdout(Stdio::piped()).spawn().unwrap();
+    drop(sender.stdout.take());
+    assert_eq!(sender.wait().unwrap().code(), Some(0));
 }
 
 #[test]
@@ -198,18 +248,18 @@ fn dscptable_lists_every_dscp() {
 
 #[test]
 fn help_is_exit_0_and_tells_the_exit_codes() {
-    for line in [
-        "--help",
-        "sender --help",
-        "reflector --help",
-        "responder --help",
+    for (line, code) in [
+        ("--help", "nothing came back"),
+        ("sender --help", "nothing came back"),
+        ("reflector --help", "ended by Ctrl-C"),
+        ("responder --help", "ended by Ctrl-C"),
     ] {
         let outcome = run(line);
         assert_eq!(outcome.code, 0, "{line}");
         assert!(outcome.stderr.is_empty(), "{outcome:?}");
         assert!(outcome.stdout.contains("Usage: twamp-blast"), "{line}");
         assert!(outcome.stdout.contains("Exit codes:"), "{line}");
-        assert!(outcome.stdout.contains("nothing came back"), "{line}");
+        assert!(outcome.stdout.contains(code), "{line}");
     }
     assert_eq!(run("dscptable --help").code, 0);
     assert_eq!(run("--version").code, 0);

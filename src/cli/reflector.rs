@@ -7,15 +7,16 @@ use clap::Args;
 use rand::RngExt;
 
 use super::{
-    DEFAULT_PORT, Error, HostArgs, LogArgs, catch_signals, every_address, format, io_kind,
-    open_log, print, resolve, say, usage,
+    DEFAULT_PORT, Error, HostArgs, LogArgs, catch_signals, check_host, every_address, format,
+    io_kind, open_log, parse_interface, parse_threads, parse_ttl, print, resolve, say, to_many,
+    usage,
 };
 use crate::config::{
     Direction, Dscp, Endpoint, Impairment, IoKind, Percent, Prefix, Rate, ReflectorConfig, Seconds,
     SocketOptions,
 };
 use crate::engine::admission::{SessionEvent, What};
-use crate::engine::{Reflected, Reflecting, Stop, Update};
+use crate::engine::{Reflected, Reflecting, ReflectorUpdate, Stop};
 use crate::output::{reflector as shown, text};
 
 /// The longest delay that test mode takes.
@@ -53,23 +54,24 @@ pub(super) struct ReflectorArgs {
         long,
         visible_alias = "timer",
         value_name = "TIME",
-        default_value = "900s"
+        default_value = "900s",
+        allow_negative_numbers = true
     )]
     session_timeout: Seconds,
     /// DSCP of the replies by name or number [examples: ef, 46; default: that of the request]
-    #[arg(long, value_name = "DSCP")]
+    #[arg(long, value_name = "DSCP", allow_negative_numbers = true)]
     dscp: Option<Dscp>,
     /// TTL or Hop Limit of the replies; 255 lets hops be told [example: 64]
-    #[arg(long, value_name = "N", default_value_t = 255, value_parser = clap::value_parser!(u8).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 255, value_parser = parse_ttl, allow_negative_numbers = true)]
     ttl: u8,
     /// Never fragment replies
     #[arg(long)]
     do_not_fragment: bool,
     /// Network interface to use [example: eth0]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = parse_interface)]
     interface: Option<String>,
     /// Threads, each with a socket of its own; a session stays on one [example: 4]
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_threads, allow_negative_numbers = true)]
     threads: u16,
     /// Print one line of JSON when it stops instead of the summary
     #[arg(long)]
@@ -90,39 +92,44 @@ struct TestArgs {
     #[arg(long)]
     test_mode: bool,
     /// Packets to drop, in percent [examples: 5, 0.1]
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
     drop_rate: Option<Percent>,
     /// Packets to send twice, in percent [example: 1]
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
     duplicate_rate: Option<Percent>,
     /// Packets to hold until a later one of their session has overtaken them, in percent; the last
     /// one is let go after four intervals, 20ms to 2s [example: 2]
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
     reorder_rate: Option<Percent>,
     /// Packets to delay, in percent [example: 3]
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
     delay_rate: Option<Percent>,
     /// Packets whose Sender Timestamp is changed, in percent: a sender counts them as invalid, and
     /// as lost inbound, whatever the direction [example: 0.5]
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
     corrupt_rate: Option<Percent>,
     /// Draw delays evenly from 0 to this; a bare number is seconds [examples: 2s, 50ms; default: 2s]
-    #[arg(long, value_name = "TIME", conflicts_with_all = ["delay", "delay_jitter"])]
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["delay", "delay_jitter"], allow_negative_numbers = true)]
     max_delay: Option<Seconds>,
     /// Delay by this time, give or take --delay-jitter; a bare number is seconds [example: 20ms]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
     delay: Option<Seconds>,
     /// Draw delays evenly from --delay less this to --delay plus this; a bare number is seconds
     /// [example: 5ms]
-    #[arg(long, value_name = "TIME", requires = "delay")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        requires = "delay",
+        allow_negative_numbers = true
+    )]
     delay_jitter: Option<Seconds>,
     /// Packets let through in each second, bunched by 10 ms at most; more are dropped and counted
     /// apart [example: 1k]
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     rate_limit: Option<Rate>,
     /// Seed of all draws; the same seed and packets give the same draws [example: 7; default:
     /// random, and shown]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     seed: Option<u64>,
     /// Where: inbound, after a reply has its number (the sender sees it on the way back), or
     /// outbound, before a request counts as received [example: outbound; default: inbound]
@@ -231,9 +238,10 @@ impl TestArgs {
 
 pub(super) fn run(args: &ReflectorArgs) -> Result<u8, Error> {
     open_log(&args.log)?;
+    check_host(&args.host)?;
     let config = plan(args)?;
     let stop = Stop::default();
-    catch_signals(&stop)?;
+    catch_signals(&stop, !args.log.quiet)?;
     let reflecting = Reflecting::start(&config, &stop)?;
     let listen = reflecting.local().to_vec();
     let before = Reflected::default().account(&config, &listen);
@@ -252,12 +260,14 @@ pub(super) fn run(args: &ReflectorArgs) -> Result<u8, Error> {
         // Also where nothing else is said: nobody should take these packets for the network's.
         say(&format!("twamp-blast: {}", shown::test_mode(mode)));
     }
-    log::info!("receive buffer of {:?} bytes", reflecting.receive_buffer());
+    if let Some(bytes) = reflecting.receive_buffer() {
+        log::info!("receive buffer {bytes} bytes");
+    }
     log::debug!("{config:?}");
     let mut status = StatusLine::new(&args.log);
     let totals = reflecting.watch(|update| match update {
-        Update::Session(event) => tell(&event),
-        Update::Counts {
+        ReflectorUpdate::Session(event) => tell(&event),
+        ReflectorUpdate::Counts {
             received,
             reflected,
             sessions,
@@ -265,12 +275,12 @@ pub(super) fn run(args: &ReflectorArgs) -> Result<u8, Error> {
     });
     status.clear();
     let account = totals?.account(&config, &listen);
-    if args.json {
-        print(&(account.to_json_line() + "\n"));
+    let result = if args.json {
+        account.to_json_line() + "\n"
     } else {
-        print(&shown::summary(&account));
-    }
-    Ok(0)
+        shown::summary(&account)
+    };
+    print(&result).map(|()| 0)
 }
 
 fn plan(args: &ReflectorArgs) -> Result<ReflectorConfig, Error> {
@@ -281,6 +291,12 @@ fn plan(args: &ReflectorArgs) -> Result<ReflectorConfig, Error> {
             every_address(port.unwrap_or(DEFAULT_PORT))
         }
     };
+    if let Some(many) = listen.iter().find(|addr| to_many(addr.ip())) {
+        return Err(usage(format!(
+            "{}: a multicast or broadcast address has no reflector; use one of this host's own",
+            many.ip()
+        )));
+    }
     let config = ReflectorConfig {
         listen,
         allow: args.allow.clone(),

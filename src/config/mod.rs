@@ -13,11 +13,11 @@ pub use error::ValueError;
 pub use impair::{Direction, Impairment, Percent};
 pub use plan::{
     Departures, End, IoKind, Pacing, ReflectorConfig, SessionConfig, SizeClass, SizeProfile, Sizes,
-    SocketOptions,
+    SocketOptions, WatchConfig,
 };
 pub use quantity::{Fraction, Interval, Seconds, Span};
 pub use rate::Rate;
 pub use values::{
-    CpuList, Dscp, Family, SizeMix, Tos, WeightedSize, dscp_table, frame_of_payload,
-    frame_overhead, payload_of_frame,
+    CpuList, Dscp, Family, SizeMix, Tos, WeightedSize, dscp_table, dscp_table_json,
+    frame_of_payload, frame_overhead, payload_of_frame,
 };

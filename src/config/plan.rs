@@ -33,8 +33,114 @@ pub struct SessionConfig {
     pub realtime: bool,
     /// CPUs for sender, receiver and reflector, in this order; `None`: a sensible choice.
     pub cpus: Option<CpuList>,
-    /// What the user typed, for the report.
-    pub command: Vec<String>,
+    /// Sequence number of the first packet: 0 (RFC 4656 §4.1.2), or another one to see it wrap.
+    pub first_seq: u32,
+    /// What is told while the session runs.
+    pub watch: WatchConfig,
+}
+
+/// What is told while a session runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WatchConfig {
+    /// Replies, gaps, timeouts and so on, as they happen.
+    pub happenings: bool,
+    /// Figures of every so many nanoseconds.
+    pub interval_ns: Option<u64>,
+    /// The packets themselves.
+    pub packets: bool,
+}
+
+impl WatchConfig {
+    /// Whether anything is told beside progress.
+    #[must_use]
+    pub fn any(self) -> bool {
+        self.happenings || self.interval_ns.is_some()
+    }
+}
+
+impl SessionConfig {
+    /// Every parameter as it is in force, as arguments of a command line that asks for the same.
+    #[must_use]
+    pub fn command(&self) -> Vec<String> {
+        let mut words = vec![
+            "sender".to_owned(),
+            self.remote.to_string(),
+            self.local.to_string(),
+        ];
+        let mut flag = |name: &str, value: Option<String>| {
+            words.push(format!("--{name}"));
+            words.extend(value);
+        };
+        let schedule = match self.departures {
+            Departures::Periodic(_) => "periodic",
+            Departures::Poisson(_) => "poisson",
+            Departures::Uniform { .. } => "uniform",
+            Departures::Flood => "flood",
+        };
+        if let Some(rate) = self.departures.rate() {
+            flag("rate", Some(rate.to_string()));
+        }
+        flag("schedule", Some(schedule.to_owned()));
+        if let Departures::Uniform { spread, .. } = self.departures {
+            flag("spread", Some(spread.to_string()));
+        }
+        if let Some(count) = self.end.count {
+            flag("count", Some(count.to_string()));
+        }
+        if let Some(ns) = self.end.duration_ns {
+            flag("duration", Some(format!("{ns}ns")));
+        }
+        flag("seed", Some(self.seed.to_string()));
+        match &self.sizes.profile {
+            SizeProfile::Imix => flag("imix", None),
+            SizeProfile::Custom(mix) => flag("size-mix", Some(mix.to_string())),
+            SizeProfile::Fixed => {
+                let payload = self.sizes.classes.first().map_or(0, |class| class.payload);
+                flag("payload-size", Some(payload.to_string()));
+            }
+        }
+        if self.first_seq > 0 {
+            flag("first-seq", Some(self.first_seq.to_string()));
+        }
+        if let Some(ns) = self.watch.interval_ns {
+            flag("stats-interval", Some(format!("{ns}ns")));
+        }
+        flag("packet-timeout", Some(format!("{}ns", self.timeout_ns)));
+        flag("tos", Some(self.socket.tos.to_string()));
+        flag("ttl", Some(self.socket.ttl.to_string()));
+        if self.socket.do_not_fragment {
+            flag("do-not-fragment", None);
+        }
+        if let Some(interface) = &self.socket.interface {
+            flag("interface", Some(interface.clone()));
+        }
+        let pacing = match self.pacing {
+            Pacing::Auto => "auto",
+            Pacing::Spin => "spin",
+            Pacing::Sleep => "sleep",
+        };
+        flag("pacing", Some(pacing.to_owned()));
+        if let Some(cpus) = &self.cpus {
+            flag("cpu", Some(cpus.to_string()));
+        }
+        let io = match self.socket.io {
+            IoKind::Batched => "batched",
+            IoKind::Portable => "portable",
+        };
+        flag("io", Some(io.to_owned()));
+        if self.socket.hardware {
+            flag("hw-timestamps", None);
+        }
+        let format = match self.format {
+            Format::Ntp => "ntp",
+            Format::Ptp => "ptp",
+        };
+        flag("timestamp-format", Some(format.to_owned()));
+        if self.realtime {
+            flag("realtime", None);
+        }
+        words
+    }
 }
 
 /// Options of a socket that sender and reflector have in common.

@@ -167,6 +167,17 @@ pub fn dscp_table() -> String {
     out
 }
 
+/// The same table as one line of JSON without the line break: an array of 64 objects with `name`,
+/// `dscp` (0 to 63) and `tos` (the octet, 0 to 252).
+#[must_use]
+pub fn dscp_table_json() -> String {
+    let rows = (0..=DSCP_MAX).map(Dscp).map(|dscp| {
+        let name = dscp.table_name();
+        serde_json::json!({ "name": name, "dscp": dscp.value(), "tos": dscp.tos() })
+    });
+    serde_json::Value::from_iter(rows).to_string()
+}
+
 /// Which IP a session runs over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Family {

@@ -17,7 +17,7 @@ pub const RECORDS: usize = 4096;
 /// Entries of a bucket; a session may live in either of two.
 const WAYS: usize = 8;
 /// Departure timestamps that the loop guard remembers, by sets of four.
-const GUARD_SETS: usize = 1 << 14;
+const GUARD_SETS: usize = 1 << 16;
 /// A sequence number this close to the end of its range is followed by 0 as the next one, not by the
 /// 0 of a new session.
 const NEAR_WRAP: u32 = u32::MAX - (1 << 20);

@@ -16,6 +16,12 @@ use crate::stats::delay::Delays;
 /// Share of departures later than one interval from which the host is said to have missed them:
 /// one in this many.
 const MISSED_ONE_IN: u64 = 20;
+/// The largest buffer that the system can be asked for.
+const MOST_BUFFER: u64 = 1 << 30;
+/// The share of the rate that must be achieved.
+const KEPT: f64 = 0.999;
+/// So many late departures say nothing yet.
+const FEW_LATE: u64 = 2;
 
 /// Everything a report is made of.
 pub(super) struct Parts<'a> {
@@ -30,6 +36,12 @@ pub(super) struct Parts<'a> {
     pub(super) same_clock: bool,
 }
 
+/// Nanoseconds since the Unix epoch as RFC 3339 writes them, UTC.
+pub(super) fn rfc3339(unix_ns: i64) -> String {
+    let since = Duration::from_nanos(u64::try_from(unix_ns).unwrap_or(0));
+    humantime::format_rfc3339_nanos(SystemTime::UNIX_EPOCH + since).to_string()
+}
+
 pub(super) fn report(parts: &Parts<'_>) -> Report {
     let Parts {
         config,
@@ -39,16 +51,18 @@ pub(super) fn report(parts: &Parts<'_>) -> Report {
         ..
     } = *parts;
     let duration_ns = (sent.sent > 0).then(|| (sent.last_ns - sent.first_ns).unsigned_abs());
-    let started = u64::try_from(sent.started_ns)
-        .ok()
-        .map(Duration::from_nanos);
-    let started = started
-        .filter(|_| sent.sent > 0)
-        .map(|since| humantime::format_rfc3339_nanos(SystemTime::UNIX_EPOCH + since).to_string());
+    let started = (sent.sent > 0).then(|| rfc3339(sent.started_ns));
+    let load = load(parts, duration_ns);
+    let delay_ns = parts.delays.report();
+    let notes = notes(parts, received, &delay_ns);
     Report {
         schema: report::Schema::default(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        command: config.command.clone(),
+        command: SessionConfig {
+            local: granted.local,
+            ..config.clone()
+        }
+        .command(),
         scope: report::Scope::Session,
         protocol: report::Protocol::TwampLight,
         role: report::Role::Sender,
@@ -60,13 +74,14 @@ pub(super) fn report(parts: &Parts<'_>) -> Report {
         started,
         duration_ns,
         interrupted: sent.interrupted,
-        load: load(parts, duration_ns),
+        host: host(parts, &load),
+        load,
         packets: packets(parts),
-        delay_ns: parts.delays.report(),
+        delay_ns,
         timestamps: timestamps(parts),
         path: path(parts),
-        host: host(parts),
-        notes: notes(parts, received),
+        notes,
+        histograms: parts.delays.histograms(),
     }
 }
 
@@ -154,6 +169,7 @@ fn packets(parts: &Parts<'_>) -> report::Packets {
         reordered_outbound: directions.map(|d| d.reordered_outbound),
         reordered_inbound: directions.map(|d| d.reordered_inbound),
         late: Some(counts.late),
+        timeout_ns: Some(parts.config.timeout_ns),
         invalid: Some(parts.received.facts.invalid),
         rejected_samples: Some(rejected(parts)),
         icmp_unreachable: Some(icmp + sent.icmp),
@@ -175,6 +191,13 @@ fn kind(kind: StampKind) -> report::StampKind {
 
 fn timestamps(parts: &Parts<'_>) -> report::Timestamps {
     let measured = parts.delays.recorded() > 0;
+    let delays = parts.delays.report();
+    // One clock shows no negative delay.
+    let same_clock = parts.same_clock
+        && [&delays.outbound, &delays.inbound]
+            .into_iter()
+            .flatten()
+            .all(|delay| delay.min >= 0);
     let t1 = match parts.granted.transmit {
         Some(stamped) if parts.delays.t1_stamped() => stamped,
         _ => StampKind::Userspace,
@@ -182,7 +205,7 @@ fn timestamps(parts: &Parts<'_>) -> report::Timestamps {
     let local = os::clock_quality();
     let facts = &parts.received.facts;
     report::Timestamps {
-        t1: measured.then(|| kind(t1)),
+        t1: delays.roundtrip.map(|_| kind(t1)),
         t2: parts.reflected.and_then(|(_, receive)| *receive).map(kind),
         t4: measured.then(|| kind(parts.granted.receive)),
         granularity: measured.then_some(report::Granularity::Packet),
@@ -192,12 +215,13 @@ fn timestamps(parts: &Parts<'_>) -> report::Timestamps {
             .filter(|_| parts.delays.t1_stamped())
             .map(|_| parts.sent.stamp_one_in),
         clock: report::Clock {
-            same_clock: parts.same_clock,
+            same_clock: same_clock && measured,
             local_synchronised: local.map(|(synchronised, _)| synchronised),
             remote_synchronised: facts.remote_synchronised,
             local_error_ns: local.map(|(_, error_ns)| error_ns),
             remote_error_ns: facts.remote_error_ns,
-            offset_estimate_ns: parts.delays.offset_estimate_ns(),
+            // On one clock there is nothing to estimate.
+            offset_estimate_ns: parts.delays.offset_estimate_ns().filter(|_| !same_clock),
         },
     }
 }
@@ -215,11 +239,15 @@ fn path(parts: &Parts<'_>) -> report::PathFacts {
     let (ttl_out, ttl_in) = (&facts.ttl_out, &facts.ttl_in);
     // A TTL of 0 cannot arrive: such a reflector does not tell. Nor can hops be told from a reply
     // unless it left with 255, and no path is so long that less than half of that is left.
-    let told = |ttl: &u8| *ttl > 0 && parts.config.socket.ttl == 255;
-    let hops_outbound = most_often(ttl_out).filter(told).map(|ttl| 255 - ttl);
     let hops_inbound = most_often(ttl_in)
         .filter(|ttl| *ttl > 128)
         .map(|ttl| 255 - ttl);
+    // A reflector that does not know the TTL writes 255 (RFC 5357 §4.2.1): that means no hops only
+    // where there are none on the way back either.
+    let told = |ttl: &u8| {
+        *ttl > 0 && parts.config.socket.ttl == 255 && (*ttl < 255 || hops_inbound == Some(0))
+    };
+    let hops_outbound = most_often(ttl_out).filter(told).map(|ttl| 255 - ttl);
     let changed = |counts: &[u64; 256]| counts.iter().filter(|count| **count > 0).count() > 1;
     let known = hops_outbound.is_some() || hops_inbound.is_some();
     let tos = most_often(&facts.tos_in);
@@ -236,7 +264,7 @@ fn path(parts: &Parts<'_>) -> report::PathFacts {
     }
 }
 
-fn host(parts: &Parts<'_>) -> report::Host {
+fn host(parts: &Parts<'_>, load: &report::Load) -> report::Host {
     let (sent, received) = (parts.sent, parts.received);
     let own = received.kernel_drops;
     let reflector = parts.reflected.and_then(|(totals, _)| totals.kernel_drops);
@@ -245,7 +273,7 @@ fn host(parts: &Parts<'_>) -> report::Host {
         (a, b) => a.or(b),
     };
     let asked = parts.granted.transmit.is_some();
-    let reasons = reasons(parts, kernel_drops);
+    let reasons = reasons(parts, kernel_drops, load);
     let usage = os::usage();
     report::Host {
         verdict: if reasons.is_empty() {
@@ -274,7 +302,7 @@ fn host(parts: &Parts<'_>) -> report::Host {
 }
 
 /// One sentence for each way in which this host, not the path, made the figures what they are.
-fn reasons(parts: &Parts<'_>, kernel_drops: Option<u64>) -> Vec<String> {
+fn reasons(parts: &Parts<'_>, kernel_drops: Option<u64>, load: &report::Load) -> Vec<String> {
     let (sent, received) = (parts.sent, parts.received);
     let mut reasons = Vec::new();
     if let Some(drops) = kernel_drops.filter(|drops| *drops > 0) {
@@ -289,12 +317,28 @@ fn reasons(parts: &Parts<'_>, kernel_drops: Option<u64>) -> Vec<String> {
             sent.overdue
         ));
     }
-    if sent.late_departures * MISSED_ONE_IN > sent.sent
-        && parts.config.departures != Departures::Flood
-        && sent.sent > 0
+    if sent.no_room > 0 {
+        reasons.push(format!(
+            "this host's queue in front of the interface dropped {} packets; they were not sent",
+            sent.no_room
+        ));
+    }
+    if let Some((offered, achieved)) = load.offered_pps.zip(load.achieved_pps)
+        && achieved < offered * KEPT
+        && sent.late_departures > FEW_LATE
     {
         reasons.push(format!(
-            "{} of {} packets left more than one interval late: this host could not keep the rate",
+            "this host could not keep the rate: {:.2} % of it",
+            achieved / offered * 100.0
+        ));
+    }
+    if sent.late_departures * MISSED_ONE_IN > sent.sent
+        && parts.config.departures != Departures::Flood
+        && sent.late_departures > FEW_LATE
+    {
+        reasons.push(format!(
+            "{} of {} packets left more than one interval late: the load was burstier than asked \
+             for",
             sent.late_departures, sent.sent
         ));
     }
@@ -317,7 +361,7 @@ fn reasons(parts: &Parts<'_>, kernel_drops: Option<u64>) -> Vec<String> {
     reasons
 }
 
-fn notes(parts: &Parts<'_>, received: &Received) -> Vec<String> {
+fn notes(parts: &Parts<'_>, received: &Received, delays: &report::DelaySet) -> Vec<String> {
     let (config, sent, counts) = (parts.config, parts.sent, &received.counts);
     let mut notes = parts.granted.remarks.clone();
     if parts.reflected.is_some() {
@@ -345,8 +389,17 @@ fn notes(parts: &Parts<'_>, received: &Received) -> Vec<String> {
             .max()
             .unwrap_or(0);
         let each = BUFFER_OVERHEAD + u64::try_from(largest).unwrap_or(0);
-        let need = rate.count_in(BUFFER_NS).saturating_mul(each);
-        if u64::try_from(buffer).unwrap_or(u64::MAX) < need {
+        let packets = rate
+            .count_in(BUFFER_NS)
+            .min(config.end.count.unwrap_or(u64::MAX));
+        let need = packets.saturating_mul(each);
+        let buffer = u64::try_from(buffer).unwrap_or(u64::MAX);
+        if buffer < need && need > MOST_BUFFER {
+            notes.push(format!(
+                "the receive buffer of {buffer} bytes is small for this rate, and none can be large \
+                 enough"
+            ));
+        } else if buffer < need {
             notes.push(format!(
                 "the receive buffer of {buffer} bytes is small for this rate; allow more with: \
                  sysctl -w net.core.rmem_max={}",
@@ -369,12 +422,29 @@ fn notes(parts: &Parts<'_>, received: &Received) -> Vec<String> {
         .filter(|(_, n)| **n > 0)
     {
         let errno = i32::try_from(errno).unwrap_or(0);
-        notes.push(format!("ICMP {} came {count} times", icmp_name(errno)));
+        let count = times(*count);
+        notes.push(format!("ICMP {} came {count}", icmp_name(errno)));
     }
     if sent.icmp > 0 {
         // The one error that a sending socket is told of.
         let name = icmp_name(libc::ECONNREFUSED);
-        notes.push(format!("ICMP {name} came {} times", sent.icmp));
+        notes.push(format!("ICMP {name} came {}", times(sent.icmp)));
+    }
+    if counts.senseless {
+        notes.push(
+            "the reflector's numbers are no count of its replies to this session: loss by \
+             direction is not told"
+                .to_owned(),
+        );
+    }
+    if let Some(directions) = &counts.directions
+        && directions.duplicates_outbound > 0
+    {
+        notes.push(format!(
+            "{} packets were duplicated before the reflector: where copies were lost too, loss by \
+             direction is an estimate",
+            directions.duplicates_outbound
+        ));
     }
     match counts.own_counter {
         Some(false) => notes.push(
@@ -397,8 +467,17 @@ fn notes(parts: &Parts<'_>, received: &Received) -> Vec<String> {
     }
     if counts.restarts > 0 {
         notes.push(format!(
-            "the reflector's counter began anew {} times",
-            counts.restarts
+            "the reflector's counter began anew {}",
+            times(counts.restarts)
+        ));
+    }
+    let rejected = received.facts.rejected + parts.delays.rejected();
+    if rejected > 0 {
+        notes.push(format!(
+            "{rejected} of {} replies have timestamps that contradict each other (T3 before T2, a \
+             reply before its request) or were under way when a clock was set: their delays are \
+             left out",
+            counts.received
         ));
     }
     if received.facts.short_replies > 0 {
@@ -406,6 +485,19 @@ fn notes(parts: &Parts<'_>, received: &Received) -> Vec<String> {
             "{} replies carried no TTL field (38 octets)",
             received.facts.short_replies
         ));
+    }
+    if config.socket.ttl != 255 && counts.received > 0 {
+        notes.push(format!(
+            "packets left with TTL {}: hops outbound can be told of 255 alone",
+            config.socket.ttl
+        ));
+    }
+    if delays.reflector.is_none() && delays.inbound.is_some() {
+        notes.push(
+            "T2 and T3 are the same in every reply: the reflector does not tell its own time, which \
+             is in the inbound and the roundtrip delay"
+                .to_owned(),
+        );
     }
     if received.facts.cut > 0 {
         notes.push(format!(
@@ -429,6 +521,13 @@ fn notes(parts: &Parts<'_>, received: &Received) -> Vec<String> {
     notes
 }
 
+fn times(count: u64) -> String {
+    match count {
+        1 => "once".to_owned(),
+        count => format!("{count} times"),
+    }
+}
+
 /// The ICMP message that an errno stands for, as RFC 792 and RFC 4443 name it.
 fn icmp_name(errno: i32) -> String {
     match errno {
@@ -439,5 +538,110 @@ fn icmp_name(errno: i32) -> String {
         libc::EMSGSIZE => "fragmentation needed (packet too big)".to_owned(),
         libc::ENOPROTOOPT => "protocol unreachable".to_owned(),
         other => format!("error ({})", Errno::from_raw(other).desc()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{End, Pacing, Rate, SizeClass, Sizes, SocketOptions, WatchConfig};
+    use crate::engine::receiver::Facts;
+    use crate::stats::sequence::Counts;
+    use crate::wire::Format;
+
+    fn config() -> SessionConfig {
+        let classes = vec![SizeClass {
+            payload: 41,
+            frame: 83,
+            weight: 1,
+        }];
+        SessionConfig {
+            remote: "192.0.2.2:862".parse().unwrap(),
+            local: "192.0.2.1:0".parse().unwrap(),
+            departures: Departures::Periodic(Rate::from_interval(1_000_000).unwrap()),
+            end: End {
+                count: Some(1000),
+                duration_ns: None,
+            },
+            sizes: Sizes {
+                profile: SizeProfile::Fixed,
+                classes,
+            },
+            seed: 1,
+            first_seq: 0,
+            timeout_ns: 5_000_000_000,
+            format: Format::Ntp,
+            socket: SocketOptions {
+                tos: 0,
+                ttl: 255,
+                do_not_fragment: false,
+                interface: None,
+                hardware: false,
+                io: IoKind::Batched,
+            },
+            pacing: Pacing::Auto,
+            realtime: false,
+            cpus: None,
+            watch: WatchConfig::default(),
+        }
+    }
+
+    /// The report of 1,000 packets of which `lost` did not come back and our socket dropped `drops`.
+    fn of(lost: u64, drops: Option<u64>) -> Report {
+        let sent = Sent {
+            sent: 1000,
+            by_class: vec![1000],
+            last_ns: 999_000_000,
+            ..Sent::default()
+        };
+        let received = Received {
+            counts: Counts {
+                received: 1000 - lost,
+                ..Counts::default()
+            },
+            facts: Facts::new(1),
+            kernel_drops: drops,
+            unrecorded: 0,
+            cpus: None,
+        };
+        report(&Parts {
+            config: &config(),
+            granted: &Granted {
+                local: "192.0.2.1:40000".parse().unwrap(),
+                receive: StampKind::Kernel,
+                transmit: None,
+                receive_buffer: None,
+                remarks: Vec::new(),
+            },
+            window: 1000,
+            sent: &sent,
+            received: &received,
+            delays: &Delays::new(1, false),
+            reflected: None,
+            same_clock: false,
+        })
+    }
+
+    #[test]
+    fn drops_of_our_own_socket_are_not_called_the_paths_loss() {
+        let report = of(970, Some(970));
+        assert_eq!(report.packets.lost, Some(970));
+        assert_eq!(report.host.kernel_drops, Some(970));
+        assert_eq!(report.host.verdict, report::Verdict::ToolLimited);
+        let [reason] = report.host.reasons.as_slice() else {
+            panic!("{:?}", report.host.reasons);
+        };
+        assert!(reason.contains("dropped 970 datagrams"), "{reason}");
+        assert!(reason.contains("not the path's loss"), "{reason}");
+    }
+
+    #[test]
+    fn loss_without_such_drops_is_the_paths() {
+        for drops in [Some(0), None] {
+            let report = of(970, drops);
+            assert_eq!(report.packets.lost, Some(970));
+            assert_eq!(report.host.verdict, report::Verdict::Ok);
+            assert_eq!(report.host.kernel_drops, drops);
+        }
     }
 }

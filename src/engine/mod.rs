@@ -10,6 +10,7 @@ mod assemble;
 mod flight;
 mod impair;
 mod impaired;
+mod live;
 mod receiver;
 mod reflector;
 pub mod schedule;
@@ -23,11 +24,12 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select, tick};
 use mio::Waker;
 
 use self::admission::SessionEvent;
 pub use self::impair::Flow;
+pub use self::live::{PacketCopy, Progress, Update};
 pub use self::reflector::{Reflected, Refusal};
 use crate::config::{CpuList, IoKind, ReflectorConfig, SessionConfig};
 #[cfg(target_os = "linux")]
@@ -63,7 +65,7 @@ const PROGRESS: Duration = Duration::from_millis(200);
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// A socket could not be opened.
-    #[error("cannot open {what}: {}{}", plain(source), hint(source))]
+    #[error("cannot open {what}: {}{}", plain(source), hint(what, source))]
     Open {
         /// Which address, and towards which.
         what: String,
@@ -94,12 +96,15 @@ fn plain(error: &io::Error) -> String {
     }
 }
 
-fn hint(error: &io::Error) -> &'static str {
+fn hint(what: &str, error: &io::Error) -> &'static str {
     if error.raw_os_error() == Some(nix::errno::Errno::ENODEV as i32) {
         return "; there is no interface of that name: see `ip link`";
     }
     match error.kind() {
         io::ErrorKind::AddrInUse => "; another program has this port: use another one, or end it",
+        io::ErrorKind::PermissionDenied if what.contains("towards") => {
+            "; is this a broadcast address, or does a firewall of this host forbid it?"
+        }
         io::ErrorKind::PermissionDenied => {
             "; use a port above 1023, or grant CAP_NET_BIND_SERVICE (CAP_NET_RAW for an interface)"
         }
@@ -154,19 +159,11 @@ impl Stop {
     }
 }
 
-/// A running session, for whoever shows progress.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Packets that left.
-    pub sent: u64,
-    /// Distinct replies in time.
-    pub received: u64,
-}
-
 /// Runs a session to its end and reports.
 ///
 /// `reflector`, where given, runs in this process: it is stopped when the session is over, and its
-/// socket's drops are this host's. `progress` is called a few times a second.
+/// socket's drops are this host's. `watch` is called a few times a second with the progress, and with
+/// what [`SessionConfig::watch`] asks for; however slow it is, the measurement does not wait for it.
 ///
 /// # Errors
 /// [`Failure`] where the session did not come about. What goes wrong later is in the report.
@@ -174,7 +171,7 @@ pub fn measure(
     config: &SessionConfig,
     reflector: Option<Reflecting>,
     stop: &Stop,
-    progress: impl FnMut(Progress),
+    watch: impl FnMut(Update),
 ) -> Result<Report, Failure> {
     let plan = socket_plan(config.local, &config.socket, config.socket.tos);
     let open = |source| Failure::Open {
@@ -187,12 +184,12 @@ pub fn measure(
         IoKind::Batched => {
             let (tx, rx, granted) = linux::open_session(&plan, config.remote).map_err(open)?;
             let halves = (move || tx.start(padding), move || rx.start());
-            run_session(config, reflector, stop, progress, &granted, halves)
+            run_session(config, reflector, stop, watch, &granted, halves)
         }
         _ => {
             let (tx, rx, granted) = portable::open_session(&plan, config.remote).map_err(open)?;
             let halves = (move || tx.start(&padding), move || rx.start());
-            run_session(config, reflector, stop, progress, &granted, halves)
+            run_session(config, reflector, stop, watch, &granted, halves)
         }
     }
 }
@@ -221,7 +218,7 @@ fn run_session<S: SendHalf, R: ReceiveHalf>(
     config: &SessionConfig,
     reflector: Option<Reflecting>,
     stop: &Stop,
-    mut progress: impl FnMut(Progress),
+    mut watch: impl FnMut(Update),
     granted: &Granted,
     (start_sending, start_receiving): (
         impl FnOnce() -> S + Send + 'static,
@@ -235,26 +232,49 @@ fn run_session<S: SendHalf, R: ReceiveHalf>(
     let cpus = Cpus::choose(config.cpus.as_ref());
     let classes = config.sizes.classes.len();
     let timeout_ns = i64::try_from(config.timeout_ns).unwrap_or(i64::MAX);
+    log::info!("measuring from {} to {}", granted.local, config.remote);
     log::info!(
-        "from {} to {}: receive buffer of {:?} bytes, T4 {:?}, transmit timestamps {:?}, {cpus:?}",
-        granted.local,
-        config.remote,
-        granted.receive_buffer,
+        "receive buffer {}, T4 by {}, T1 by {}, sender on {}, receiver on {}",
+        known(granted.receive_buffer, "bytes"),
         granted.receive,
-        granted.transmit,
+        granted.transmit.unwrap_or(StampKind::Userspace),
+        on_cpu(cpus.sender),
+        on_cpu(cpus.receiver),
     );
-    log::debug!("{config:?}");
+    log::debug!("{}", config.command().join(" "));
     let (samples, blocks) = pipe();
     let (probe_in, probe_out) = bounded(packets::BATCH);
 
+    // The interface's clock and this system's are no one clock.
+    let stamps_only = granted.receive == StampKind::Hardware;
     let delays = spawn("stats", move || {
-        let mut delays = Delays::new(classes);
+        let mut delays = Delays::new(classes, stamps_only);
         while blocks.next(|block| delays.record(block)) {}
         delays
     })?;
 
+    let (updates_in, updates) = live::updates();
+    let copier = |came| {
+        let watched = config.watch.packets;
+        watched.then(|| live::Copier::new(updates_in.clone(), came))
+    };
+    let (left, came) = (copier(false), copier(true));
+    let tap = if config.watch.any() {
+        let prompt = per_second < GATHER_RATE;
+        let (tap, watched) = live::tap(config.watch, timeout_ns, config.format, prompt);
+        let (watch, first_seq) = (config.watch, config.first_seq);
+        let live = move || live::run(&watched, watch, first_seq, stamps_only, updates_in);
+        Some((tap, spawn("live", live)?))
+    } else {
+        drop(updates_in);
+        None
+    };
+    let (tap, live_thread) = tap.unzip();
+
     let plan = receiver::Plan {
         timeout_ns,
+        first_seq: config.first_seq,
+        format: config.format,
         classes,
         stamps: granted.transmit.is_some(),
         hardware: granted.receive == StampKind::Hardware,
@@ -275,7 +295,8 @@ fn run_session<S: SendHalf, R: ReceiveHalf>(
             let mut half = start_receiving();
             // There is room for the one waker, and whoever waits for it is still there.
             let ready = |waker| drop(waker_in.send(waker));
-            let result = receiver::run(&mut half, &plan, &flight, &live, samples, ready, probe_in);
+            let pipes = (samples, tap, came);
+            let result = receiver::run(&mut half, &plan, &flight, &live, pipes, ready, probe_in);
             drop(done_in);
             result
         })?
@@ -297,6 +318,8 @@ fn run_session<S: SendHalf, R: ReceiveHalf>(
         ),
         payloads: config.sizes.classes.iter().map(|c| c.payload).collect(),
         timeout_ns,
+        first_seq: config.first_seq,
+        count: config.end.count,
         mean_gap_ns: rate.map_or(0, |rate| i64::try_from(rate.due_ns(1)).unwrap_or(i64::MAX)),
         format: config.format,
         pacing: config.pacing,
@@ -321,16 +344,33 @@ fn run_session<S: SendHalf, R: ReceiveHalf>(
                 flag,
                 ready,
                 &receiver_waker,
-                &probe_out,
+                (&probe_out, left),
             )
         })?
     };
 
-    while done_out.recv_timeout(PROGRESS) == Err(RecvTimeoutError::Timeout) {
-        progress(Progress {
+    let progress = || {
+        Update::Progress(Progress {
             sent: flight.attempted(),
             received: live.received.load(Ordering::Relaxed),
-        });
+        })
+    };
+    let again = tick(PROGRESS);
+    loop {
+        select! {
+            recv(updates) -> update => match update {
+                Ok(update) => watch(update),
+                // Nothing more to tell, or nothing was to be told at all.
+                Err(_) => match done_out.recv_timeout(PROGRESS) {
+                    Err(RecvTimeoutError::Timeout) => watch(progress()),
+                    _ => break,
+                }
+            },
+            recv(again) -> _ => watch(progress()),
+        }
+    }
+    if let Some(thread) = live_thread {
+        join("live", thread)?;
     }
     let received = join("receiver", receiver)?;
     let sent = join("sender", sender)?.map_err(|source| start("sender", source))?;
@@ -357,6 +397,14 @@ fn window(config: &SessionConfig) -> u64 {
     let within = rate.count_in(config.timeout_ns.saturating_add(500_000_000));
     let all = config.end.count.unwrap_or(u64::MAX);
     within.min(all).saturating_add(1024).min(MAX_WINDOW)
+}
+
+fn known(value: Option<usize>, unit: &str) -> String {
+    value.map_or("not known".to_owned(), |value| format!("{value} {unit}"))
+}
+
+fn on_cpu(cpu: Option<usize>) -> String {
+    cpu.map_or("any CPU".to_owned(), |cpu| format!("CPU {cpu}"))
 }
 
 fn spawn<T: Send + 'static>(
@@ -417,9 +465,15 @@ impl Cpus {
     }
 }
 
+/// CPUs that this process may run on; empty where the system does not tell.
+#[must_use]
+pub fn cpus() -> Vec<usize> {
+    os::allowed_cpus()
+}
+
 /// What a running reflector has to tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Update {
+pub enum ReflectorUpdate {
     /// A session came or went: told where [`ReflectorConfig::watch`] is set.
     Session(SessionEvent),
     /// Counts so far, a few times a second.
@@ -472,6 +526,7 @@ impl Reflecting {
                 let mut by_thread: Vec<Vec<linux::MirrorSocket>> = Vec::new();
                 by_thread.resize_with(config.threads.max(1), Vec::new);
                 for listen in &config.listen {
+                    let listen = &reflecting.with_port(*listen);
                     let plan = socket_plan(*listen, &config.socket, 0);
                     let (sockets, granted) = linux::open_mirrors(&plan, by_thread.len())
                         .map_err(|source| cannot_listen(*listen, source))?;
@@ -487,8 +542,10 @@ impl Reflecting {
             }
             _ => {
                 let mut sockets = Vec::new();
+                let tos = config.dscp.map_or(0, crate::config::Dscp::tos);
                 for listen in &config.listen {
-                    let plan = socket_plan(*listen, &config.socket, 0);
+                    let listen = &reflecting.with_port(*listen);
+                    let plan = socket_plan(*listen, &config.socket, tos);
                     let (socket, granted) = portable::open_mirror(&plan)
                         .map_err(|source| cannot_listen(*listen, source))?;
                     sockets.push(socket);
@@ -525,11 +582,11 @@ impl Reflecting {
     ///
     /// # Errors
     /// [`Failure`] of a thread.
-    pub fn watch(self, mut show: impl FnMut(Update)) -> Result<Reflected, Failure> {
+    pub fn watch(self, mut show: impl FnMut(ReflectorUpdate)) -> Result<Reflected, Failure> {
         let mut next = Instant::now() + PROGRESS;
         loop {
             match self.events.recv_deadline(next) {
-                Ok(event) => show(Update::Session(event)),
+                Ok(event) => show(ReflectorUpdate::Session(event)),
                 Err(RecvTimeoutError::Timeout) => {
                     let sum = |of: fn(&reflector::Live) -> &AtomicU64| {
                         let values = self
@@ -538,7 +595,7 @@ impl Reflecting {
                             .map(|live| of(live).load(Ordering::Relaxed));
                         values.sum()
                     };
-                    show(Update::Counts {
+                    show(ReflectorUpdate::Counts {
                         received: sum(|live| &live.received),
                         reflected: sum(|live| &live.reflected),
                         sessions: sum(|live| &live.sessions),
@@ -569,6 +626,14 @@ impl Reflecting {
         self.stop.request();
         let receive = self.receive;
         Ok((self.wait()?, receive))
+    }
+
+    /// Port 0 means any port, and the same one for every address.
+    fn with_port(&self, mut listen: SocketAddr) -> SocketAddr {
+        if let (0, Some(first)) = (listen.port(), self.local.first()) {
+            listen.set_port(first.port());
+        }
+        listen
     }
 
     fn note(&mut self, granted: Granted) {

@@ -11,11 +11,12 @@ use crossbeam_channel::Sender;
 use mio::{Token, Waker};
 
 use super::flight::{Flight, PROBES};
+use super::live::{Copier, Tap};
 use crate::io::{Datagram, Event, ReceiveHalf};
 use crate::os::{self, EventLoop};
 use crate::sample::{Pipe, Sample};
 use crate::stats::sequence::{Arrival, Counts, Tracker, extend};
-use crate::wire::Reply;
+use crate::wire::{Format, Reply};
 
 /// Samples that wait for their transmit stamp.
 const PENDING: usize = 4096;
@@ -36,6 +37,10 @@ const REPLY_SIZES: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) timeout_ns: i64,
+    /// The number of the first packet on the wire.
+    pub(crate) first_seq: u32,
+    /// Of T1.
+    pub(crate) format: Format,
     pub(crate) classes: usize,
     /// Transmit stamps are asked for.
     pub(crate) stamps: bool,
@@ -95,7 +100,7 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    fn new(classes: usize) -> Self {
+    pub(super) fn new(classes: usize) -> Self {
         Self {
             invalid: 0,
             icmp: Box::new([0; 256]),
@@ -142,8 +147,12 @@ impl Facts {
         }
         let estimate = reply.head.error_estimate;
         let synchronised = self.remote_synchronised.unwrap_or(true) && estimate.synchronised();
+        self.remote_error_ns = match (self.remote_synchronised, estimate.error_ns()) {
+            (None, error_ns) => error_ns,
+            // One that does not tell may be of any size.
+            (Some(_), error_ns) => self.remote_error_ns.zip(error_ns).map(|(a, b)| a.max(b)),
+        };
         self.remote_synchronised = Some(synchronised);
-        self.remote_error_ns = self.remote_error_ns.max(estimate.error_ns());
     }
 }
 
@@ -156,7 +165,7 @@ pub(crate) fn run<R: ReceiveHalf>(
     plan: &Plan,
     flight: &Flight,
     live: &Live,
-    pipe: Pipe,
+    (pipe, tap, copier): (Pipe, Option<Tap>, Option<Copier>),
     ready: impl FnOnce(Arc<Waker>),
     probes: Sender<usize>,
 ) -> io::Result<Received> {
@@ -170,15 +179,22 @@ pub(crate) fn run<R: ReceiveHalf>(
         let _ = os::set_realtime();
     }
     let mut matcher = Matcher::new(plan, flight, pipe);
+    (matcher.tap, matcher.copier) = (tap, copier);
     let mut ending = Ending::new(plan.timeout_ns, probes);
     let mut flush_at = os::monotonic_ns() + FLUSH_NS;
     loop {
+        let looked_ns = matcher.tap.as_ref().map_or(0, |_| os::realtime_ns());
         let drained = drain(half, &mut matcher);
         let now = os::monotonic_ns();
         if now >= flush_at {
-            matcher.pipe.flush();
+            matcher.flush();
             flush_at = now + FLUSH_NS;
         }
+        let tick_at = match &drained {
+            // What waits may still be in time.
+            Drained::More => i64::MAX,
+            Drained::Some | Drained::Idle => matcher.tick(now, looked_ns),
+        };
         let received = matcher.tracker.received();
         live.received
             .store(received, std::sync::atomic::Ordering::Relaxed);
@@ -186,7 +202,7 @@ pub(crate) fn run<R: ReceiveHalf>(
             break;
         };
         match drained {
-            Drained::Idle => events.wait_until(until.min(flush_at)),
+            Drained::Idle => events.wait_until(until.min(flush_at).min(tick_at)),
             Drained::Some if plan.gather_ns > 0 => {
                 std::thread::sleep(std::time::Duration::from_nanos(
                     plan.gather_ns.unsigned_abs(),
@@ -297,11 +313,12 @@ impl Ending {
         None
     }
 
-    fn ask(&mut self, index: usize, matcher: &Matcher<'_>, now: i64) -> Option<i64> {
+    fn ask(&mut self, index: usize, matcher: &mut Matcher<'_>, now: i64) -> Option<i64> {
         if index == PROBES {
             self.probes = None;
             return None;
         }
+        matcher.probing = true;
         self.probes.as_ref()?.send(index).ok()?;
         let wait = matcher.longest_ns.saturating_mul(2);
         let until = now + wait.clamp(PROBE_NS, self.timeout_ns.max(PROBE_NS));
@@ -315,8 +332,13 @@ struct Matcher<'a> {
     flight: &'a Flight,
     tracker: Tracker,
     pipe: Pipe,
+    tap: Option<Tap>,
+    copier: Option<Copier>,
     facts: Facts,
     timeout_ns: i64,
+    first_seq: u32,
+    format: Format,
+    begun_ns: i64,
     hardware: bool,
     errors_queued: bool,
     /// For each place of the window the sequence number and the time of a transmit stamp.
@@ -326,6 +348,8 @@ struct Matcher<'a> {
     /// The longest time that a reply took.
     longest_ns: i64,
     probed: [bool; PROBES],
+    /// What comes from now on may be an answer to a probe, and is outside all counts.
+    probing: bool,
     clock_offset: Option<(i64, i64)>,
     /// Packets below were under way when a clock was set: their delays are not known.
     step_below: u64,
@@ -337,16 +361,22 @@ impl<'a> Matcher<'a> {
         let places = usize::try_from(places).expect("a window fits the address space");
         Self {
             flight,
-            tracker: Tracker::new(flight.window()),
+            tracker: Tracker::counting_from(flight.window(), plan.first_seq),
             pipe,
+            tap: None,
+            copier: None,
             facts: Facts::new(plan.classes),
             timeout_ns: plan.timeout_ns,
+            first_seq: plan.first_seq,
+            format: plan.format,
+            begun_ns: os::realtime_ns(),
             hardware: plan.hardware,
             errors_queued: plan.errors_queued,
             stamps: vec![(u64::MAX, 0); places],
             pending: vec![None; if plan.stamps { PENDING } else { 0 }],
             longest_ns: 0,
             probed: [false; PROBES],
+            probing: false,
             clock_offset: None,
             step_below: 0,
         }
@@ -360,16 +390,21 @@ impl<'a> Matcher<'a> {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Departed { seq, ns } => self.on_stamp(seq, ns),
-            Event::Icmp { errno } => self.facts.note_icmp(errno),
-            Event::Stray => self.facts.invalid += 1,
+            Event::Icmp { errno } if !self.probing => self.facts.note_icmp(errno),
+            Event::Stray => self.invalid(),
+            Event::Icmp { .. } => {}
         }
     }
 
     fn on_error(&mut self, error: &io::Error) {
         // Where there is an error queue its entry has been, or will be, counted by `on_event`.
-        if !self.errors_queued {
+        if !self.errors_queued && !self.probing {
             self.facts.note_icmp(error.raw_os_error().unwrap_or(0));
         }
+    }
+
+    fn invalid(&mut self) {
+        self.facts.invalid += u64::from(!self.probing);
     }
 
     fn on_stamp(&mut self, seq: u32, ns: i64) {
@@ -388,6 +423,10 @@ impl<'a> Matcher<'a> {
     /// Notices that the system's clock was set: then the delays of all packets under way are wrong.
     fn look_at_clocks(&mut self) {
         let (now, wall) = (os::monotonic_ns(), os::realtime_ns());
+        if os::monotonic_ns() - now > STEP_NS / 10 {
+            // This thread was interrupted in between: the two readings do not belong together.
+            return;
+        }
         let offset = wall - now;
         if let Some((then, before)) = self.clock_offset {
             // An adjustment may change the rate by 500 parts per million.
@@ -400,23 +439,43 @@ impl<'a> Matcher<'a> {
     }
 
     fn on_datagram(&mut self, datagram: &Datagram<'_>) {
+        if let Some(copier) = &mut self.copier {
+            copier.copy(datagram.octets, datagram.octets.len(), os::monotonic_ns());
+        }
         let attempted = self.flight.attempted();
         let reply = match Reply::parse(datagram.octets) {
             Ok(reply) if attempted > 0 && !datagram.truncated => reply,
             _ => {
-                self.facts.invalid += 1;
+                self.invalid();
                 return;
             }
         };
-        let seq = extend(reply.head.sender_seq.get(), attempted - 1);
+        let number = reply.head.sender_seq.get().wrapping_sub(self.first_seq);
+        let seq = extend(number, attempted - 1);
         let t1 = reply.head.sender_timestamp;
         if seq >= attempted {
-            self.facts.invalid += 1;
+            self.invalid();
             return;
         }
+        if let Some(tap) = &mut self.tap {
+            tap.sweep_below(
+                attempted.saturating_sub(self.flight.window()),
+                &self.tracker,
+            );
+        }
         self.tracker.make_room(attempted);
-        let in_window = attempted - seq <= self.flight.window();
-        if in_window && self.flight.t1(seq) != t1.raw() {
+        if attempted - seq > self.flight.window() {
+            // Its T1 is no longer known: late, if it can be one of this session's at all.
+            let now = os::realtime_ns();
+            let left = t1.unix_ns(self.format, now);
+            if left.is_some_and(|t1| self.begun_ns <= t1 && t1 < now - self.timeout_ns) {
+                self.tracker.on_forgotten();
+            } else {
+                self.invalid();
+            }
+            return;
+        }
+        if self.flight.t1(seq) != t1.raw() {
             match self.flight.probe(t1.raw()) {
                 Some(index)
                     if self
@@ -428,26 +487,34 @@ impl<'a> Matcher<'a> {
                     let index = u64::try_from(index).unwrap_or(0);
                     self.tracker.on_probe(index, reply.head.seq.get());
                 }
-                _ => self.facts.invalid += 1,
+                _ => self.invalid(),
             }
             return;
         }
         let arrived = datagram.arrived_ns;
         let near = arrived.filter(|_| !self.hardware);
         let near = near.unwrap_or_else(os::realtime_ns);
-        let t1_ns = t1.unix_ns(reply.head.sender_error_estimate.format(), near);
+        // In our own format, whatever became of the Z bit of our Error Estimate on its way.
+        let t1_ns = t1.unix_ns(self.format, near);
         let took = t1_ns.map_or(0, |t1| near.saturating_sub(t1));
         let stepped = seq < self.step_below;
         let late = !stepped && took > self.timeout_ns;
-        if self.tracker.on_reply(seq, reply.head.seq.get(), late) != Arrival::First {
-            return;
+        let reflector_seq = reply.head.seq.get();
+        match (
+            self.tracker.on_reply(seq, reflector_seq, late),
+            &mut self.tap,
+        ) {
+            (Arrival::First, _) => {}
+            (Arrival::Late, Some(tap)) => return tap.late(seq),
+            (Arrival::Duplicate, Some(tap)) => return tap.duplicate(seq),
+            (_, None) => return,
         }
         let (class, stamped) = self.flight.class(seq);
         self.facts.received_by_class[usize::from(class)] += 1;
         self.facts.note(datagram, &reply);
         if stepped {
             self.facts.rejected += 1;
-            return;
+            return self.unusable(seq, reflector_seq);
         }
         self.longest_ns = self.longest_ns.max(took);
         let format = reply.head.error_estimate.format();
@@ -457,40 +524,63 @@ impl<'a> Matcher<'a> {
             reply.head.timestamp.unix_ns(format, near),
         ) else {
             self.facts.rejected += 1;
-            return;
+            return self.unusable(seq, reflector_seq);
         };
         let Some(t4_ns) = arrived else {
             self.facts.unstamped += 1;
-            return;
+            return self.unusable(seq, reflector_seq);
         };
-        self.pass_on(
-            Sample {
-                seq,
-                t1_ns,
-                t1_stamp_ns: None,
-                t2_ns,
-                t3_ns,
-                t4_ns,
-                size_class: class,
-            },
-            stamped,
-        );
+        let mut sample = Sample {
+            seq,
+            t1_ns,
+            t1_stamp_ns: None,
+            t2_ns,
+            t3_ns,
+            t4_ns,
+            size_class: class,
+        };
+        if stamped && !self.stamps.is_empty() {
+            let (stamp_of, ns) = self.stamps[place(seq, self.stamps.len())];
+            sample.t1_stamp_ns = (stamp_of == seq).then_some(ns);
+        }
+        if let Some(tap) = &mut self.tap {
+            tap.reply(sample, reflector_seq);
+        }
+        self.pass_on(sample, stamped);
     }
 
-    fn pass_on(&mut self, mut sample: Sample, stamped: bool) {
-        if !stamped || self.stamps.is_empty() {
+    fn unusable(&mut self, seq: u64, reflector_seq: u32) {
+        if let Some(tap) = &mut self.tap {
+            tap.unusable(seq, reflector_seq);
+        }
+    }
+
+    fn pass_on(&mut self, sample: Sample, stamped: bool) {
+        if !stamped || self.stamps.is_empty() || sample.t1_stamp_ns.is_some() {
             self.pipe.push(sample);
             return;
         }
         let place = place(sample.seq, self.stamps.len());
-        let (seq, ns) = self.stamps[place];
-        if seq == sample.seq {
-            sample.t1_stamp_ns = Some(ns);
-            self.pipe.push(sample);
-        } else if let Some(other) = self.pending[place % PENDING].replace(sample) {
+        if let Some(other) = self.pending[place % PENDING].replace(sample) {
             // Its stamp has not come for thousands of packets.
             self.pipe.push(other);
         }
+    }
+
+    fn flush(&mut self) {
+        self.pipe.flush();
+        if let Some(tap) = &mut self.tap {
+            tap.flush();
+        }
+    }
+
+    /// Lets the tap look at timeouts; returns when it wants to look again.
+    fn tick(&mut self, now: i64, looked_ns: i64) -> i64 {
+        let Some(tap) = &mut self.tap else {
+            return i64::MAX;
+        };
+        tap.tick(now, looked_ns, self.flight, &self.tracker);
+        tap.due(now)
     }
 
     fn finish(
@@ -505,6 +595,9 @@ impl<'a> Matcher<'a> {
             self.pipe.push(sample);
         }
         self.facts.reply_sizes.sort_unstable();
+        if let Some(tap) = self.tap {
+            tap.finish(sent, &self.tracker);
+        }
         Received {
             counts: self.tracker.finish(sent),
             facts: self.facts,
@@ -535,7 +628,7 @@ mod tests {
     use crate::io::Request;
     use crate::sample::pipe;
     use crate::stats::delay::Delays;
-    use crate::wire::{ErrorEstimate, Format, SenderPacket, Timestamp};
+    use crate::wire::{ErrorEstimate, SenderPacket, Timestamp};
 
     /// When the pretended session begins; one packet a microsecond.
     const BEGIN_NS: i64 = 1_790_000_000_000_000_000;
@@ -544,6 +637,8 @@ mod tests {
     fn plan(stamps: bool) -> Plan {
         Plan {
             timeout_ns: TIMEOUT_NS,
+            first_seq: 0,
+            format: Format::Ntp,
             classes: 1,
             stamps,
             hardware: false,
@@ -680,7 +775,7 @@ mod tests {
         );
         assert_eq!(found.reordered_outbound, 0);
         assert_eq!(received.facts.invalid, 0);
-        let mut delays = Delays::new(1);
+        let mut delays = Delays::new(1, false);
         while blocks.next(|block| delays.record(block)) {}
         let report = delays.report();
         assert_eq!(delays.recorded(), counts.received);
@@ -801,6 +896,60 @@ mod tests {
         let octets = reply(&mut mirror, &sent, BEGIN_NS + 5, Format::Ntp);
         arrive(&mut matcher, &octets, BEGIN_NS + 10);
         assert_eq!((matcher.answered(), matcher.facts.invalid), (1, 2));
+    }
+
+    #[test]
+    fn a_packet_out_of_the_window_is_not_answered_by_just_anything() {
+        let flight = Flight::new(64);
+        let (samples, _blocks) = pipe();
+        let mut matcher = Matcher::new(&plan(false), &flight, samples);
+        let mut mirror = reflector(false, Format::Ntp);
+        for seq in 0..1000 {
+            let t1 = BEGIN_NS + i64::try_from(seq).unwrap();
+            request(&flight, seq, t1, false);
+        }
+        let forged = request(&Flight::new(64), 5, 12_345, false);
+        for _ in 0..10 {
+            let octets = reply(&mut mirror, &forged, BEGIN_NS + 5, Format::Ntp);
+            arrive(&mut matcher, &octets, BEGIN_NS + 10);
+        }
+        assert_eq!((matcher.answered(), matcher.facts.invalid), (0, 10));
+        assert!(!matcher.tracker.own_counter_proved());
+    }
+
+    #[test]
+    fn t1_is_ours_whatever_the_echoed_error_estimate_says() {
+        let flight = Flight::new(64);
+        let (samples, blocks) = pipe();
+        let plan = Plan {
+            format: Format::Ptp,
+            ..plan(false)
+        };
+        let mut matcher = Matcher::new(&plan, &flight, samples);
+        for seq in 0..20_u32 {
+            let t1_ns = BEGIN_NS + i64::from(seq) * 50_000_000;
+            let t1 = Timestamp::from_unix_ns(t1_ns, Format::Ptp);
+            flight.note(seq.into(), t1.raw(), 0, false);
+            flight.attempt(u64::from(seq) + 1);
+            // Older reflectors clear the Z bit, which was once reserved.
+            let head = crate::wire::ReplyHead {
+                seq: seq.into(),
+                timestamp: Timestamp::from_unix_ns(t1_ns + 600, Format::Ntp),
+                error_estimate: ErrorEstimate::UNKNOWN,
+                mbz: [0; 2],
+                receive_timestamp: Timestamp::from_unix_ns(t1_ns + 500, Format::Ntp),
+                sender_seq: seq.into(),
+                sender_timestamp: t1,
+                sender_error_estimate: ErrorEstimate::from_raw(1),
+            };
+            let octets = [head.as_bytes(), &[0, 0, 255]].concat();
+            arrive(&mut matcher, &octets, t1_ns + 1000);
+        }
+        let received = matcher.finish(20, None, None);
+        assert_eq!((received.counts.received, received.facts.rejected), (20, 0));
+        let mut delays = Delays::new(1, false);
+        while blocks.next(|block| delays.record(block)) {}
+        assert_eq!(delays.report().roundtrip.unwrap().max, 900);
     }
 
     #[test]

@@ -26,8 +26,8 @@ use crate::wire::{
 const CHUNK: usize = 4;
 /// How often the clock's quality is asked for.
 const QUALITY_NS: i64 = 1_000_000_000;
-/// How long a reply waits for room in a full socket.
-const ROOM_NS: i64 = 2_000_000;
+/// How long a batch of replies waits for room in a full socket.
+const ROOM_NS: i64 = 500_000;
 /// Batches of one socket taken without a look at the other.
 const BUDGET: usize = 16;
 /// How often sessions that have been silent too long are looked for, while somebody is told of them.
@@ -339,6 +339,7 @@ pub(crate) fn run<M: Mirror>(
         },
         events,
         waited: false,
+        woken: false,
     };
     let mut testing = stage.map(Testing::new);
     os::sharpen_timers();
@@ -378,7 +379,7 @@ pub(crate) fn run<M: Mirror>(
             }
             until = until.min(sweep_at);
         }
-        if !busy {
+        if !busy && !std::mem::take(&mut desk.woken) {
             desk.events.wait_until(until);
         }
     }
@@ -403,6 +404,8 @@ pub(super) struct Desk {
     /// Room in a full socket was waited for: once a batch, since others must not wait for a socket
     /// that stays full.
     pub(super) waited: bool,
+    /// A wait took what woke it, perhaps for another socket or to stop.
+    woken: bool,
 }
 
 impl Desk {
@@ -515,6 +518,7 @@ impl Desk {
         }
         self.events.wait_until(os::monotonic_ns() + ROOM_NS);
         self.waited = true;
+        self.woken = true;
         true
     }
 

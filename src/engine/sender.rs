@@ -13,6 +13,7 @@ use mio::{Token, Waker};
 use zerocopy::IntoBytes;
 
 use super::flight::Flight;
+use super::live::Copier;
 use super::schedule::{Departure, Schedule};
 use crate::config::Pacing;
 use crate::io::{BATCH, SendHalf};
@@ -39,6 +40,10 @@ pub(crate) struct Plan {
     pub(crate) payloads: Vec<usize>,
     pub(crate) timeout_ns: i64,
     pub(crate) mean_gap_ns: i64,
+    /// The number of the first packet on the wire.
+    pub(crate) first_seq: u32,
+    /// Packets, where the session has so many.
+    pub(crate) count: Option<u64>,
     pub(crate) format: Format,
     pub(crate) pacing: Pacing,
     /// Whether spinning starves nobody: there is another CPU for the receiver.
@@ -58,6 +63,8 @@ pub(crate) struct Sent {
     /// Refused by the kernel, and its last reason.
     pub(crate) refused: u64,
     pub(crate) refusal: Option<i32>,
+    /// Of these, dropped by this host's own queue in front of the interface.
+    pub(crate) no_room: u64,
     /// ICMP errors that the sending socket was told of.
     pub(crate) icmp: u64,
     pub(crate) by_class: Vec<u64>,
@@ -87,22 +94,11 @@ pub(crate) fn run<S: SendHalf>(
     stop: &AtomicBool,
     ready: impl FnOnce(Waker),
     receiver: &Waker,
-    probes: &Receiver<usize>,
+    (probes, copier): (&Receiver<usize>, Option<Copier>),
 ) -> io::Result<Sent> {
-    let setup = || -> io::Result<EventLoop> {
-        let events = EventLoop::new()?;
-        half.register(events.registry(), Token(0))?;
-        ready(Waker::new(events.registry(), Token(1))?);
-        Ok(events)
-    };
-    let events = match setup() {
-        Ok(events) => events,
-        Err(error) => {
-            flight.finish(0, os::monotonic_ns());
-            let _ = receiver.wake();
-            return Err(error);
-        }
-    };
+    let over = Over { flight, receiver };
+    let events = EventLoop::new()?;
+    ready(Waker::new(events.registry(), Token(0))?);
     let mut thread = Sender {
         half,
         flight,
@@ -116,26 +112,49 @@ pub(crate) fn run<S: SendHalf>(
             error_estimate: ErrorEstimate::UNKNOWN,
         },
         quality_until: i64::MIN,
-        stamps: Stamps::new(plan.stamps_under_way, plan.mean_gap_ns),
+        stamps: Stamps::new(plan.stamps_under_way, plan.mean_gap_ns, plan.count),
         totals: Sent {
             by_class: vec![0; plan.payloads.len()],
             ..Sent::default()
         },
+        copier,
         plan,
     };
     thread.settle_in();
     thread.depart();
     // Refused packets may have been announced: they are not under way.
     thread.flight.attempt(thread.seq);
-    thread.flight.finish(thread.seq, thread.totals.last_ns);
-    // The receiver wakes up by itself as well; this only spares it the wait.
-    let _ = receiver.wake();
+    over.tell(thread.seq, thread.totals.last_ns);
     for index in probes {
         thread.probe(index);
     }
     thread.totals.stamps_requested = thread.stamps.requested;
     thread.totals.stamp_one_in = thread.stamps.one_in;
     Ok(thread.totals)
+}
+
+/// Tells the receiver that no more packets will leave, also where this thread ends by an error or a
+/// bug: nobody waits for ever.
+struct Over<'a> {
+    flight: &'a Flight,
+    receiver: &'a Waker,
+}
+
+impl Over<'_> {
+    fn tell(self, sent: u64, last_ns: i64) {
+        self.flight.finish(sent, last_ns);
+        drop(self);
+    }
+}
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        if self.flight.finished().is_none() {
+            self.flight.finish(0, os::monotonic_ns());
+        }
+        // The receiver wakes up by itself as well; this only spares it the wait.
+        let _ = self.receiver.wake();
+    }
 }
 
 struct Sender<'a, S> {
@@ -152,6 +171,7 @@ struct Sender<'a, S> {
     quality_until: i64,
     stamps: Stamps,
     totals: Sent,
+    copier: Option<Copier>,
 }
 
 impl<S: SendHalf> Sender<'_, S> {
@@ -270,6 +290,7 @@ impl<S: SendHalf> Sender<'_, S> {
                     _ => {
                         self.totals.refused += 1;
                         self.totals.refusal = error.raw_os_error();
+                        self.totals.no_room += u64::from(no_room(&error));
                         from += 1;
                         now = os::monotonic_ns();
                     }
@@ -298,9 +319,12 @@ impl<S: SendHalf> Sender<'_, S> {
             let stamp = self.stamps.wanted(seq);
             self.flight.note(seq, t1.raw(), *class, stamp);
             let number = low_half(seq);
-            self.head.seq = number.into();
+            self.head.seq = number.wrapping_add(self.plan.first_seq).into();
             let head = self.head.as_bytes();
             let padding = self.plan.payloads[usize::from(*class)] - head.len();
+            if let Some(copier) = &mut self.copier {
+                copier.copy(head, head.len() + padding, os::monotonic_ns());
+            }
             self.half.set(place, head, padding, stamp.then_some(number));
             seq += 1;
         }
@@ -335,7 +359,7 @@ impl<S: SendHalf> Sender<'_, S> {
         let Some(last) = self.seq.checked_sub(1) else {
             return;
         };
-        self.head.seq = low_half(last).into();
+        self.head.seq = low_half(last).wrapping_add(self.plan.first_seq).into();
         let t1 = Timestamp::from_unix_ns(os::realtime_ns(), self.plan.format);
         self.head.timestamp = t1;
         self.flight.note_probe(index, t1.raw());
@@ -344,14 +368,17 @@ impl<S: SendHalf> Sender<'_, S> {
         self.half.set(0, head, padding, None);
         for _ in 0..3 {
             match self.half.send(0, 1) {
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    self.totals.icmp += 1;
-                }
+                // It tells of a packet before.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                 // An unanswered probe is what a refused one is, too.
                 _ => return,
             }
         }
     }
+}
+
+fn no_room(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(nix::errno::Errno::ENOBUFS as i32)
 }
 
 fn due(departure: Departure, start: i64) -> Option<i64> {
@@ -379,21 +406,32 @@ pub(crate) fn error_estimate(format: Format) -> ErrorEstimate {
 ///
 /// N is 1 up to 18,750 packets a second, and grows with the rate from there: a stamp costs about as
 /// much as a quarter of a packet, on the CPU that also takes the replies. It grows further where
-/// stamps do not come back as fast as they are asked for.
+/// stamps do not come back as fast as they are asked for, and shrinks again when they do. A stamp
+/// that has not come back for a second is lost (its packet was dropped without a word), not late.
 #[derive(Debug)]
 struct Stamps {
     /// Stamps that may be under way at once; 0: none are asked for.
     limit: u64,
     one_in: u32,
+    /// `one_in` at this rate without any pressure.
+    least_apart: u32,
     requested: u64,
     /// Requests may go on until here without a look at what came back.
     room_until: u64,
     window_ends: i64,
     strikes: u32,
+    /// Windows without pressure in a row, and how many it takes to ask for more stamps again.
+    calm: u32,
+    patience: u32,
+    /// Requested and back, as of one to two seconds ago, and as of less than a second ago.
+    before: (u64, u64),
+    lately: (u64, u64),
+    remember_at: i64,
 }
 
 impl Stamps {
     const MOST_APART: u32 = 1024;
+    const LEAST_PAIRS: u64 = 128;
     /// Two stamps in this time are what every host keeps up with: 12,500 a second.
     const EASY_GAP_NS: i64 = 160_000;
     const WINDOW_NS: i64 = 5_000_000;
@@ -401,12 +439,20 @@ impl Stamps {
     const STRIKES: u32 = 4;
     /// Stamps under way at the end of a window that mean pressure.
     const PRESSURE: u64 = 256;
+    /// Windows without pressure until more are asked for: at first, and at most.
+    const PATIENCE: (u32, u32) = (400, 400 << 6);
+    const LOST_AFTER_NS: i64 = 1_000_000_000;
 
-    fn new(limit: u64, mean_gap_ns: i64) -> Self {
+    fn new(limit: u64, mean_gap_ns: i64, count: Option<u64>) -> Self {
         let per_gap = Self::EASY_GAP_NS / mean_gap_ns.max(1);
+        // However short a session is, some of its packets are stamped.
+        let most = count.map_or(u32::MAX, |count| {
+            u32::try_from(count / Self::LEAST_PAIRS).unwrap_or(u32::MAX)
+        });
         let one_in = match u32::try_from(per_gap)
             .unwrap_or(u32::MAX)
             .min(Self::MOST_APART)
+            .min(most)
         {
             0..=2 => 1,
             apart => apart.next_power_of_two(),
@@ -414,11 +460,24 @@ impl Stamps {
         Self {
             limit,
             one_in,
+            least_apart: one_in,
             requested: 0,
             room_until: limit,
             window_ends: 0,
             strikes: 0,
+            calm: 0,
+            patience: Self::PATIENCE.0,
+            before: (0, 0),
+            lately: (0, 0),
+            remember_at: i64::MIN,
         }
+    }
+
+    fn fewer(&mut self) {
+        self.one_in *= 4;
+        self.strikes = 0;
+        self.calm = 0;
+        self.patience = (self.patience * 2).min(Self::PATIENCE.1);
     }
 
     fn wanted(&self, seq: u64) -> bool {
@@ -427,12 +486,17 @@ impl Stamps {
 
     /// Looks at how many came back, and at how many packets were due together.
     fn adapt(&mut self, now: i64, back: u64, together: usize) {
-        self.room_until = back.saturating_add(self.limit);
-        let under_way = self.requested.saturating_sub(back);
+        if now >= self.remember_at {
+            self.before = self.lately;
+            self.lately = (self.requested, back);
+            self.remember_at = now.saturating_add(Self::LOST_AFTER_NS);
+        }
+        let (asked, came) = (self.requested - self.before.0, back - self.before.1);
+        let under_way = asked.saturating_sub(came);
+        self.room_until = self.requested + self.limit.saturating_sub(under_way);
         if under_way * 2 > self.limit && self.limit > 0 && self.one_in < Self::MOST_APART {
             // So close to what the buffer holds there is no time for a second look.
-            self.one_in *= 4;
-            self.strikes = 0;
+            self.fewer();
             self.window_ends = now + 4 * Self::WINDOW_NS;
         }
         if now < self.window_ends {
@@ -445,9 +509,12 @@ impl Stamps {
         } else {
             self.strikes.saturating_sub(1)
         };
+        self.calm = if pressed { 0 } else { self.calm + 1 };
         if self.strikes >= Self::STRIKES && self.one_in < Self::MOST_APART {
-            self.one_in *= 4;
-            self.strikes = 0;
+            self.fewer();
+        } else if self.calm >= self.patience && self.one_in > self.least_apart {
+            self.one_in = (self.one_in / 4).max(self.least_apart);
+            self.calm = 0;
         }
     }
 }
@@ -458,7 +525,7 @@ mod tests {
 
     #[test]
     fn stamps_are_asked_for_in_pairs() {
-        let mut stamps = Stamps::new(1000, 100_000);
+        let mut stamps = Stamps::new(1000, 100_000, None);
         assert!((0..10).all(|seq| stamps.wanted(seq)));
         stamps.one_in = 4;
         let wanted: Vec<u64> = (0..9).filter(|seq| stamps.wanted(*seq)).collect();
@@ -467,7 +534,7 @@ mod tests {
 
     #[test]
     fn no_more_stamps_are_under_way_than_the_buffer_holds() {
-        let mut stamps = Stamps::new(10, 100_000);
+        let mut stamps = Stamps::new(10, 100_000, None);
         let ask = |stamps: &mut Stamps, seqs: std::ops::Range<u64>| {
             for seq in seqs {
                 stamps.requested += u64::from(stamps.wanted(seq));
@@ -478,12 +545,12 @@ mod tests {
         stamps.adapt(0, 5, 1);
         ask(&mut stamps, 100..300);
         assert_eq!(stamps.requested, 15);
-        assert!(!Stamps::new(0, 100_000).wanted(0));
+        assert!(!Stamps::new(0, 100_000, None).wanted(0));
     }
 
     #[test]
     fn lasting_pressure_thins_the_stamps_and_a_single_stall_does_not() {
-        let mut stamps = Stamps::new(1_000_000, 100_000);
+        let mut stamps = Stamps::new(1_000_000, 100_000, None);
         stamps.requested = 1000;
         stamps.adapt(Stamps::WINDOW_NS, 0, 1);
         for i in 2..20 {
@@ -494,5 +561,47 @@ mod tests {
             stamps.adapt(i * Stamps::WINDOW_NS, 0, 1);
         }
         assert_eq!(stamps.one_in, 4);
+    }
+
+    /// A session at 1,000 packets a second for `seconds`, in which one stamp in `lost` never comes.
+    fn with_lost_stamps(stamps: &mut Stamps, seconds: i64, lost: u64) -> u64 {
+        let mut back = 0;
+        for seq in 0..seconds.unsigned_abs() * 1000 {
+            let wanted = stamps.wanted(seq);
+            stamps.requested += u64::from(wanted);
+            back += u64::from(wanted && seq % lost != 0);
+            stamps.adapt(i64::try_from(seq).unwrap() * 1_000_000, back, 1);
+        }
+        back
+    }
+
+    #[test]
+    fn lost_stamps_are_forgiven() {
+        let mut stamps = Stamps::new(8192, 1_000_000, None);
+        assert_eq!(with_lost_stamps(&mut stamps, 600, 100), 600 * 990);
+        assert_eq!(stamps.one_in, 1);
+        let mut stamps = Stamps::new(1024, 1_000_000, None);
+        with_lost_stamps(&mut stamps, 600, 10);
+        assert_eq!(stamps.one_in, 1);
+    }
+
+    #[test]
+    fn after_a_calm_time_more_stamps_are_asked_for_again() {
+        let mut stamps = Stamps::new(1_000_000, 100_000, None);
+        stamps.requested = 1000;
+        let mut at = 0;
+        let mut windows = |stamps: &mut Stamps, count: u32, back| {
+            for _ in 0..count {
+                at += Stamps::WINDOW_NS;
+                stamps.adapt(at, back, 1);
+            }
+        };
+        windows(&mut stamps, 8, 0);
+        assert_eq!(stamps.one_in, 16);
+        windows(&mut stamps, 10, 1000);
+        assert_eq!(stamps.one_in, 16);
+        let patience = stamps.patience;
+        windows(&mut stamps, 4 * patience, 1000);
+        assert_eq!(stamps.one_in, 1);
     }
 }

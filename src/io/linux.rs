@@ -18,7 +18,7 @@ use socket2::Socket;
 
 use super::{
     BATCH, Datagram, Event, Granted, Request, Route, SocketPlan, StampKind, bind_interface,
-    new_socket, set_plain_options,
+    interface_of, new_socket, set_plain_options,
 };
 use crate::sys::{self, Queue, ReceiveBatch, ReplyFacts, SendBatch};
 
@@ -65,8 +65,10 @@ pub(crate) fn open_session(
     } else {
         (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)
     };
-    // Without it the kernel tells a connected socket of some ICMP errors only.
+    // Without it the kernel tells a connected socket of some ICMP errors only, and a sending one
+    // takes for sent what this host's own queueing discipline dropped.
     sys::set_option(rx.as_fd(), level, recverr, 1)?;
+    sys::set_option(tx.as_fd(), level, recverr, 1)?;
     ask_for_header_fields(&rx, plan.local.is_ipv4(), false)?;
     let receive = receive_stamps(&rx, hardware, &mut remarks);
 
@@ -139,7 +141,10 @@ pub(crate) fn open_mirrors(
             // A plain bind first: with SO_REUSEPORT already set, a port in use would be no error.
             socket.bind(&plan.local.into())?;
             local = bound(&socket)?;
-            socket.set_reuse_port(true)?;
+            if threads > 1 {
+                // Not otherwise: any program of this user could then share the port, and traffic.
+                socket.set_reuse_port(true)?;
+            }
         } else {
             socket.set_reuse_port(true)?;
             socket.bind(&local.into())?;
@@ -149,15 +154,20 @@ pub(crate) fn open_mirrors(
         raise_buffers(&socket, plan.buffer);
         let any_address = plan.local.ip().is_unspecified();
         ask_for_header_fields(&socket, plan.local.is_ipv4(), any_address)?;
-        let hardware = plan.hardware && hardware_stamps(&socket, local.ip(), plan, &mut remarks);
-        receive = receive_stamps(&socket, hardware, &mut remarks);
+        receive = receive_stamps(&socket, false, &mut remarks);
         receive_buffer = socket.recv_buffer_size().ok();
         sockets.push(MirrorSocket {
             socket,
-            hardware,
             address: (!any_address).then_some(local.ip()),
             tos: plan.tos,
         });
+    }
+    if plan.hardware {
+        remarks.push(
+            "no hardware timestamps of a reflector: T3 is of the system's clock, and T2 must be of \
+             the same"
+                .to_owned(),
+        );
     }
     let granted = Granted {
         local,
@@ -289,21 +299,6 @@ fn hardware_stamps(
     }
 }
 
-fn interface_of(addr: IpAddr) -> Option<String> {
-    let interfaces = nix::ifaddrs::getifaddrs().ok()?;
-    for interface in interfaces {
-        let found = interface.address.as_ref().is_some_and(|address| {
-            let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
-            let v6 = address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip()));
-            v4.or(v6) == Some(addr)
-        });
-        if found {
-            return Some(interface.interface_name);
-        }
-    }
-    None
-}
-
 /// Whether this kernel lets a packet name its stamp (`SCM_TS_OPT_ID`, Linux 6.13 and later).
 fn takes_stamp_identity() -> bool {
     let attempt = || -> io::Result<()> {
@@ -380,19 +375,21 @@ impl super::SendHalf for SendHalf {
     }
 
     fn send(&mut self, from: usize, to: usize) -> io::Result<usize> {
-        let sent = self.batch.send(self.socket.as_fd(), from, to)?;
-        if matches!(self.identity, Identity::Counted(_)) {
-            for stamped in &mut self.stamped[from..from + sent] {
-                self.next_id = self.next_id.wrapping_add(u32::from(*stamped));
-                *stamped = false;
-            }
+        let result = self.batch.send(self.socket.as_fd(), from, to);
+        // A packet that is refused takes an identity only if it got as far as the interface's queue.
+        let (given, gone) = match &result {
+            Ok(sent) => (*sent, *sent),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => (1, 1),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => (0, 0),
+            Err(_) => (0, 1),
+        };
+        for (place, stamped) in self.stamped[from..from + gone].iter_mut().enumerate() {
+            self.next_id = self
+                .next_id
+                .wrapping_add(u32::from(*stamped && place < given));
+            *stamped = false;
         }
-        Ok(sent)
-    }
-
-    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        let fd = self.socket.as_raw_fd();
-        registry.register(&mut SourceFd(&fd), token, Interest::WRITABLE)
+        result
     }
 }
 
@@ -517,7 +514,6 @@ fn arrival(hardware: bool, facts: &sys::Facts) -> Option<i64> {
 #[derive(Debug)]
 pub(crate) struct MirrorSocket {
     socket: Socket,
-    hardware: bool,
     /// The one address that is asked; `None`: the packet information tells.
     address: Option<IpAddr>,
     tos: u8,
@@ -584,7 +580,7 @@ impl super::Mirror for Mirror {
             to_many: facts
                 .destination
                 .is_some_and(|d| d.addr.is_multicast() || d.addr != d.local),
-            arrived_ns: arrival(self.socket.hardware, &facts),
+            arrived_ns: facts.stamp_ns,
             ttl: facts.ttl,
             tos: facts.tos,
         }
@@ -630,9 +626,9 @@ impl super::Mirror for Mirror {
     }
 
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        // Not for writing: every reply that leaves would be a wake-up.
         let fd = self.socket.socket.as_raw_fd();
-        let interest = Interest::READABLE.add(Interest::WRITABLE);
-        registry.register(&mut SourceFd(&fd), token, interest)
+        registry.register(&mut SourceFd(&fd), token, Interest::READABLE)
     }
 
     fn kernel_drops(&self) -> Option<u64> {

@@ -30,6 +30,16 @@ pub(crate) enum StampKind {
     Userspace,
 }
 
+impl std::fmt::Display for StampKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Hardware => "the interface",
+            Self::Kernel => "the kernel",
+            Self::Userspace => "this program",
+        })
+    }
+}
+
 /// What a socket should be like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SocketPlan {
@@ -103,12 +113,6 @@ pub(crate) trait SendHalf {
     /// # Errors
     /// Of the packet at `from`; it was not sent.
     fn send(&mut self, from: usize, to: usize) -> io::Result<usize>;
-
-    /// Wakes `token` when there is room to send again.
-    ///
-    /// # Errors
-    /// The system's.
-    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
 }
 
 /// Receives the replies of one session.
@@ -203,7 +207,7 @@ pub(crate) trait Mirror {
     /// The system's.
     fn send_alone(&mut self, octets: &[u8], route: &Route, tos: u8) -> io::Result<()>;
 
-    /// Wakes `token` when a request arrives, or there is room to send again.
+    /// Wakes `token` when a request arrives.
     ///
     /// # Errors
     /// The system's.
@@ -227,7 +231,24 @@ pub(crate) fn source_address(remote: SocketAddr, interface: Option<&str>) -> io:
 
 /// Whether an address is one of this host's own.
 pub(crate) fn is_local(addr: IpAddr) -> bool {
-    addr.is_loopback() || UdpSocket::bind((addr, 0)).is_ok()
+    // Not a trial bind: that may succeed for any address (net.ipv4.ip_nonlocal_bind).
+    addr.is_loopback() || interface_of(addr).is_some()
+}
+
+/// Name of the interface that has an address.
+fn interface_of(addr: IpAddr) -> Option<String> {
+    let interfaces = nix::ifaddrs::getifaddrs().ok()?;
+    for interface in interfaces {
+        let found = interface.address.as_ref().is_some_and(|address| {
+            let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+            let v6 = address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip()));
+            v4.or(v6) == Some(addr)
+        });
+        if found {
+            return Some(interface.interface_name);
+        }
+    }
+    None
 }
 
 fn new_socket(addr: SocketAddr) -> io::Result<socket2::Socket> {

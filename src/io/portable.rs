@@ -64,7 +64,10 @@ pub(crate) fn open_session(
 /// # Errors
 /// The system's: address in use, no permission; `Unsupported` for what needs Linux.
 pub(crate) fn open_mirror(plan: &SocketPlan) -> io::Result<(MirrorSocket, Granted)> {
-    let (socket, granted) = open(plan)?;
+    let (socket, mut granted) = open(plan)?;
+    let remark = "--io portable does not see TTL and DSCP of requests: replies tell no TTL (255) and \
+                  have a DSCP of their own";
+    granted.remarks.push(remark.to_owned());
     Ok((MirrorSocket(UdpSocket::from(socket), plan.tos), granted))
 }
 
@@ -99,18 +102,11 @@ impl super::SendHalf for SendHalf {
     }
 
     fn send(&mut self, from: usize, to: usize) -> io::Result<usize> {
-        for (sent, (octets, len)) in self.packets[from..to].iter().enumerate() {
-            match self.socket.send(&octets[..*len]) {
-                Ok(_) => {}
-                Err(error) if sent == 0 => return Err(error),
-                Err(_) => return Ok(sent),
-            }
-        }
-        Ok(to - from)
-    }
-
-    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        registry.register(&mut self.socket, token, Interest::WRITABLE)
+        // One at a time: T1 is of user space, and is written anew for what is left of the batch.
+        let Some((octets, len)) = self.packets[from..to].first() else {
+            return Ok(0);
+        };
+        self.socket.send(&octets[..*len]).map(|_| 1)
     }
 }
 
@@ -298,8 +294,7 @@ impl super::Mirror for Mirror {
     }
 
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        let interest = Interest::READABLE.add(Interest::WRITABLE);
-        registry.register(&mut self.socket, token, interest)
+        registry.register(&mut self.socket, token, Interest::READABLE)
     }
 
     fn kernel_drops(&self) -> Option<u64> {

@@ -3,5 +3,8 @@
 //! Called by `cli` when a run is over. Every sink shows one Report and computes nothing that is not
 //! in it, so that all of them show the same numbers; `None` is shown as "not measured", never as 0.
 
+pub mod histogram;
+pub mod hlog;
+pub mod live;
 pub mod reflector;
 pub mod text;

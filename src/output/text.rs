@@ -9,12 +9,31 @@ use crate::report::{
     Timestamps, Verdict,
 };
 
+mod full;
+
+/// How much of a report is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// The table, the packets and the verdict.
+    Brief,
+    /// With percentiles, variation, load and conditions.
+    Normal,
+    /// Every figure, and the counts by bin.
+    Full,
+}
+
 /// The whole summary, each line with its line break.
 ///
 /// No line is longer than 79 columns, unless a single word of a note is.
 #[must_use]
-pub fn summary(report: &Report) -> String {
+pub fn summary(report: &Report, detail: Detail) -> String {
+    if detail == Detail::Brief {
+        return paragraphs(&[table(report), packets(report), verdict(report)]);
+    }
     let mut facts = packets(report);
+    if detail == Detail::Full {
+        facts.extend(full::timeout(report));
+    }
     facts.extend(load(report));
     facts.push(listing("Timestamps", &timestamps(report), ", "));
     facts.push(listing("Clock", &clock(report), "; "));
@@ -24,13 +43,16 @@ pub fn summary(report: &Report) -> String {
     let notes = notes
         .map(|note| wrap(&format!("note: {note}"), 6))
         .collect();
-    let blocks = [
-        table(report),
-        details(report),
-        facts,
-        notes,
-        verdict(report),
-    ];
+    let (figures, bins) = match detail {
+        Detail::Full => (full::figures(report), full::bins(report)),
+        _ => (details(report), Vec::new()),
+    };
+    let table = table(report);
+    paragraphs(&[table, figures, bins, facts, notes, verdict(report)])
+}
+
+/// Blocks of lines, with an empty line between two that are not empty.
+fn paragraphs(blocks: &[Vec<String>]) -> String {
     let blocks = blocks.iter().filter(|lines| !lines.is_empty());
     let blocks: Vec<String> = blocks.map(|lines| lines.join("\n") + "\n").collect();
     blocks.join("\n")
@@ -157,7 +179,7 @@ fn table(report: &Report) -> Vec<String> {
 }
 
 /// A direction's name and its figures as far as the loss column.
-fn row(name: &str, mark: bool, delay: Option<&Delay>) -> String {
+pub(super) fn row(name: &str, mark: bool, delay: Option<&Delay>) -> String {
     let cells = [
         delay.map(|d| ns(d.min)),
         delay.map(|d| ns(d.max)),
@@ -168,7 +190,7 @@ fn row(name: &str, mark: bool, delay: Option<&Delay>) -> String {
 }
 
 /// Why the one-way delays are not those of the path alone; `None` where they are, or none is shown.
-fn one_way_doubt(report: &Report) -> Option<String> {
+pub(super) fn one_way_doubt(report: &Report) -> Option<String> {
     let clock = &report.timestamps.clock;
     let one_way = [&report.delay_ns.outbound, &report.delay_ns.inbound];
     let smallest = one_way.into_iter().flatten().map(|delay| delay.min).min()?;
@@ -203,16 +225,54 @@ fn both_synchronised(clock: &Clock) -> bool {
     clock.local_synchronised == Some(true) && clock.remote_synchronised == Some(true)
 }
 
-/// Percentiles and variation; nothing where no delay was measured.
-fn details(report: &Report) -> Vec<String> {
+/// Each direction's name, whether it is marked, and its delays; last the reflector's own time.
+fn directions(report: &Report) -> [(&'static str, bool, Option<&Delay>); 4] {
     let set = &report.delay_ns;
-    let one_way_marked = one_way_doubt(report).is_some();
-    let rows = [
-        ("Outbound", one_way_marked, set.outbound.as_ref()),
-        ("Inbound", one_way_marked, set.inbound.as_ref()),
+    let doubt = one_way_doubt(report).is_some();
+    let marked = |delay: &Option<Delay>| doubt && delay.is_some();
+    [
+        ("Outbound", marked(&set.outbound), set.outbound.as_ref()),
+        ("Inbound", marked(&set.inbound), set.inbound.as_ref()),
         ("Roundtrip", false, set.roundtrip.as_ref()),
         ("Reflector", false, set.reflector.as_ref()),
-    ];
+    ]
+}
+
+/// Whether delays were measured, and the reflector kept its own time to itself.
+fn not_told(report: &Report) -> bool {
+    report.delay_ns.inbound.is_some() && report.delay_ns.reflector.is_none()
+}
+
+/// What the figures of the reflector are.
+fn own_time(report: &Report) -> &'static str {
+    if not_told(report) {
+        "Reflector: its own time is not told (T2 = T3); it is part of Inbound and Roundtrip."
+    } else {
+        "Reflector: its own time, T3 - T2; not part of Roundtrip."
+    }
+}
+
+/// A line for each direction with samples that the histogram cannot hold.
+fn out_of_range(report: &Report) -> Vec<String> {
+    let lines = directions(report).into_iter();
+    let lines = lines.filter_map(|(name, _, delay)| {
+        let beyond = delay.map(|d| d.out_of_range)?;
+        (beyond.below > 0 || beyond.above > 0).then(|| {
+            let text = format!(
+                "{name}: {} samples below and {} above the histogram's bounds; percentiles know \
+                 them only as such.",
+                count(beyond.below),
+                count(beyond.above)
+            );
+            wrap(&text, 2)
+        })
+    });
+    lines.collect()
+}
+
+/// Percentiles and variation; nothing where no delay was measured.
+fn details(report: &Report) -> Vec<String> {
+    let rows = directions(report);
     if rows.iter().all(|(_, _, delay)| delay.is_none()) {
         return Vec::new();
     }
@@ -229,7 +289,10 @@ fn details(report: &Report) -> Vec<String> {
             delay.and_then(|d| d.p99_9).map(ns),
             delay.and_then(|d| d.stddev),
         ];
-        label(name, *mark && delay.is_some()) + &cells.map(cell).join("  ")
+        if *name == "Reflector" && not_told(report) {
+            return format!("{}{:>10}", label(name, false), "not told");
+        }
+        label(name, *mark) + &cells.map(cell).join("  ")
     }));
     lines.push("-".repeat(WIDTH));
     lines.push(format!(
@@ -243,7 +306,9 @@ fn details(report: &Report) -> Vec<String> {
             ipdv.map(|i| i.mean_abs),
             ipdv.and_then(|i| i.p99_abs).map(magnitude),
             delay.and_then(|d| d.pdv.p99).map(magnitude),
-            delay.map(|d| magnitude(d.pdv.max)),
+            delay
+                .filter(|d| d.samples > 1)
+                .map(|d| magnitude(d.pdv.max)),
         ];
         label(name, false) + &cells.map(cell).join("  ")
     }));
@@ -251,28 +316,14 @@ fn details(report: &Report) -> Vec<String> {
     let gaps = lines
         .iter()
         .any(|line| line.contains(" - ") || line.ends_with(" -"));
-    lines.push(wrap(
-        "Reflector: its own time, T3 - T2; not part of Roundtrip. IPDV: absolute difference of \
-         consecutive packets. PDV: delay above the smallest.",
-        2,
-    ));
+    let legend = "IPDV: absolute difference of consecutive packets. PDV: delay above the smallest.";
+    lines.push(wrap(&format!("{} {legend}", own_time(report)), 2));
     if gaps {
         lines.push(
             "-: not measured, or fewer than ten samples lie beyond the percentile.".to_owned(),
         );
     }
-    lines.extend(rows.iter().filter_map(|(name, _, delay)| {
-        let beyond = delay.map(|d| d.out_of_range)?;
-        (beyond.below > 0 || beyond.above > 0).then(|| {
-            let text = format!(
-                "{name}: {} samples below and {} above the histogram's bounds; percentiles know \
-                 them only as such.",
-                count(beyond.below),
-                count(beyond.above)
-            );
-            wrap(&text, 2)
-        })
-    }));
+    lines.extend(out_of_range(report));
     lines
 }
 
@@ -575,10 +626,15 @@ fn clock(report: &Report) -> Vec<String> {
 fn path(report: &Report) -> Vec<String> {
     let path = &report.path;
     let told = |n: Option<u8>| n.map_or("-".to_owned(), |n| n.to_string());
+    let answered = report.packets.received > Some(0);
+    let hops = |n: Option<u8>| match n {
+        None if answered => "not told".to_owned(),
+        n => told(n),
+    };
     let mut parts = vec![format!(
         "hops {} outbound, {} inbound{}",
-        told(path.hops_outbound),
-        told(path.hops_inbound),
+        hops(path.hops_outbound),
+        hops(path.hops_inbound),
         match path.hops_changed {
             Some(true) => " (changed during the session)",
             _ => "",
@@ -671,8 +727,8 @@ fn verdict(report: &Report) -> Vec<String> {
     }
     lines.push(
         match host.verdict {
-            Verdict::Ok => "verdict: ok",
-            Verdict::ToolLimited => "verdict: tool-limited",
+            Verdict::Ok => "host verdict: ok",
+            Verdict::ToolLimited => "host verdict: tool-limited",
         }
         .to_owned(),
     );
@@ -695,7 +751,7 @@ fn cell(ns: Option<f64>) -> String {
 }
 
 /// The loss column, six columns wide.
-fn loss(lost: Option<u64>, sent: Option<u64>) -> String {
+pub(super) fn loss(lost: Option<u64>, sent: Option<u64>) -> String {
     let percent = lost
         .zip(sent)
         .and_then(|(lost, sent)| percent(lost, sent, 1));
@@ -759,12 +815,12 @@ fn group(number: &str) -> String {
 }
 
 /// Signed nanoseconds for [`dp`], whose few digits need no more than the 53 bits that are left.
-fn ns(ns: i64) -> f64 {
+pub(super) fn ns(ns: i64) -> f64 {
     ns as f64
 }
 
 /// As [`ns`], for counts and what is never negative.
-fn magnitude(n: u64) -> f64 {
+pub(super) fn magnitude(n: u64) -> f64 {
     n as f64
 }
 
@@ -781,7 +837,7 @@ fn listing(label: &str, items: &[String], separator: &str) -> String {
 
 /// `first`, then `pieces` with `gap` between, in lines of at most [`WIDTH`]; a piece that is longer
 /// than a line is broken at its blanks.
-fn flow(first: &str, indent: usize, pieces: &[&str], gap: &str) -> String {
+pub(super) fn flow(first: &str, indent: usize, pieces: &[&str], gap: &str) -> String {
     let mut text = first.to_owned();
     let mut column = first.chars().count();
     let mut gap_before = "";
@@ -811,7 +867,7 @@ fn flow(first: &str, indent: usize, pieces: &[&str], gap: &str) -> String {
 }
 
 /// Columns of a line.
-const WIDTH: usize = 79;
+pub(super) const WIDTH: usize = 79;
 /// Columns of a label before running text.
 const LABEL: usize = 11;
 const SECOND_NS: f64 = 1e9;
@@ -884,7 +940,7 @@ Direction         Min         Max         Avg          Jitter     Loss
                                                     Jitter Algorithm [RFC3550]
 ===============================================================================
 ";
-        let text = summary(&report);
+        let text = summary(&report, Detail::Normal);
         assert!(text.starts_with(expected), "{text}");
         fits(&text);
     }
@@ -895,7 +951,7 @@ Direction         Min         Max         Avg          Jitter     Loss
         report.packets.sent = Some(10);
         report.packets.received = Some(0);
         report.packets.lost = Some(10);
-        let text = summary(&report);
+        let text = summary(&report, Detail::Normal);
         fits(&text);
         assert!(text.contains("NOTHING CAME BACK: 100 % loss"), "{text}");
         for name in ["Outbound", "Inbound", "Roundtrip"] {
@@ -912,7 +968,7 @@ Direction         Min         Max         Avg          Jitter     Loss
         report.packets.lost_outbound = None;
         report.packets.lost_inbound = None;
         report.packets.lost_unattributed = None;
-        let text = summary(&report);
+        let text = summary(&report, Detail::Normal);
         let row = text.lines().find(|l| l.contains("  Outbound")).unwrap();
         assert!(row.ends_with('-'), "{row}");
         fits(&text);
@@ -925,7 +981,7 @@ Direction         Min         Max         Avg          Jitter     Loss
         clock.same_clock = false;
         clock.local_synchronised = Some(false);
         clock.remote_synchronised = Some(true);
-        let text = summary(&report);
+        let text = summary(&report, Detail::Normal);
         assert!(text.contains("Outbound*:") && text.contains("Inbound*:"));
         assert!(!text.contains("Roundtrip*"));
         assert!(text.contains("* The clocks of the two ends are not known to agree"));
@@ -942,8 +998,8 @@ Direction         Min         Max         Avg          Jitter     Loss
             longest: 5,
             mean: Some(5.0),
         });
-        let text = summary(&report);
-        let end = "verdict: tool-limited\n- this host's own sockets dropped 5 datagrams\n";
+        let text = summary(&report, Detail::Normal);
+        let end = "host verdict: tool-limited\n- this host's own sockets dropped 5 datagrams\n";
         assert!(text.ends_with(end), "{text}");
         fits(&text);
     }
@@ -975,7 +1031,7 @@ Direction         Min         Max         Avg          Jitter     Loss
                 let delay = delay.as_mut().unwrap();
                 (delay.min, delay.max, delay.mean) = (min, max, mean);
             }
-            fits(&summary(&report));
+            fits(&summary(&report, Detail::Normal));
         }
     }
 }

@@ -5,6 +5,7 @@
 //! detail. With fewer than 1,024 samples the percentiles are exact too.
 //! Called by the stats thread; nothing here allocates after construction but a report.
 
+use super::bins::Bins;
 use crate::report;
 use crate::sample::Sample;
 use hdrhistogram::Histogram;
@@ -28,6 +29,7 @@ pub struct Delays {
     sizes: Vec<Distribution>,
     /// Whether `roundtrip`, `outbound`, `sizes` and `best` rest on stamped T1.
     t1_stamped: bool,
+    stamps_only: bool,
     /// The smallest round-trip delay and the offset estimate of its sample.
     best: Option<(i64, i64)>,
     recorded: u64,
@@ -36,8 +38,10 @@ pub struct Delays {
 
 impl Delays {
     /// No samples yet, of a session that sends packets of `size_classes` sizes.
+    ///
+    /// With `stamps_only` the T1 of user space is of another clock than T4, and is never used.
     #[must_use]
-    pub fn new(size_classes: usize) -> Self {
+    pub fn new(size_classes: usize, stamps_only: bool) -> Self {
         // With one size, its round-trip delays are the session's.
         let separate = if size_classes > 1 { size_classes } else { 0 };
         Self {
@@ -46,7 +50,8 @@ impl Delays {
             inbound: Distribution::with_unknown_offset(),
             reflector: Distribution::from_zero(),
             sizes: (0..separate).map(|_| Distribution::from_zero()).collect(),
-            t1_stamped: false,
+            t1_stamped: stamps_only,
+            stamps_only,
             best: None,
             recorded: 0,
             rejected: 0,
@@ -56,7 +61,11 @@ impl Delays {
     /// Adds samples, in order of arrival, each sequence number once.
     pub fn record(&mut self, block: &[Sample]) {
         for sample in block {
-            let Some(delay) = SampleDelays::of(sample) else {
+            let t1_ns = match sample.t1_stamp_ns {
+                None if self.stamps_only => None,
+                stamp => Some(stamp.unwrap_or(sample.t1_ns)),
+            };
+            let Some(delay) = SampleDelays::of(sample, t1_ns) else {
                 self.rejected += 1;
                 continue;
             };
@@ -67,10 +76,23 @@ impl Delays {
             if stamped && !self.t1_stamped {
                 self.start_over_with_stamps();
             }
-            if stamped == self.t1_stamped {
-                self.record_with_t1(sample, &delay);
+            if let Some(sent) = delay.sent.filter(|_| stamped == self.t1_stamped) {
+                self.record_with_t1(sample, &sent, delay.inbound);
             }
         }
+    }
+
+    /// Forgets all samples, but not which kind of T1 is in use; allocates nothing.
+    pub fn clear(&mut self) {
+        self.inbound.clear();
+        self.reflector.clear();
+        self.roundtrip.clear();
+        self.outbound.clear();
+        for size in &mut self.sizes {
+            size.clear();
+        }
+        self.best = None;
+        (self.recorded, self.rejected) = (0, 0);
     }
 
     /// The figures so far.
@@ -80,7 +102,18 @@ impl Delays {
             roundtrip: self.roundtrip.report(),
             outbound: self.outbound.report(),
             inbound: self.inbound.report(),
-            reflector: self.reflector.report(),
+            // A reflector that takes one timestamp for T2 and T3 does not tell its own time.
+            reflector: self.reflector.report().filter(|delay| delay.max > 0),
+        }
+    }
+
+    /// The delays behind the figures so far. Allocates: for the end of a run.
+    #[must_use]
+    pub fn histograms(&self) -> report::Histograms {
+        report::Histograms {
+            roundtrip: self.roundtrip.histogram(),
+            outbound: self.outbound.histogram(),
+            inbound: self.inbound.histogram(),
         }
     }
 
@@ -119,7 +152,7 @@ impl Delays {
         self.rejected
     }
 
-    fn record_with_t1(&mut self, sample: &Sample, delay: &SampleDelays) {
+    fn record_with_t1(&mut self, sample: &Sample, delay: &SinceT1, inbound: i64) {
         self.roundtrip.record(sample.seq, delay.roundtrip);
         self.outbound.record(sample.seq, delay.outbound);
         if let Some(size) = self.sizes.get_mut(usize::from(sample.size_class)) {
@@ -129,7 +162,7 @@ impl Delays {
             .best
             .is_none_or(|(smallest, _)| delay.roundtrip < smallest)
         {
-            self.best = Some((delay.roundtrip, delay.offset()));
+            self.best = Some((delay.roundtrip, delay.offset(inbound)));
         }
     }
 
@@ -146,30 +179,42 @@ impl Delays {
 
 /// The differences of one sample's timestamps, in nanoseconds.
 struct SampleDelays {
-    roundtrip: i64,
-    outbound: i64,
     inbound: i64,
     reflector: i64,
+    /// `None` where T1 is not known.
+    sent: Option<SinceT1>,
+}
+
+struct SinceT1 {
+    roundtrip: i64,
+    outbound: i64,
 }
 
 impl SampleDelays {
-    /// `None` where the timestamps contradict each other. The stamp is T1 where there is one.
-    fn of(sample: &Sample) -> Option<Self> {
-        let t1_ns = sample.t1_stamp_ns.unwrap_or(sample.t1_ns);
+    /// `None` where the timestamps contradict each other.
+    fn of(sample: &Sample, t1_ns: Option<i64>) -> Option<Self> {
         let reflector = sample.t3_ns.checked_sub(sample.t2_ns)?;
-        let roundtrip = sample.t4_ns.checked_sub(t1_ns)?.checked_sub(reflector)?;
-        let delays = Self {
-            roundtrip,
-            outbound: sample.t2_ns.checked_sub(t1_ns)?,
-            inbound: sample.t4_ns.checked_sub(sample.t3_ns)?,
-            reflector,
+        let inbound = sample.t4_ns.checked_sub(sample.t3_ns)?;
+        let sent = match t1_ns {
+            None => None,
+            Some(t1_ns) => Some(SinceT1 {
+                roundtrip: sample.t4_ns.checked_sub(t1_ns)?.checked_sub(reflector)?,
+                outbound: sample.t2_ns.checked_sub(t1_ns)?,
+            }),
         };
-        (reflector >= 0 && roundtrip >= 0).then_some(delays)
+        let roundtrip = sent.as_ref().map_or(0, |sent| sent.roundtrip);
+        (reflector >= 0 && roundtrip >= 0).then_some(Self {
+            inbound,
+            reflector,
+            sent,
+        })
     }
+}
 
+impl SinceT1 {
     /// ((T2 - T1) - (T4 - T3)) / 2 (RFC 5905 §8).
-    fn offset(&self) -> i64 {
-        let twice = i128::from(self.outbound) - i128::from(self.inbound);
+    fn offset(&self, inbound: i64) -> i64 {
+        let twice = i128::from(self.outbound) - i128::from(inbound);
         i64::try_from(twice / 2).expect("half the difference of two 64-bit numbers has 64 bits")
     }
 }
@@ -188,6 +233,7 @@ pub struct Distribution {
     early: Vec<i64>,
     base: Base,
     cells: SignedCells,
+    bins: Bins,
 }
 
 /// What the cells count from.
@@ -219,6 +265,7 @@ impl Distribution {
             early: Vec::with_capacity(EARLY),
             base,
             cells: SignedCells::new(),
+            bins: Bins::new(),
         }
     }
 
@@ -227,6 +274,7 @@ impl Distribution {
         self.moments.record(value_ns);
         self.jitter.record(value_ns);
         self.pairs.record(seq, value_ns);
+        self.bins.record(value_ns);
         if self.early.len() == EARLY {
             self.cells.record(value_ns);
             return;
@@ -288,7 +336,28 @@ impl Distribution {
                 max: max.abs_diff(min),
             },
             out_of_range: self.out_of_range(),
+            bins: self.bins.report(),
         })
+    }
+
+    /// All samples, in ascending cells: those whose highest values the percentiles are.
+    #[must_use]
+    pub fn histogram(&self) -> report::Histogram {
+        if self.early.len() == EARLY {
+            return self.cells.report(self.moments.min, self.moments.max);
+        }
+        let mut sorted = self.early.clone();
+        sorted.sort_unstable();
+        let equal = sorted.chunk_by(|a, b| a == b);
+        let cells = equal.map(|values| report::Cell {
+            lowest: values[0],
+            highest: values[0],
+            count: values.len() as u64,
+        });
+        report::Histogram {
+            cells: cells.collect(),
+            outside: report::OutOfRange::default(),
+        }
     }
 
     /// Forgets all samples; allocates nothing.
@@ -298,6 +367,7 @@ impl Distribution {
         self.pairs.clear();
         self.early.clear();
         self.cells.clear();
+        self.bins.clear();
     }
 
     /// The base, as it would be if it had to be settled with the samples so far.
@@ -532,6 +602,34 @@ impl SignedCells {
         }
     }
 
+    /// All cells that hold something, ascending, none wider than the extremes allow.
+    fn report(&self, min: i64, max: i64) -> report::Histogram {
+        let cell = |lowest: i64, highest: i64, count| report::Cell {
+            lowest: lowest.max(min),
+            highest: highest.min(max),
+            count,
+        };
+        let base_ns = self.base_ns;
+        let below = self.below.recorded().map(|(nearest, farthest, count)| {
+            let at = |distance| base_ns.saturating_sub_unsigned(distance);
+            cell(at(farthest), at(nearest), count)
+        });
+        let mut cells: Vec<report::Cell> = below.collect();
+        // Ascending distances are descending values.
+        cells.reverse();
+        cells.extend(self.above.recorded().map(|(nearest, farthest, count)| {
+            let at = |distance| base_ns.saturating_add_unsigned(distance);
+            cell(at(nearest), at(farthest), count)
+        }));
+        report::Histogram {
+            cells,
+            outside: report::OutOfRange {
+                below: self.below.beyond,
+                above: self.above.beyond,
+            },
+        }
+    }
+
     fn clear(&mut self) {
         self.above.clear();
         self.below.clear();
@@ -574,6 +672,15 @@ impl Cells {
         // The histogram rounds quantile * n up: half a rank less survives rounding errors.
         let quantile = (float(rank.into()) - 0.5) / float(n.into());
         Some(self.histogram.value_at_quantile(quantile))
+    }
+
+    /// Lowest and highest distance and the count of each cell that holds something, ascending.
+    fn recorded(&self) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
+        self.histogram.iter_recorded().map(|cell| {
+            let value = cell.value_iterated_to();
+            let (lowest, highest) = (self.lowest_of(value), self.highest_of(value));
+            (lowest, highest, cell.count_at_value())
+        })
     }
 
     fn highest_of(&self, cell: u64) -> u64 {
@@ -632,6 +739,26 @@ const P99_999: u64 = 99_999;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_clock_of_an_interface_is_never_compared_with_another() {
+        // T4 is of an interface whose clock runs since it was switched on.
+        let sample = |t1_stamp_ns| Sample {
+            seq: 0,
+            t1_ns: 1_790_000_000_000_000_000,
+            t1_stamp_ns,
+            t2_ns: 1_790_000_000_000_005_000,
+            t3_ns: 1_790_000_000_000_006_000,
+            t4_ns: 1_000_010_000,
+            size_class: 0,
+        };
+        let mut delays = Delays::new(1, true);
+        delays.record(&[sample(None), sample(Some(1_000_000_000)), sample(None)]);
+        assert_eq!((delays.recorded(), delays.rejected()), (3, 0));
+        let roundtrip = delays.report().roundtrip.unwrap();
+        assert_eq!((roundtrip.samples, roundtrip.max), (1, 9000));
+        assert_eq!(delays.report().inbound.unwrap().samples, 3);
+    }
     use proptest::prelude::*;
     use rand_pcg::Pcg64Mcg;
     use rand_pcg::rand_core::{Rng, SeedableRng};
@@ -703,7 +830,7 @@ mod tests {
     fn shared_vectors_of_round_trip() {
         for vector in vectors("round_trip").as_array().unwrap() {
             let ns = |name: &str| vector[name].as_i64().unwrap() * 1000;
-            let mut delays = Delays::new(1);
+            let mut delays = Delays::new(1, false);
             delays.record(&[Sample {
                 seq: 0,
                 t1_ns: ns("t1"),
@@ -747,6 +874,11 @@ mod tests {
                 max: 0,
             },
             out_of_range: report::OutOfRange::default(),
+            bins: vec![report::Bin {
+                from: Some(0),
+                to: Some(1000),
+                count: 1,
+            }],
         };
         assert_eq!(got, expected);
     }
@@ -952,7 +1084,7 @@ mod tests {
 
     #[test]
     fn kinds_of_t1_are_never_mixed() {
-        let mut delays = Delays::new(2);
+        let mut delays = Delays::new(2, false);
         let user = |seq| sample(seq, 1_000_000 - 100, None, 0);
         let stamped = |seq, class| sample(seq, 1_000_000 - 100, Some(1_000_000), class);
         delays.record(&[user(0), user(1)]);
@@ -1035,7 +1167,7 @@ mod tests {
                 ..good
             },
         ];
-        let mut delays = Delays::new(1);
+        let mut delays = Delays::new(1, false);
         delays.record(&bad);
         assert_eq!(delays.rejected(), 7);
         assert_eq!(delays.recorded(), 0);
@@ -1053,7 +1185,7 @@ mod tests {
 
     #[test]
     fn the_offset_estimate_is_of_the_fastest_round_trip() {
-        let mut delays = Delays::new(1);
+        let mut delays = Delays::new(1, false);
         let queued_outbound = Sample {
             t1_ns: 1_000_000 - 500,
             ..sample(0, 0, None, 0)
@@ -1067,6 +1199,24 @@ mod tests {
         assert_eq!(delays.offset_estimate_ns(), Some(1250));
         delays.record(&[fast, queued_inbound]);
         assert_eq!(delays.offset_estimate_ns(), Some(1000));
+    }
+
+    #[test]
+    fn a_reflector_with_one_timestamp_does_not_tell_its_own_time() {
+        let good = sample(0, 1_000_000, None, 0);
+        let same = |seq| Sample {
+            seq,
+            t3_ns: good.t2_ns,
+            ..good
+        };
+        let mut delays = Delays::new(1, false);
+        delays.record(&[same(0), same(1)]);
+        assert_eq!(delays.report().reflector, None);
+        assert_eq!(delays.report().roundtrip.unwrap().samples, 2);
+        // One reply in which they differ shows that the others were measured.
+        delays.record(&[Sample { seq: 2, ..good }]);
+        let got = delays.report().reflector.unwrap();
+        assert_eq!((got.samples, got.min, got.max), (3, 0, 5));
     }
 
     /// Values of every magnitude up to about the bounds, on any offset.
@@ -1121,10 +1271,43 @@ mod tests {
         }
 
         #[test]
+        fn cells_hold_every_sample_and_tell_the_percentiles(values in values()) {
+            let mut distribution = Distribution::with_unknown_offset();
+            for (seq, &value) in (0..).zip(&values) {
+                distribution.record(seq, value);
+            }
+            let report = distribution.report().unwrap();
+            let histogram = distribution.histogram();
+            let n = values.len() as u64;
+            prop_assert_eq!(histogram.samples(), n);
+            let bins: u64 = report.bins.iter().map(|bin| bin.count).sum();
+            prop_assert_eq!(bins, n);
+            for pair in histogram.cells.windows(2) {
+                prop_assert!(pair[0].highest < pair[1].lowest);
+            }
+            for cell in &histogram.cells {
+                prop_assert!(report.min <= cell.lowest && cell.lowest <= cell.highest);
+                prop_assert!(cell.highest <= report.max && cell.count > 0);
+                let inside = values.iter().filter(|v| (cell.lowest..=cell.highest).contains(v));
+                prop_assert_eq!(inside.count() as u64, cell.count);
+            }
+            let mut upto = histogram.outside.below;
+            let rank = n.div_ceil(2);
+            let at_median = histogram.cells.iter().find(|cell| {
+                upto += cell.count;
+                upto >= rank
+            });
+            if histogram.outside.below < rank {
+                let median = at_median.map_or(report.max, |cell| cell.highest);
+                prop_assert_eq!(median, report.median);
+            }
+        }
+
+        #[test]
         fn any_timestamps_are_recorded_or_rejected(
             stamps in prop::collection::vec((any::<[i64; 4]>(), any::<Option<i64>>()), 1..50)
         ) {
-            let mut delays = Delays::new(3);
+            let mut delays = Delays::new(3, false);
             let samples: Vec<Sample> = (0..)
                 .zip(&stamps)
                 .map(|(seq, &([t1_ns, t2_ns, t3_ns, t4_ns], t1_stamp_ns))| Sample {

@@ -5,5 +5,6 @@
 //! find no room. Both take constant memory whatever the run's length, allocate nothing after
 //! construction, and use neither clock nor socket: they run on recorded samples as on live ones.
 
+mod bins;
 pub mod delay;
 pub mod sequence;

@@ -11,6 +11,8 @@
 const RESEQUENCE: usize = 1024;
 /// Replies from whose lead the value is taken at which the reflector's counter began.
 const FIRST_REPLIES: u32 = 32;
+/// A counter that begins anew more often in a session is none.
+const MOST_RESTARTS: u64 = 16;
 
 /// What a reply was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +43,9 @@ pub struct Counts {
     pub own_counter: Option<bool>,
     /// Runs of consecutive lost sequence numbers: how many, and the longest.
     pub bursts: Bursts,
+    /// The reflector's numbers do not fit a count of its replies to this session: it may count
+    /// other packets too, or write something else there. Then there are no `directions`.
+    pub senseless: bool,
     /// Times the reflector's counter began anew during the session.
     pub restarts: u64,
     /// The value at which the reflector's counter was taken to have begun, where not 0.
@@ -94,6 +99,8 @@ impl Bursts {
 /// The fold over a session's replies.
 #[derive(Debug)]
 pub struct Tracker {
+    /// The number of packet 0 on the wire.
+    first: u32,
     /// Sequence numbers answered in time, and answered late.
     received: Bits,
     late: Bits,
@@ -103,8 +110,11 @@ pub struct Tracker {
     decided: u64,
     counts: Counts,
     directions: Directions,
+    answered: u64,
     next_expected: u64,
     own_counter: bool,
+    /// The reflector's numbers are no count of its replies to this session.
+    senseless: bool,
     epoch: Epoch,
     probes: Vec<(u64, u32)>,
 }
@@ -133,6 +143,10 @@ struct Epoch {
 
 impl Epoch {
     fn new(first: u64) -> Self {
+        Self::with(first, Resequencer::new())
+    }
+
+    fn with(first: u64, order: Resequencer) -> Self {
         Self {
             started: false,
             first,
@@ -144,8 +158,15 @@ impl Epoch {
             least_lead: i64::MAX,
             first_lead: 0,
             next_expected: 0,
-            order: Resequencer::new(),
+            order,
         }
+    }
+
+    /// Begins anew, in the same memory.
+    fn begin(&mut self, first: u64) {
+        let mut order = std::mem::replace(&mut self.order, Resequencer::empty());
+        order.clear();
+        *self = Self::with(first, order);
     }
 
     /// The value at which the counter began. Without duplicates the reflector's number is never
@@ -173,10 +194,16 @@ impl Epoch {
     /// `arrivals` replies to them.
     fn losses(&self, last: u64, arrivals: u64) -> (u64, u64) {
         let sent = last + 1 - self.first;
-        // More would mean duplicates whose replies were lost: no packet is lost by that.
+        // A few more would mean duplicates whose replies were lost: no packet is lost by that.
         let arrivals = arrivals.clamp(self.replies, (sent + self.repeated).max(self.replies));
         let outbound = (sent + self.repeated).saturating_sub(arrivals);
         (outbound, arrivals - self.replies)
+    }
+
+    /// Whether so many replies up to packet `last` can have been made to this session alone.
+    fn plausible(&self, last: u64, arrivals: u64) -> bool {
+        let sent = last + 1 - self.first + self.repeated;
+        arrivals <= sent + sent / 50 + 8
     }
 }
 
@@ -184,15 +211,24 @@ impl Tracker {
     /// A tracker that can tell apart at least `window` sequence numbers under way.
     #[must_use]
     pub fn new(window: u64) -> Self {
+        Self::counting_from(window, 0)
+    }
+
+    /// The same where packet 0 has the number `first` on the wire.
+    #[must_use]
+    pub fn counting_from(window: u64, first: u32) -> Self {
         Self {
+            first,
             received: Bits::new(window),
             late: Bits::new(window),
             replied: Bits::new(window),
             decided: 0,
             counts: Counts::default(),
             directions: Directions::default(),
+            answered: 0,
             next_expected: 0,
             own_counter: false,
+            senseless: false,
             epoch: Epoch::new(0),
             probes: Vec::with_capacity(16),
         }
@@ -204,10 +240,52 @@ impl Tracker {
         self.counts.received
     }
 
-    /// Packets that were answered, in time or late.
+    /// Whether sequence number `s`, which is still told apart, was answered in time.
+    #[must_use]
+    pub fn in_time(&self, s: u64) -> bool {
+        s >= self.decided && self.received.has(s)
+    }
+
+    /// Replies beyond the first of a sequence number, so far.
+    #[must_use]
+    pub fn duplicates(&self) -> u64 {
+        self.counts.duplicates
+    }
+
+    /// Replies after the timeout, so far.
+    #[must_use]
+    pub fn late(&self) -> u64 {
+        self.counts.late
+    }
+
+    /// Reordered replies, so far.
+    #[must_use]
+    pub fn reordered(&self) -> u64 {
+        self.counts.reordered
+    }
+
+    /// The highest sequence number answered, and how many packets up to it never reached the
+    /// reflector, as far as its numbers tell. What is being overtaken at this moment may count too.
+    #[must_use]
+    pub fn lost_outbound_so_far(&self) -> Option<(u64, u64)> {
+        if !self.epoch.started || self.senseless {
+            return None;
+        }
+        let (base, highest) = (self.epoch.base(), self.epoch.highest);
+        let arrivals = (self.epoch.highest_reply + 1).saturating_sub(base);
+        let (outbound, _) = self.epoch.losses(highest, arrivals);
+        Some((highest, self.directions.lost_outbound + outbound))
+    }
+
+    /// Packets that were answered, in time or late, of those that are or were told apart.
     #[must_use]
     pub fn answered(&self) -> u64 {
-        self.counts.received + self.counts.late
+        self.answered
+    }
+
+    /// Counts a reply to a packet that is no longer told apart: late, and perhaps not the first.
+    pub fn on_forgotten(&mut self) {
+        self.counts.late += 1;
     }
 
     /// Whether any reply proved that the reflector keeps a sequence of its own.
@@ -230,6 +308,11 @@ impl Tracker {
         }
     }
 
+    /// The number of packet `s` on the wire.
+    fn number(&self, s: u64) -> u32 {
+        low_half(s).wrapping_add(self.first)
+    }
+
     fn decide(&mut self) {
         let s = self.decided;
         self.counts.bursts.note(!self.received.take(s));
@@ -239,11 +322,11 @@ impl Tracker {
 
     /// Counts a reply to `s` that carried the reflector's number `r`.
     pub fn on_reply(&mut self, s: u64, r: u32, late: bool) -> Arrival {
-        self.own_counter |= r != low_half(s);
         if s < self.decided {
-            self.counts.late += 1;
+            self.on_forgotten();
             return Arrival::Late;
         }
+        self.own_counter |= r != self.number(s);
         let answered = self.received.has(s);
         let arrival = if answered || self.late.has(s) {
             self.counts.duplicates += 1;
@@ -251,10 +334,12 @@ impl Tracker {
         } else if late {
             self.late.set(s);
             self.counts.late += 1;
+            self.answered += 1;
             Arrival::Late
         } else {
             self.received.set(s);
             self.counts.received += 1;
+            self.answered += 1;
             if s >= self.next_expected {
                 self.next_expected = s + 1;
             } else {
@@ -267,6 +352,10 @@ impl Tracker {
     }
 
     fn follow_reflector(&mut self, s: u64, r: u32, arrival: Arrival, answered: bool) {
+        if self.senseless {
+            self.epoch.highest = self.epoch.highest.max(s);
+            return;
+        }
         let r = self.epoch.extend(r);
         if arrival == Arrival::First && self.restarted(s, r) {
             self.close_epoch();
@@ -275,7 +364,8 @@ impl Tracker {
             let first = s.saturating_sub(r).max(before);
             self.directions.lost_unattributed += first - before;
             self.counts.restarts += 1;
-            self.epoch = Epoch::new(first);
+            self.senseless = self.counts.restarts > MOST_RESTARTS;
+            self.epoch.begin(first);
             self.replied.clear();
         }
         let known = self.epoch.started && self.see(r);
@@ -328,9 +418,7 @@ impl Tracker {
         };
         epoch.started
             && s > epoch.highest
-            && (back >= self.replied.len()
-                || (back > 0 && self.replied.has(r))
-                || (r == 0 && back > 16))
+            && (back >= self.replied.len() || self.replied.has(r) || (r == 0 && back > 16))
     }
 
     /// Notes a number of the reflector; true if it was seen before.
@@ -340,9 +428,7 @@ impl Tracker {
             if r - highest >= self.replied.len() {
                 self.replied.clear();
             } else {
-                for gone in highest + 1..=r {
-                    self.replied.take(gone);
-                }
+                self.replied.clear_range(highest + 1, r);
             }
             self.epoch.highest_reply = r;
         } else if highest - r >= self.replied.len() {
@@ -356,6 +442,7 @@ impl Tracker {
 
     fn close_epoch(&mut self) {
         let arrivals = self.epoch.highest_reply + 1 - self.epoch.base();
+        self.senseless |= !self.epoch.plausible(self.epoch.highest, arrivals);
         let (outbound, inbound) = self.epoch.losses(self.epoch.highest, arrivals);
         self.directions.lost_outbound += outbound;
         self.directions.lost_inbound += inbound;
@@ -381,8 +468,8 @@ impl Tracker {
             return true;
         };
         match self.probes.as_slice() {
-            [] => self.own_counter && self.counts.received + self.counts.late >= sent,
-            [(_, r)] => self.own_counter || *r != low_half(last),
+            [] => self.own_counter && self.answered >= sent,
+            [(_, r)] => self.own_counter || *r != self.number(last),
             _ => true,
         }
     }
@@ -394,7 +481,8 @@ impl Tracker {
             self.decide();
         }
         let last = sent.saturating_sub(1);
-        let own = self.own_counter || self.probes.iter().any(|(_, r)| *r != low_half(last));
+        let last = self.number(last);
+        let own = self.own_counter || self.probes.iter().any(|(_, r)| *r != last);
         self.counts.own_counter = match self.probes.len() {
             _ if own => Some(true),
             // One answer alone may repeat the number by chance: the packet before it was lost.
@@ -404,7 +492,11 @@ impl Tracker {
         };
         if own && self.epoch.started {
             self.attribute(sent);
-            self.counts.directions = Some(self.directions);
+            let d = &self.directions;
+            let told = d.lost_outbound + d.lost_inbound + d.lost_unattributed;
+            self.senseless |= told != sent.saturating_sub(self.counts.received);
+            self.counts.senseless = self.senseless;
+            self.counts.directions = (!self.senseless).then_some(self.directions);
         }
         self.counts
     }
@@ -415,6 +507,7 @@ impl Tracker {
             self.close_epoch();
             return;
         };
+        self.senseless |= !self.epoch.plausible(sent - 1, arrivals);
         let (outbound, inbound) = self.epoch.losses(sent - 1, arrivals);
         self.directions.lost_outbound += outbound;
         self.directions.lost_inbound += inbound;
@@ -509,6 +602,21 @@ impl Bits {
     fn clear(&mut self) {
         self.words.fill(0);
     }
+
+    /// Clears the bits `from..=to`, which are fewer than the window.
+    fn clear_range(&mut self, from: u64, to: u64) {
+        let mut next = from;
+        while next <= to {
+            let (word, bit) = self.place(next);
+            if bit == 1 && to - next >= 63 {
+                self.words[word] = 0;
+                next += 64;
+            } else {
+                self.words[word] &= !bit;
+                next += 1;
+            }
+        }
+    }
 }
 
 /// Puts replies in the order of the reflector's numbers, and counts those whose `s` is reordered in
@@ -531,6 +639,21 @@ impl Resequencer {
             next: 0,
             next_expected: 0,
         }
+    }
+
+    /// One that holds nothing and may hold nothing.
+    fn empty() -> Self {
+        Self {
+            held: Box::default(),
+            holding: 0,
+            next: 0,
+            next_expected: 0,
+        }
+    }
+
+    fn clear(&mut self) {
+        self.held.fill(None);
+        (self.holding, self.next, self.next_expected) = (0, 0, 0);
     }
 
     /// Numbers before the first may still come: they were overtaken on the way back.
@@ -767,6 +890,31 @@ mod tests {
     }
 
     #[test]
+    fn a_session_that_begins_anew_with_every_packet_lost_nothing() {
+        let counts = track(&[(0, 0), (1, 0), (2, 0), (3, 0), (4, 0)], 5);
+        assert_eq!(losses(&counts), (0, 0, 0));
+        let d = counts.directions.unwrap();
+        assert_eq!((counts.restarts, d.reordered_inbound), (4, 0));
+        // Two restarts at the same number.
+        let counts = track(&[(0, 0), (1, 1), (2, 0), (3, 1), (4, 0), (6, 1)], 7);
+        let d = counts.directions.unwrap();
+        assert_eq!(d.lost_outbound + d.lost_unattributed, 1);
+    }
+
+    #[test]
+    fn numbers_that_count_something_else_tell_no_direction() {
+        let constant: Vec<_> = (0..100).map(|s| (s, 7)).collect();
+        let counts = track(&constant, 100);
+        assert!(counts.senseless && counts.directions.is_none());
+        // It counts the packets of two sessions.
+        let shared = (0..100_u64).filter(|s| s % 10 != 5);
+        let shared: Vec<_> = shared.map(|s| (s, u32::try_from(2 * s).unwrap())).collect();
+        let counts = track(&shared, 100);
+        assert!(counts.senseless && counts.directions.is_none());
+        assert_eq!(counts.received, 90);
+    }
+
+    #[test]
     fn both_counters_wrap() {
         let mut tracker = Tracker::new(1 << 10);
         let start = u64::from(u32::MAX) - 100;
@@ -774,6 +922,7 @@ mod tests {
         tracker.decided = start;
         tracker.epoch = Epoch::new(start);
         tracker.next_expected = start;
+        tracker.counts.received = start;
         let mut lost = 0;
         for i in 0..300 {
             let s = start + i;
@@ -872,8 +1021,18 @@ mod tests {
         for (s, r) in &replies {
             tracker.on_reply(*s, *r, false);
         }
-        tracker.on_probe(0, u32::try_from(arrived.len()).unwrap());
+        // As the receiver asks: again where one answer proves nothing.
+        for (index, number) in (0..2).zip(u32::try_from(arrived.len()).unwrap()..) {
+            if index == 0 || !tracker.settled(sent) {
+                tracker.on_probe(index, number);
+            }
+        }
         let counts = tracker.finish(sent);
+        if replies.is_empty() {
+            // Without one reply, nothing tells a direction.
+            assert_eq!((counts.directions, counts.received), (None, 0));
+            return;
+        }
         let found = counts.directions.unwrap();
         if doubled == 0.0 {
             assert_eq!(found.lost_outbound, out_lost);

@@ -7,6 +7,7 @@
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used))]
 
+mod accept;
 pub mod time;
 
 use core::fmt;
@@ -17,6 +18,7 @@ use rand_pcg::Pcg64Mcg;
 use zerocopy::network_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+pub use accept::Accept;
 pub use time::{ErrorEstimate, Format, Timestamp};
 
 /// Session-Sender test packet: 14 octets, then Packet Padding (RFC 4656 §4.1.2).

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::report::{
-    Cpu, DelaySet, Host, Ipdv, LossBursts, OutOfRange, PathFacts, Pdv, Protocol, Role, Schema,
-    Scope, Security,
+    Bin, Cpu, DelaySet, Histograms, Host, Ipdv, LossBursts, OutOfRange, PathFacts, Pdv, Protocol,
+    Role, Schema, Scope, Security,
 };
 use proptest::prelude::*;
 
@@ -35,6 +35,28 @@ fn figures(samples: u64, min: i64, median: i64, max: i64) -> Delay {
             max: above(max),
         },
         out_of_range: OutOfRange::default(),
+        bins: vec![
+            Bin {
+                from: None,
+                to: Some(-10_000_000_000),
+                count: samples,
+            },
+            Bin {
+                from: Some(-1_000_000),
+                to: Some(-500_000),
+                count: 3,
+            },
+            Bin {
+                from: Some(0),
+                to: Some(1000),
+                count: u64::MAX,
+            },
+            Bin {
+                from: Some(10_000_000_000),
+                to: None,
+                count: 1,
+            },
+        ],
     }
 }
 
@@ -101,6 +123,7 @@ fn full() -> Report {
             reordered_outbound: Some(0),
             reordered_inbound: Some(0),
             late: Some(1),
+            timeout_ns: Some(5_000_000_000),
             invalid: Some(0),
             rejected_samples: Some(0),
             icmp_unreachable: Some(0),
@@ -159,6 +182,7 @@ fn full() -> Report {
              sysctl -w net.core.rmem_max=4194304"
                 .into(),
         ],
+        histograms: Histograms::default(),
     }
 }
 
@@ -322,13 +346,34 @@ fn summaries_are_these() {
         (tool_limited(), include_str!("snapshots/tool-limited.txt")),
     ];
     for (report, expected) in cases {
-        let text = summary(&report);
-        assert_eq!(text, expected, "\n{text}");
-        assert!(text.is_ascii() && text.ends_with('\n'));
-        for line in text.lines() {
-            assert!(line.len() <= WIDTH && line == line.trim_end(), "{line:?}");
-        }
+        is(&report, Detail::Normal, expected);
     }
+}
+
+fn is(report: &Report, detail: Detail, expected: &str) {
+    let text = summary(report, detail);
+    assert_eq!(text, expected, "\n{text}");
+    assert!(text.is_ascii() && text.ends_with('\n'));
+    for line in text.lines() {
+        assert!(line.len() <= WIDTH && line == line.trim_end(), "{line:?}");
+    }
+}
+
+#[test]
+fn the_brief_form_is_this() {
+    let brief = include_str!("snapshots/tool-limited-brief.txt");
+    is(&tool_limited(), Detail::Brief, brief);
+}
+
+#[test]
+fn the_long_form_is_this() {
+    let mut report = unsynchronised_stateless();
+    report.delay_ns.reflector = None;
+    report.path.hops_outbound = None;
+    let full = include_str!("snapshots/unsynchronised-full.txt");
+    is(&report, Detail::Full, full);
+    let nothing = summary(&nothing(), Detail::Full);
+    assert!(!nothing.contains("not told by") && !nothing.contains("Delays"));
 }
 
 #[test]
@@ -480,7 +525,7 @@ fn clocks_that_contradict_themselves_are_marked() {
             .unwrap()
             .contains("not known to agree")
     );
-    assert!(summary(&report).contains("  Outbound*:       -430ns"));
+    assert!(summary(&report, Detail::Normal).contains("  Outbound*:       -430ns"));
     report.timestamps.clock.same_clock = true;
     assert_eq!(one_way_doubt(&report), None);
 }
@@ -521,8 +566,10 @@ proptest! {
         };
         report.timestamps.clock.offset_estimate_ns = Some(min);
         report.timestamps.clock.remote_synchronised = Some(clock);
-        for line in summary(&report).lines() {
-            prop_assert!(line.len() <= WIDTH, "{}", line);
+        for detail in [Detail::Brief, Detail::Normal, Detail::Full] {
+            for line in summary(&report, detail).lines() {
+                prop_assert!(line.len() <= WIDTH, "{}", line);
+            }
         }
     }
 }

@@ -1,0 +1,612 @@
+//! What can be watched while a session runs: replies, gaps, timeouts, and figures by interval.
+//!
+//! The receiver thread has a [`Tap`]: it writes fixed-size records into a pipe of their own, so that
+//! whoever watches can never cost the measurement a sample. A live thread reads them, keeps the
+//! interval's figures, thins out what nobody could read, and hands [`Update`]s to the caller.
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+use super::flight::Flight;
+use crate::config::WatchConfig;
+use crate::os;
+use crate::report::{
+    DelaySet, Happening, Interval, IntervalFigures, IntervalPackets, IntervalSchema,
+};
+use crate::sample::{Blocks, Pipe, Sample, pipe};
+use crate::stats::delay::Delays;
+use crate::stats::sequence::Tracker;
+use crate::wire::{Format, REFLECTOR_LEN};
+
+/// Updates on their way to whoever watches.
+const UPDATES: usize = 4096;
+/// Happenings that are told in [`TICK`], of which replies take at most a half.
+const TOLD: u32 = 40;
+const TICK: Duration = Duration::from_millis(100);
+/// Intervals whose counts wait for the live thread.
+const MARKS: usize = 64;
+/// Moments at which loss by direction was looked at, within one timeout.
+const CHECKPOINTS: usize = 512;
+
+/// Something that a watcher is told while the session runs.
+#[derive(Clone, Debug)]
+pub enum Update {
+    /// How far the session is; a few times a second.
+    Progress(Progress),
+    /// Something happened to a packet.
+    Happened(Happening),
+    /// So many happenings were too fast to be told.
+    NotShown(u64),
+    /// An interval is over.
+    Interval(Box<Interval>),
+    /// A test packet left or came.
+    Packet(PacketCopy),
+}
+
+/// The head of a test packet, as long as a reply's fixed part.
+#[derive(Clone, Copy, Debug)]
+pub struct PacketCopy {
+    /// It came; otherwise it left.
+    pub came: bool,
+    /// UDP payload, in octets.
+    pub len: usize,
+    /// Packets in this direction that were too fast to be shown before this one.
+    pub not_shown: u64,
+    octets: [u8; REFLECTOR_LEN],
+}
+
+impl PacketCopy {
+    /// The first octets, at most as many as a reply's fixed part has.
+    #[must_use]
+    pub fn octets(&self) -> &[u8] {
+        &self.octets[..self.len.min(REFLECTOR_LEN)]
+    }
+}
+
+/// Copies packets of one direction for a watcher, as many as one can read.
+#[derive(Debug)]
+pub(crate) struct Copier {
+    updates: Sender<Update>,
+    came: bool,
+    budget: u32,
+    refill_ns: i64,
+    not_shown: u64,
+}
+
+impl Copier {
+    pub(crate) fn new(updates: Sender<Update>, came: bool) -> Self {
+        Self {
+            updates,
+            came,
+            budget: TOLD,
+            refill_ns: 0,
+            not_shown: 0,
+        }
+    }
+
+    /// `now` is of any one clock, in nanoseconds.
+    pub(crate) fn copy(&mut self, head: &[u8], len: usize, now: i64) {
+        if now >= self.refill_ns {
+            self.budget = TOLD;
+            self.refill_ns = now.saturating_add(i64::try_from(TICK.as_nanos()).unwrap_or(0));
+        }
+        let mut octets = [0; REFLECTOR_LEN];
+        let kept = head.len().min(REFLECTOR_LEN);
+        octets[..kept].copy_from_slice(&head[..kept]);
+        let copy = PacketCopy {
+            came: self.came,
+            len,
+            not_shown: self.not_shown,
+            octets,
+        };
+        if self.budget == 0 || self.updates.try_send(Update::Packet(copy)).is_err() {
+            self.not_shown += 1;
+        } else {
+            self.budget -= 1;
+            self.not_shown = 0;
+        }
+    }
+}
+
+/// How far a session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Packets that left.
+    pub sent: u64,
+    /// Distinct replies in time.
+    pub received: u64,
+}
+
+/// What the receiver thread tells of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    /// The reply to `sample.seq`, and how many packets before it have no reply yet.
+    Reply {
+        reflector_seq: u32,
+        missing_before: u64,
+        out_of_order: bool,
+    },
+    /// A reply without usable timestamps.
+    Unusable {
+        reflector_seq: u32,
+    },
+    Timeout,
+    Late,
+    Duplicate,
+    /// An interval ends here: its counts wait in the other channel.
+    Mark,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Record {
+    kind: Kind,
+    sample: Sample,
+}
+
+/// The session's counts at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    at_ns: i64,
+    wall_ns: i64,
+    sent: u64,
+    received: u64,
+    lost: u64,
+    /// `None` where the direction cannot be told.
+    lost_outbound: Option<u64>,
+    lost_inbound: Option<u64>,
+    duplicates: u64,
+    late: u64,
+    reordered: u64,
+    last: bool,
+}
+
+/// The receiver thread's end.
+pub(crate) struct Tap {
+    pipe: Pipe<Record>,
+    marks: Sender<Counts>,
+    interval_ns: Option<i64>,
+    timeout_ns: i64,
+    format: Format,
+    next_mark_ns: i64,
+    /// Hand records over at once: there are few.
+    prompt: bool,
+    next_expected: u64,
+    /// Every sequence number below was answered in time or has timed out.
+    swept: u64,
+    lost: u64,
+    /// Sequence number and loss outbound up to it, oldest first.
+    checkpoints: std::collections::VecDeque<(u64, u64)>,
+    checkpoint_at: i64,
+    /// Of what was swept: where, lost up to there, and of these outbound.
+    told: (u64, u64, u64),
+}
+
+/// The live thread's end.
+pub(crate) struct Watched {
+    blocks: Blocks<Record>,
+    marks: Receiver<Counts>,
+    /// By the monotonic and the real-time clock.
+    begun: (i64, i64),
+}
+
+pub(crate) fn tap(
+    config: WatchConfig,
+    timeout_ns: i64,
+    format: Format,
+    prompt: bool,
+) -> (Tap, Watched) {
+    let (records, blocks) = pipe();
+    let (marks_in, marks_out) = bounded(MARKS);
+    let begun = (os::monotonic_ns(), os::realtime_ns());
+    let interval_ns = config
+        .interval_ns
+        .map(|ns| i64::try_from(ns).unwrap_or(i64::MAX));
+    let tap = Tap {
+        pipe: records,
+        marks: marks_in,
+        interval_ns,
+        timeout_ns,
+        format,
+        next_mark_ns: interval_ns.map_or(i64::MAX, |ns| begun.0.saturating_add(ns)),
+        prompt,
+        next_expected: 0,
+        swept: 0,
+        lost: 0,
+        checkpoints: std::collections::VecDeque::with_capacity(CHECKPOINTS),
+        checkpoint_at: i64::MIN,
+        told: (0, 0, 0),
+    };
+    let watched = Watched {
+        blocks,
+        marks: marks_out,
+        begun,
+    };
+    (tap, watched)
+}
+
+impl Tap {
+    /// A reply in time.
+    pub(crate) fn reply(&mut self, sample: Sample, reflector_seq: u32) {
+        let missing_before = sample.seq.saturating_sub(self.next_expected);
+        let out_of_order = sample.seq < self.next_expected;
+        self.next_expected = self.next_expected.max(sample.seq + 1);
+        self.push(
+            Kind::Reply {
+                reflector_seq,
+                missing_before,
+                out_of_order,
+            },
+            sample,
+        );
+    }
+
+    /// A reply in time whose timestamps are of no use.
+    pub(crate) fn unusable(&mut self, seq: u64, reflector_seq: u32) {
+        self.next_expected = self.next_expected.max(seq + 1);
+        self.push(Kind::Unusable { reflector_seq }, only(seq));
+    }
+
+    pub(crate) fn late(&mut self, seq: u64) {
+        self.push(Kind::Late, only(seq));
+    }
+
+    pub(crate) fn duplicate(&mut self, seq: u64) {
+        self.push(Kind::Duplicate, only(seq));
+    }
+
+    fn push(&mut self, kind: Kind, sample: Sample) {
+        self.pipe.push(Record { kind, sample });
+    }
+
+    /// When [`tick`](Self::tick) is due, by the monotonic clock, with `now` in nanoseconds.
+    pub(crate) fn due(&self, now: i64) -> i64 {
+        let sweep = now.saturating_add((self.timeout_ns / 8).clamp(1_000_000, 50_000_000));
+        self.next_mark_ns.min(sweep)
+    }
+
+    /// Looks at what timed out by `wall_ns`, which must be before the last look at the socket that
+    /// found it empty, and ends the interval where that is due.
+    pub(crate) fn tick(&mut self, now: i64, wall_ns: i64, flight: &Flight, tracker: &Tracker) {
+        let attempted = flight.attempted();
+        while self.swept < attempted {
+            let t1 = crate::wire::Timestamp::from_raw(flight.t1(self.swept));
+            let left = t1.unix_ns(self.format, wall_ns);
+            if left.is_some_and(|t1| wall_ns - t1 <= self.timeout_ns) {
+                break;
+            }
+            self.sweep_one(tracker);
+        }
+        if now >= self.checkpoint_at {
+            self.checkpoint_at = now + self.timeout_ns / i64::try_from(CHECKPOINTS).unwrap_or(1);
+            if let Some(point) = tracker.lost_outbound_so_far() {
+                if self.checkpoints.len() == CHECKPOINTS {
+                    self.checkpoints.pop_front();
+                }
+                self.checkpoints.push_back(point);
+            }
+        }
+        if now >= self.next_mark_ns {
+            self.mark(now, wall_ns, attempted, tracker, false);
+            let interval_ns = self.interval_ns.unwrap_or(i64::MAX);
+            let behind = (now - self.next_mark_ns) / interval_ns;
+            let next = interval_ns.saturating_mul(behind + 1);
+            self.next_mark_ns = self.next_mark_ns.saturating_add(next);
+        }
+        if self.prompt {
+            self.pipe.flush();
+        }
+    }
+
+    pub(crate) fn flush(&mut self) {
+        self.pipe.flush();
+    }
+
+    /// Decides what leaves the window before its timeout.
+    pub(crate) fn sweep_below(&mut self, low: u64, tracker: &Tracker) {
+        while self.swept < low {
+            self.sweep_one(tracker);
+        }
+    }
+
+    fn sweep_one(&mut self, tracker: &Tracker) {
+        let seq = self.swept;
+        if !tracker.in_time(seq) {
+            self.lost += 1;
+            self.push(Kind::Timeout, only(seq));
+        }
+        self.swept += 1;
+        while let Some((at, outbound)) = self.checkpoints.front().copied()
+            && at < self.swept
+        {
+            // What is lost up to there is known now, and so is the part of it that is outbound.
+            let outbound = outbound.max(self.told.2).min(self.lost);
+            self.told = (at, self.lost, outbound);
+            self.checkpoints.pop_front();
+        }
+    }
+
+    fn mark(&mut self, now: i64, wall_ns: i64, sent: u64, tracker: &Tracker, last: bool) {
+        let (_, lost_then, outbound) = self.told;
+        let known = self.lost == 0 || tracker.own_counter_proved();
+        let counts = Counts {
+            at_ns: now,
+            wall_ns,
+            sent,
+            received: tracker.received(),
+            lost: self.lost,
+            lost_outbound: known.then_some(outbound),
+            lost_inbound: known.then_some(lost_then - outbound),
+            duplicates: tracker.duplicates(),
+            late: tracker.late(),
+            reordered: tracker.reordered(),
+            last,
+        };
+        // The counts first, then the record that says so. Without room for either the interval just
+        // becomes longer.
+        if self.marks.try_send(counts).is_ok() {
+            self.push(Kind::Mark, only(0));
+        }
+    }
+
+    /// Tells the rest, when `sent` packets were sent.
+    pub(crate) fn finish(mut self, sent: u64, tracker: &Tracker) {
+        self.sweep_below(sent, tracker);
+        if self.interval_ns.is_some() {
+            self.mark(os::monotonic_ns(), os::realtime_ns(), sent, tracker, true);
+        }
+        let _ = self.pipe.finish();
+    }
+}
+
+fn only(seq: u64) -> Sample {
+    Sample {
+        seq,
+        t1_ns: 0,
+        t1_stamp_ns: None,
+        t2_ns: 0,
+        t3_ns: 0,
+        t4_ns: 0,
+        size_class: 0,
+    }
+}
+
+/// Reads records until the session is over.
+pub(crate) fn run(
+    watched: &Watched,
+    config: WatchConfig,
+    first_seq: u32,
+    stamps_only: bool,
+    updates: Sender<Update>,
+) {
+    let mut teller = Teller {
+        updates,
+        replies: config.happenings,
+        first_seq: u64::from(first_seq),
+        budget: TOLD,
+        refilled: Instant::now(),
+        skipped: 0,
+    };
+    let mut figures = config.interval_ns.map(|_| Figures {
+        interval: Delays::new(1, stamps_only),
+        session: Delays::new(1, stamps_only),
+        before: Counts {
+            at_ns: watched.begun.0,
+            wall_ns: watched.begun.1,
+            lost_outbound: Some(0),
+            lost_inbound: Some(0),
+            ..Counts::default()
+        },
+        number: 0,
+    });
+    while watched.blocks.next(|block| {
+        for record in block {
+            match (&mut figures, record.kind) {
+                (Some(figures), Kind::Mark) => {
+                    if let Ok(counts) = watched.marks.try_recv()
+                        && let Some(interval) = figures.end(counts)
+                    {
+                        teller.tell(Update::Interval(Box::new(interval)), true);
+                    }
+                }
+                (Some(figures), Kind::Reply { .. }) => figures.record(&record.sample),
+                _ => {}
+            }
+            teller.happened(record, stamps_only);
+        }
+    }) {}
+    teller.refill(true);
+}
+
+struct Figures {
+    interval: Delays,
+    session: Delays,
+    before: Counts,
+    number: u64,
+}
+
+impl Figures {
+    fn record(&mut self, sample: &Sample) {
+        let sample = Sample {
+            size_class: 0,
+            ..*sample
+        };
+        self.interval.record(&[sample]);
+        self.session.record(&[sample]);
+    }
+
+    /// `None` for a last interval in which nothing happened.
+    fn end(&mut self, now: Counts) -> Option<Interval> {
+        let before = std::mem::replace(&mut self.before, now);
+        if now.last
+            && now.sent == before.sent
+            && now.received == before.received
+            && now.lost == before.lost
+        {
+            return None;
+        }
+        self.number += 1;
+        let less = |a: Option<u64>, b: Option<u64>| Some(a?.saturating_sub(b?));
+        let packets = |sent, received, lost, outbound, inbound, duplicates, reordered, late| {
+            let told: Option<u64> = Option::zip(outbound, inbound).map(|(a, b): (u64, u64)| a + b);
+            IntervalPackets {
+                sent,
+                received,
+                lost,
+                lost_outbound: outbound,
+                lost_inbound: inbound,
+                lost_unattributed: told.map(|told| u64::saturating_sub(lost, told)),
+                duplicates,
+                reordered,
+                late,
+            }
+        };
+        let of_interval = packets(
+            now.sent - before.sent,
+            now.received - before.received,
+            now.lost - before.lost,
+            less(now.lost_outbound, before.lost_outbound),
+            less(now.lost_inbound, before.lost_inbound),
+            now.duplicates - before.duplicates,
+            now.reordered - before.reordered,
+            now.late - before.late,
+        );
+        let of_session = packets(
+            now.sent,
+            now.received,
+            now.lost,
+            now.lost_outbound,
+            now.lost_inbound,
+            now.duplicates,
+            now.reordered,
+            now.late,
+        );
+        let delays: DelaySet = self.interval.report();
+        self.interval.clear();
+        Some(Interval {
+            schema: IntervalSchema::default(),
+            number: self.number,
+            at: super::assemble::rfc3339(now.wall_ns),
+            at_ns: now.wall_ns,
+            length_ns: u64::try_from(now.at_ns - before.at_ns).unwrap_or(0),
+            in_flight: now.sent.saturating_sub(now.received + now.lost),
+            interval: IntervalFigures {
+                packets: of_interval,
+                delay_ns: delays,
+            },
+            session: IntervalFigures {
+                packets: of_session,
+                delay_ns: self.session.report(),
+            },
+        })
+    }
+}
+
+/// Tells what a reader can follow, and how much there was beside.
+struct Teller {
+    updates: Sender<Update>,
+    replies: bool,
+    first_seq: u64,
+    budget: u32,
+    refilled: Instant,
+    skipped: u64,
+}
+
+impl Teller {
+    fn happened(&mut self, record: &Record, stamps_only: bool) {
+        if !self.replies {
+            return;
+        }
+        let seq = record.sample.seq + self.first_seq;
+        match record.kind {
+            Kind::Reply {
+                reflector_seq,
+                missing_before,
+                out_of_order,
+            } => {
+                if missing_before > 0 {
+                    let gap = Happening::Gap {
+                        first: seq - missing_before,
+                        last: seq - 1,
+                        received: seq,
+                    };
+                    self.tell(Update::Happened(gap), true);
+                }
+                if out_of_order {
+                    self.tell(Update::Happened(Happening::OutOfOrder { seq }), true);
+                }
+                let reply = reply(&record.sample, seq, reflector_seq, stamps_only);
+                self.tell(Update::Happened(reply), false);
+            }
+            Kind::Unusable { reflector_seq } => {
+                let reply = Happening::Reply {
+                    seq,
+                    reflector_seq,
+                    roundtrip_ns: None,
+                    outbound_ns: None,
+                    inbound_ns: None,
+                };
+                self.tell(Update::Happened(reply), false);
+            }
+            Kind::Timeout => self.tell(Update::Happened(Happening::Timeout { seq }), true),
+            Kind::Late => self.tell(Update::Happened(Happening::Late { seq }), true),
+            Kind::Duplicate => self.tell(Update::Happened(Happening::Duplicate { seq }), true),
+            Kind::Mark => {}
+        }
+    }
+
+    fn refill(&mut self, at_once: bool) {
+        if !at_once && self.refilled.elapsed() < TICK {
+            return;
+        }
+        self.refilled = Instant::now();
+        self.budget = TOLD;
+        if self.skipped > 0 {
+            let skipped = std::mem::take(&mut self.skipped);
+            if let Err(TrySendError::Full(_)) = self.updates.try_send(Update::NotShown(skipped)) {
+                self.skipped = skipped;
+            }
+        }
+    }
+
+    fn tell(&mut self, update: Update, matters: bool) {
+        if matches!(update, Update::Interval(_)) {
+            // Few and wanted: whoever reads them slowly gets them late.
+            let _ = self.updates.send(update);
+            return;
+        }
+        if self.budget == 0 || self.skipped > 0 {
+            self.refill(false);
+        }
+        let least = if matters { 0 } else { TOLD / 2 };
+        if self.budget <= least {
+            self.skipped += 1;
+            return;
+        }
+        self.budget -= 1;
+        if self.updates.try_send(update).is_err() {
+            self.skipped += 1;
+        }
+    }
+}
+
+fn reply(sample: &Sample, seq: u64, reflector_seq: u32, stamps_only: bool) -> Happening {
+    let t1 = match sample.t1_stamp_ns {
+        None if stamps_only => None,
+        stamp => Some(stamp.unwrap_or(sample.t1_ns)),
+    };
+    let inbound = sample.t4_ns.checked_sub(sample.t3_ns);
+    let outbound = t1.and_then(|t1| sample.t2_ns.checked_sub(t1));
+    Happening::Reply {
+        seq,
+        reflector_seq,
+        roundtrip_ns: inbound.zip(outbound).and_then(|(a, b)| a.checked_add(b)),
+        outbound_ns: outbound,
+        inbound_ns: inbound,
+    }
+}
+
+/// A channel for updates.
+pub(crate) fn updates() -> (Sender<Update>, Receiver<Update>) {
+    bounded(UPDATES)
+}
