@@ -21,8 +21,8 @@ use rand::RngExt;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::config::{
-    CpuList, Departures, Dscp, End, Endpoint, Family, Fraction, Host, Interval, IoKind, Pacing,
-    Rate, ReflectorConfig, Seconds, SessionConfig, SizeClass, SizeMix, SizeProfile, Sizes,
+    Burst, CpuList, Departures, Dscp, End, Endpoint, Family, Fraction, Host, Interval, IoKind,
+    Pacing, Rate, ReflectorConfig, Seconds, SessionConfig, SizeClass, SizeMix, SizeProfile, Sizes,
     SocketOptions, Tos, WatchConfig, dscp_table, dscp_table_json, frame_of_payload,
     payload_of_frame,
 };
@@ -203,6 +203,10 @@ struct LoadArgs {
     /// [example: 42; default: random, and reported]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<u64>)]
     seed: Option<u64>,
+    /// Packets that leave as one segmentation train (UDP_SEGMENT) and share their timestamps: 1 to 64,
+    /// or auto: 1 as long as that keeps the rate, then only as many as it takes [example: 32]
+    #[arg(long, value_name = "N", default_value = "auto", allow_negative_numbers = true, value_parser = parse_burst)]
+    burst: Burst,
     /// Sequence number of the first packet, 0 to 4294967295, to see it wrap [example: 4294967290]
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = whole::<u32>)]
     first_seq: u32,
@@ -652,6 +656,7 @@ fn session(
         },
         realtime: args.realtime,
         cpus: args.host.cpu.clone(),
+        burst: args.load.burst,
         first_seq: args.load.first_seq,
         watch: WatchConfig {
             happenings: args.print_responses || args.log.verbose || args.log.debug,
@@ -791,6 +796,14 @@ fn parse_ttl(text: &str) -> Result<u8, String> {
     match text.parse() {
         Ok(ttl @ 1..) => Ok(ttl),
         _ => Err("use 1 to 255".to_owned()),
+    }
+}
+
+fn parse_burst(text: &str) -> Result<Burst, String> {
+    match text.parse() {
+        _ if text == "auto" => Ok(Burst::Auto),
+        Ok(packets @ 1..=64) => Ok(Burst::Fixed(packets)),
+        _ => Err("use 1 to 64, or auto".to_owned()),
     }
 }
 

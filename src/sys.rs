@@ -21,8 +21,6 @@ const STRIDE: usize = MAX_DATAGRAM + 192;
 /// Room for every control message that is asked for: stamps 64, packet info 40, TTL, TOS and drops
 /// 24 each, an extended error with its address 64.
 const CONTROL: usize = 320;
-/// Room for the changing first part of a packet that is sent.
-const HEAD: usize = 128;
 
 /// `SCM_TS_OPT_ID` (Linux 6.13): the identity that a transmit stamp of this packet will carry.
 const SCM_TS_OPT_ID: c_int = 81;
@@ -118,6 +116,8 @@ pub(crate) struct Facts {
     pub(crate) drops: Option<u32>,
     /// What an entry of the error queue says.
     pub(crate) error: Option<QueuedError>,
+    /// Octets of each packet of a bundle but the last, which may be shorter.
+    pub(crate) segment: Option<usize>,
 }
 
 /// The packet information of a received datagram.
@@ -293,6 +293,8 @@ pub(crate) struct ReplyFacts {
     pub(crate) source: Option<(IpAddr, u32)>,
     /// TOS or Traffic Class octet; `None`: the socket's own.
     pub(crate) tos: Option<u8>,
+    /// A train of replies of so many octets, the last one perhaps shorter.
+    pub(crate) segment: Option<u16>,
 }
 
 impl Mirror {
@@ -463,6 +465,9 @@ unsafe fn reply_control(head: &mut msghdr, reply: ReplyFacts, v6: bool) {
             }
             None => {}
         }
+        if let Some(octets) = reply.segment {
+            control.push(libc::SOL_UDP, libc::UDP_SEGMENT, octets);
+        }
         if let Some(tos) = reply.tos {
             let (level, name) = if v6 {
                 (libc::IPPROTO_IPV6, libc::IPV6_TCLASS)
@@ -475,99 +480,127 @@ unsafe fn reply_control(head: &mut msghdr, reply: ReplyFacts, v6: bool) {
     }
 }
 
-/// Packets for one `sendmmsg`: each its own head, all with the same tail and the same destination.
+/// Packets for one `sendmmsg`, all to the same destination: each slot a single one, or a train of
+/// equal ones that the kernel or the interface cuts (`UDP_SEGMENT`).
 pub(crate) struct SendBatch {
     octets: Fixed<u8>,
-    tail: Fixed<u8>,
+    stride: usize,
     /// Pointed at by every head.
     _name: Fixed<sockaddr_storage>,
     controls: Fixed<Control>,
     iovs: Fixed<iovec>,
     heads: Fixed<mmsghdr>,
+    /// Length of the control message that asks for a train, which stands first; what asks for a
+    /// stamp follows.
+    train_len: usize,
     /// Length of the control data that asks for a stamp, and where its identity stands.
     stamp_len: usize,
     id_at: Option<usize>,
 }
 
 impl SendBatch {
-    /// `tail` holds the octets that follow every head; `stamp_flags` are the `SOF_TIMESTAMPING_TX_*`
-    /// bits of packets that ask for a stamp; `with_id`: the kernel takes the identity of a stamp.
+    /// `slots` slots that hold `octets` each to begin with; `stamp_flags` are the
+    /// `SOF_TIMESTAMPING_TX_*` bits of packets that ask for a stamp; `with_id`: the kernel takes the
+    /// identity of a stamp.
     pub(crate) fn new(
-        capacity: usize,
+        slots: usize,
         to: SocketAddr,
-        tail: Vec<u8>,
+        octets: &[u8],
         stamp_flags: u32,
         with_id: bool,
     ) -> Self {
         let (name, name_len) = raw_addr(to);
+        let stride = octets.len();
         let mut batch = Self {
-            octets: Fixed::new(vec![0; capacity * HEAD]),
-            tail: Fixed::new(tail),
+            octets: Fixed::new(octets.repeat(slots)),
+            stride,
             _name: Fixed::new(vec![name]),
-            controls: Fixed::new(vec![Control([0; CONTROL]); capacity]),
-            iovs: Fixed::new(blank_iovs(2 * capacity)),
-            heads: Fixed::new(vec![blank_head(); capacity]),
+            controls: Fixed::new(vec![Control([0; CONTROL]); slots]),
+            iovs: Fixed::new(blank_iovs(slots)),
+            heads: Fixed::new(vec![blank_head(); slots]),
+            train_len: 0,
             stamp_len: 0,
             id_at: None,
         };
-        for index in 0..capacity {
-            let tail = batch.tail.0.cast::<u8>();
+        for index in 0..slots {
+            let base = batch.slot(index);
             // SAFETY: every pointer is of memory that `batch` owns at a fixed address.
             unsafe {
-                *batch.iovs.at(2 * index) = iovec {
-                    iov_base: batch.octets.at(index * HEAD).cast(),
-                    iov_len: 0,
-                };
-                *batch.iovs.at(2 * index + 1) = iovec {
-                    iov_base: tail.cast(),
+                *batch.iovs.at(index) = iovec {
+                    iov_base: base.cast(),
                     iov_len: 0,
                 };
                 let head = &mut (*batch.heads.at(index)).msg_hdr;
                 head.msg_name = batch._name.at(0).cast();
                 head.msg_namelen = name_len;
-                head.msg_iov = batch.iovs.at(2 * index);
-                head.msg_iovlen = 2;
+                head.msg_iov = batch.iovs.at(index);
+                head.msg_iovlen = 1;
                 head.msg_control = batch.controls.at(index).cast();
                 head.msg_controllen = CONTROL as _;
                 let mut control = ControlWriter::new(head);
+                control.push(libc::SOL_UDP, libc::UDP_SEGMENT, 0_u16);
+                batch.train_len = control.used;
                 control.push(libc::SOL_SOCKET, libc::SO_TIMESTAMPING, stamp_flags);
                 if with_id {
                     batch.id_at = Some(control.used + libc::CMSG_LEN(0) as usize);
                     control.push(libc::SOL_SOCKET, SCM_TS_OPT_ID, 0_u32);
                 }
-                batch.stamp_len = control.finish();
+                batch.stamp_len = control.finish() - batch.train_len;
             }
         }
         batch
     }
 
-    /// Fills a slot: its head, how much of the tail follows, and whether it asks for a stamp.
-    pub(crate) fn set(&mut self, index: usize, head: &[u8], tail: usize, stamp: Option<u32>) {
-        assert!(head.len() <= HEAD && tail <= self.tail.len());
+    fn slot(&self, index: usize) -> *mut u8 {
+        if self.stride == 0 {
+            return std::ptr::NonNull::<u8>::dangling().as_ptr();
+        }
+        self.octets.at(index * self.stride)
+    }
+
+    /// Makes a slot a train of `count` packets of `payload` octets each, or one packet, and says
+    /// whether it asks for a stamp. Lends its octets out, which are what they were before.
+    pub(crate) fn set(
+        &mut self,
+        index: usize,
+        payload: usize,
+        count: usize,
+        stamp: Option<u32>,
+    ) -> &mut [u8] {
+        let len = payload * count;
+        assert!(index < self.heads.len() && len <= self.stride);
+        let base = self.slot(index);
         // SAFETY: the lengths were checked above, the pointers are of memory that `self` owns, and
-        // the identity's place is inside the control buffer that `new` wrote.
+        // the places in the control buffer are inside what `new` wrote. Nothing else reaches the
+        // slot while `self` is borrowed.
         unsafe {
-            let octets = self.octets.at(index * HEAD);
-            octets.copy_from_nonoverlapping(head.as_ptr(), head.len());
-            (*self.iovs.at(2 * index)).iov_len = head.len();
-            (*self.iovs.at(2 * index + 1)).iov_len = tail;
+            (*self.iovs.at(index)).iov_len = len;
+            let control = self.controls.at(index).cast::<u8>();
             let message = &mut (*self.heads.at(index)).msg_hdr;
-            message.msg_iovlen = if tail == 0 { 1 } else { 2 };
-            message.msg_controllen = 0;
+            let (begin, mut used) = if count > 1 {
+                let place = control.add(libc::CMSG_LEN(0) as usize);
+                let segment = u16::try_from(payload).unwrap_or(u16::MAX);
+                place.cast::<u16>().write_unaligned(segment);
+                (0, self.train_len)
+            } else {
+                (self.train_len, 0)
+            };
             if let Some(id) = stamp {
-                message.msg_controllen = self.stamp_len as _;
+                used += self.stamp_len;
                 if let Some(at) = self.id_at {
-                    let place = self.controls.at(index).cast::<u8>().add(at);
-                    place.cast::<u32>().write_unaligned(id);
+                    control.add(at).cast::<u32>().write_unaligned(id);
                 }
             }
+            message.msg_control = control.add(begin).cast();
+            message.msg_controllen = used as _;
+            &mut *slice_from_raw_parts_mut(base, len)
         }
     }
 
     /// Sends the slots `from..to`, without blocking; returns how many left.
     ///
     /// # Errors
-    /// Of the packet in slot `from`.
+    /// Of the packet or train in slot `from`.
     pub(crate) fn send(&mut self, fd: BorrowedFd<'_>, from: usize, to: usize) -> io::Result<usize> {
         assert!(from < to && to <= self.heads.len());
         retry(|| {
@@ -645,6 +678,9 @@ fn facts(head: &msghdr) -> Facts {
                         facts.stamp_ns = nanoseconds(software);
                         facts.hardware_ns = nanoseconds(hardware);
                     }
+                }
+                (libc::SOL_UDP, libc::UDP_GRO) => {
+                    facts.segment = value::<c_int>(message).and_then(|v| usize::try_from(v).ok());
                 }
                 (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => facts.drops = value::<u32>(message),
                 (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => {
@@ -954,6 +990,7 @@ mod tests {
             let facts = ReplyFacts {
                 source: Some((b.local_addr().unwrap().ip(), 0)),
                 tos: Some(0x20),
+                segment: None,
             };
             mirror.queue(i, 10 + i, facts);
         }
@@ -992,6 +1029,7 @@ mod tests {
         let facts = ReplyFacts {
             source: Some((b.local_addr().unwrap().ip(), 0)),
             tos: Some(0xb8),
+            segment: None,
         };
         send_reply(b.as_fd(), &[5; 70], a.local_addr().unwrap(), facts).unwrap();
         let mut batch = ReceiveBatch::new(1);
@@ -1002,19 +1040,42 @@ mod tests {
     }
 
     #[test]
-    fn a_send_batch_joins_head_and_tail() {
+    fn a_send_batch_sends_packets_and_trains() {
         let (a, b) = pair();
-        let mut batch = SendBatch::new(4, b.local_addr().unwrap(), vec![5; 100], 0, false);
-        for i in 0..4 {
-            batch.set(i, &[1, 2, 3], i, None);
+        let mut batch = SendBatch::new(4, b.local_addr().unwrap(), &[5; 100], 0, false);
+        for i in 0..3 {
+            batch.set(i, 3 + i, 1, None)[..3].copy_from_slice(&[1, 2, 3]);
+        }
+        for (n, packet) in batch.set(3, 10, 4, None).chunks_mut(10).enumerate() {
+            packet[0] = u8::try_from(n).unwrap();
         }
         assert_eq!(batch.send(a.as_fd(), 1, 4).unwrap(), 3);
         let mut buf = [0; 64];
-        for len in [4, 5, 6] {
+        for len in [4, 5] {
             let n = b.recv(&mut buf).unwrap();
-            assert_eq!(n, len);
-            assert_eq!(buf[..4], [1, 2, 3, 5]);
+            assert_eq!((n, &buf[..4]), (len, &[1, 2, 3, 5][..]));
         }
+        for first in 0..4 {
+            let n = b.recv(&mut buf).unwrap();
+            assert_eq!((n, buf[0], buf[9]), (10, first, 5));
+        }
+    }
+
+    #[test]
+    fn a_bundle_tells_the_size_of_its_packets() {
+        let (a, b) = pair();
+        set_option(b.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1).unwrap();
+        let mut sender = SendBatch::new(1, b.local_addr().unwrap(), &[5; 100], 0, false);
+        sender.set(0, 10, 4, None);
+        sender.send(a.as_fd(), 0, 1).unwrap();
+        let mut batch = ReceiveBatch::new(4);
+        assert_eq!(batch.receive(b.as_fd(), Queue::Data).unwrap(), 1);
+        let bundle = batch.received(0);
+        assert_eq!((bundle.len, bundle.facts.segment), (40, Some(10)));
+        a.send_to(&[0; 10], b.local_addr().unwrap()).unwrap();
+        assert_eq!(batch.receive(b.as_fd(), Queue::Data).unwrap(), 1);
+        let single = batch.received(0);
+        assert_eq!((single.len, single.facts.segment), (10, None));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use twamp_blast::config::{
-    Departures, Direction, End, Impairment, IoKind, Pacing, ReflectorConfig, SessionConfig,
+    Burst, Departures, Direction, End, Impairment, IoKind, Pacing, ReflectorConfig, SessionConfig,
     SizeClass, SizeProfile, Sizes, SocketOptions, WatchConfig,
 };
 use twamp_blast::engine::{Reflecting, Stop, Update, measure};
@@ -120,6 +120,7 @@ fn run(io: IoKind, impairment: Option<Impairment>) -> (u64, u64) {
         pacing: Pacing::Auto,
         realtime: false,
         cpus: None,
+        burst: Burst::Auto,
         first_seq: 0,
         watch: WatchConfig::default(),
     };

@@ -250,6 +250,41 @@ fn what_this_host_s_own_queue_drops_was_not_sent() {
 }
 
 #[test]
+fn trains_are_cut_by_the_kernel_where_the_interface_cannot() {
+    let pair = or_skip!(Pair::new());
+    for (side, name) in [(&pair.near, "near"), (&pair.far, "far")] {
+        or_skip!(side.set_up(&format!("ethtool -K {name} tx-udp-segmentation off")));
+    }
+    let reflector = pair.far.reflector("10.9.0.2:0");
+    let remote = reflector.address();
+    pair.warm_up(remote);
+    or_skip!(pair.far.set_up(&format!(
+        "nft add table inet loss
+         nft add chain inet loss into '{{ type filter hook input priority 0; }}'
+         nft add rule inet loss into udp dport {} numgen inc mod 10 == 4 drop",
+        remote.port()
+    )));
+    let line = format!("sender {remote} --rate 5k -c 3200 --burst 32 --imix --json");
+    let report = pair.near.run(&line).measured();
+    let packets = &report["packets"];
+    assert_eq!(report["load"]["burst"], 32);
+    assert_eq!(packets["sent"], 3200, "{packets:#}");
+    assert_eq!(packets["lost_outbound"], 320, "{packets:#}");
+    assert_eq!(packets["lost_inbound"], 0, "{packets:#}");
+}
+
+#[test]
+fn a_train_too_large_for_the_path_goes_packet_by_packet() {
+    let pair = or_skip!(Pair::new());
+    let reflector = pair.far.reflector("10.9.0.2:0");
+    let remote = reflector.address();
+    pair.warm_up(remote);
+    let line = format!("sender {remote} --rate 2k -c 200 --burst 8 --payload-size 3000 --json");
+    let report = pair.near.run(&line).measured();
+    assert_no_loss(&report, 200);
+}
+
+#[test]
 fn two_reflectors_do_not_answer_each_other_for_ever() {
     let pair = or_skip!(Pair::new());
     let far = pair.far.reflector("10.9.0.2:0");

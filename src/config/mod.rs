@@ -12,8 +12,8 @@ pub use address::{Endpoint, Host, Prefix};
 pub use error::ValueError;
 pub use impair::{Direction, Impairment, Percent};
 pub use plan::{
-    Departures, End, IoKind, Pacing, ReflectorConfig, SessionConfig, SizeClass, SizeProfile, Sizes,
-    SocketOptions, WatchConfig,
+    Burst, Departures, End, IoKind, Pacing, ReflectorConfig, SessionConfig, SizeClass, SizeProfile,
+    Sizes, SocketOptions, WatchConfig,
 };
 pub use quantity::{Fraction, Interval, Seconds, Span};
 pub use rate::Rate;

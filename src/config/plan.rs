@@ -33,10 +33,21 @@ pub struct SessionConfig {
     pub realtime: bool,
     /// CPUs for sender, receiver and reflector, in this order; `None`: a sensible choice.
     pub cpus: Option<CpuList>,
+    /// Packets that leave as one train.
+    pub burst: Burst,
     /// Sequence number of the first packet: 0 (RFC 4656 §4.1.2), or another one to see it wrap.
     pub first_seq: u32,
     /// What is told while the session runs.
     pub watch: WatchConfig,
+}
+
+/// How many packets leave as one segmentation train.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Burst {
+    /// One, or as many as it takes to keep the rate.
+    Auto,
+    /// So many, 1 to 64; 1: each on its own, with timestamps of its own.
+    Fixed(u32),
 }
 
 /// What is told while a session runs.
@@ -99,6 +110,11 @@ impl SessionConfig {
                 flag("payload-size", Some(payload.to_string()));
             }
         }
+        let burst = match self.burst {
+            Burst::Auto => "auto".to_owned(),
+            Burst::Fixed(packets) => packets.to_string(),
+        };
+        flag("burst", Some(burst));
         if self.first_seq > 0 {
             flag("first-seq", Some(self.first_seq.to_string()));
         }

@@ -304,6 +304,34 @@ impl Sessions {
         }
     }
 
+    /// As [`visit`](Self::visit), of a request that follows another one of the same session; `None`
+    /// where it may begin a new one.
+    pub fn visit_again(
+        &mut self,
+        before: Visit,
+        octets: usize,
+        seq: u32,
+        t1: Timestamp,
+        now_ns: i64,
+    ) -> Option<Visit> {
+        let session = self.entries.get_mut(before.place)?;
+        if seq == 0 || session.serial != before.serial || session.heard_ns == 0 {
+            return None;
+        }
+        let newer = newer(t1.raw(), session.t1);
+        let repeat = newer && seq == session.seq;
+        if newer || (t1.raw() == session.t1 && seq.wrapping_sub(session.seq) < 1 << 31) {
+            session.t1 = t1.raw();
+            session.seq = seq;
+        }
+        if let Some(record) = self.record(before.serial) {
+            record.received += 1;
+            record.octets += u64::try_from(octets).unwrap_or(0);
+            record.last_ns = now_ns;
+        }
+        Some(Visit { repeat, ..before })
+    }
+
     fn begin(&mut self, place: usize, key: Key, from: SocketAddr, to: Option<IpAddr>, now_ns: i64) {
         self.begun += 1;
         let serial = self.begun;

@@ -96,8 +96,9 @@ fn ratio(a: u64, b: u64) -> Option<f64> {
 fn load(parts: &Parts<'_>, duration_ns: Option<u64>) -> report::Load {
     let (config, sent) = (parts.config, parts.sent);
     let achieved_pps = duration_ns
-        .filter(|_| sent.sent > 1)
-        .and_then(|ns| ratio(sent.sent - 1, ns))
+        // From the first departure to the last one, which is not within that time itself.
+        .filter(|_| sent.sent > u64::from(sent.last_burst))
+        .and_then(|ns| ratio(sent.sent - u64::from(sent.last_burst), ns))
         .map(|per_ns| per_ns * 1e9);
     let classes = &config.sizes.classes;
     let octets: u64 = classes
@@ -137,7 +138,7 @@ fn load(parts: &Parts<'_>, duration_ns: Option<u64>) -> report::Load {
             Departures::Flood => report::Schedule::Flood,
         },
         seed: Some(config.seed),
-        burst: 1,
+        burst: usize::try_from(sent.longest_burst.max(1)).unwrap_or(1),
         sizes: sizes.collect(),
         late_departures: (!flood).then_some(sent.late_departures),
         max_slip_ns: (!flood && sent.sent > 0).then(|| sent.max_slip_ns.max(0).unsigned_abs()),
@@ -208,7 +209,11 @@ fn timestamps(parts: &Parts<'_>) -> report::Timestamps {
         t1: delays.roundtrip.map(|_| kind(t1)),
         t2: parts.reflected.and_then(|(_, receive)| *receive).map(kind),
         t4: measured.then(|| kind(parts.granted.receive)),
-        granularity: measured.then_some(report::Granularity::Packet),
+        granularity: measured.then_some(if parts.sent.longest_burst > 1 || facts.bundled > 0 {
+            report::Granularity::Train
+        } else {
+            report::Granularity::Packet
+        }),
         tx_stamp_one_in: parts
             .granted
             .transmit
@@ -568,6 +573,7 @@ mod tests {
                 classes,
             },
             seed: 1,
+            burst: crate::config::Burst::Auto,
             first_seq: 0,
             timeout_ns: 5_000_000_000,
             format: Format::Ntp,

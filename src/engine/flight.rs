@@ -1,10 +1,11 @@
 //! What the sender and the receiver thread of a session share: the packets under way.
 //!
 //! For each sequence number of a window the exact T1 that was sent, so that only a true reply
-//! counts (RFC 5357 leaves forged and stale ones to the receiver), and the size. Everything is an
-//! atomic of its own: neither thread ever waits for the other.
+//! counts (RFC 5357 leaves forged and stale ones to the receiver), and the size. Where packets leave
+//! in trains these are kept once for as many packets as begin and end together (a granule).
+//! Everything is an atomic of its own: neither thread ever waits for the other.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// A place that no other thread's place shares a cache line with.
 #[derive(Debug, Default)]
@@ -21,6 +22,10 @@ pub(crate) struct Flight {
     t1: Box<[AtomicU64]>,
     class: Box<[AtomicU8]>,
     mask: u64,
+    /// Packets of a granule, as a power of two.
+    shift: u32,
+    /// Packets of the longest train so far.
+    burst: AtomicU32,
     /// Sequence numbers below may be under way.
     attempted: Apart<AtomicU64>,
     /// Transmit stamps that came back.
@@ -34,14 +39,16 @@ pub(crate) struct Flight {
 }
 
 impl Flight {
-    /// Room for at least `window` packets under way.
-    pub(crate) fn new(window: u64) -> Self {
-        let size = window.max(64).next_power_of_two();
+    /// Room for at least `window` packets under way, in granules of `1 << shift` packets.
+    pub(crate) fn new(window: u64, shift: u32) -> Self {
+        let size = (window >> shift).max(64).next_power_of_two();
         let places = usize::try_from(size).expect("a window fits the address space");
         Self {
             t1: (0..places).map(|_| AtomicU64::new(0)).collect(),
             class: (0..places).map(|_| AtomicU8::new(0)).collect(),
             mask: size - 1,
+            shift,
+            burst: AtomicU32::new(1),
             attempted: Apart::default(),
             stamps_back: Apart::default(),
             sent: AtomicU64::new(0),
@@ -52,19 +59,48 @@ impl Flight {
     }
 
     pub(crate) fn window(&self) -> u64 {
+        (self.mask + 1) << self.shift
+    }
+
+    /// Granules of the window.
+    pub(crate) fn granules(&self) -> u64 {
         self.mask + 1
     }
 
-    fn place(&self, seq: u64) -> usize {
-        usize::try_from(seq & self.mask).expect("within the window")
+    /// The granule of a packet.
+    pub(crate) fn granule(&self, seq: u64) -> u64 {
+        seq >> self.shift
     }
 
-    /// Sender: notes a packet that is about to leave; `t1` is what stands in it.
-    pub(crate) fn note(&self, seq: u64, t1: u64, class: u8, stamped: bool) {
-        let place = self.place(seq);
+    /// Packets of a granule.
+    pub(crate) fn granule_len(&self) -> u64 {
+        1 << self.shift
+    }
+
+    /// Sender: so many packets leave as one train from now on.
+    pub(crate) fn set_burst(&self, burst: u32) {
+        self.burst.fetch_max(burst, Ordering::Relaxed);
+    }
+
+    /// Packets of the longest train so far.
+    pub(crate) fn burst(&self) -> u32 {
+        self.burst.load(Ordering::Relaxed)
+    }
+
+    fn place(&self, seq: u64) -> usize {
+        usize::try_from((seq >> self.shift) & self.mask).expect("within the window")
+    }
+
+    /// Sender: notes `count` packets from `seq` on that are about to leave together; `t1` is what
+    /// stands in them. `seq` is the first one of a granule.
+    pub(crate) fn note(&self, seq: u64, count: u64, t1: u64, class: u8, stamped: bool) {
+        debug_assert_eq!(seq % self.granule_len(), 0);
         let flag = if stamped { STAMPED } else { 0 };
-        self.t1[place].store(t1, Ordering::Relaxed);
-        self.class[place].store(class | flag, Ordering::Relaxed);
+        for first in (seq..seq + count).step_by(1 << self.shift) {
+            let place = self.place(first);
+            self.t1[place].store(t1, Ordering::Relaxed);
+            self.class[place].store(class | flag, Ordering::Relaxed);
+        }
     }
 
     /// Sender: the packets below `seq` are noted and may leave.

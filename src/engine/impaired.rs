@@ -127,6 +127,7 @@ impl Testing {
         let mut copy = Request {
             slot: &mut self.scratch,
             len,
+            segment: None,
             truncated: false,
             facts_cut: false,
             from: Some(route.to),
@@ -203,6 +204,7 @@ impl Testing {
                 let mut request = Request {
                     slot: &mut self.scratch,
                     len,
+                    segment: None,
                     truncated: false,
                     facts_cut: false,
                     from: Some(parcel.route.to),

@@ -31,7 +31,7 @@ use self::admission::SessionEvent;
 pub use self::impair::Flow;
 pub use self::live::{PacketCopy, Progress, Update};
 pub use self::reflector::{Reflected, Refusal};
-use crate::config::{CpuList, IoKind, ReflectorConfig, SessionConfig};
+use crate::config::{Burst, CpuList, IoKind, ReflectorConfig, SessionConfig};
 #[cfg(target_os = "linux")]
 use crate::io::linux;
 use crate::io::{Granted, ReceiveHalf, SendHalf, SocketPlan, StampKind, is_local, portable};
@@ -50,7 +50,15 @@ const BUFFER_NS: u64 = 50_000_000;
 /// What the kernel takes for a datagram beside its octets.
 const BUFFER_OVERHEAD: u64 = 768;
 /// Most packets under way that are told apart; more leave the window before their timeout.
-const MAX_WINDOW: u64 = 1 << 22;
+const MAX_WINDOW: u64 = 1 << 24;
+/// Of those, where each packet is kept on its own.
+const MAX_SINGLES: u64 = 1 << 22;
+/// The rate above which not even a fast host sends each packet by itself.
+const SINGLES_RATE: f64 = 400_000.0;
+/// Above that, trains are as long as it takes to have at most so many a second.
+const TRAINS_RATE: f64 = 62_500.0;
+/// Trains of a batch: they are long, and few are due together.
+const TRAINS: usize = 8;
 /// From this rate on, replies are let gather before they are taken: they carry kernel timestamps.
 const GATHER_RATE: f64 = 20_000.0;
 const GATHER_NS: i64 = 100_000;
@@ -173,35 +181,56 @@ pub fn measure(
     stop: &Stop,
     watch: impl FnMut(Update),
 ) -> Result<Report, Failure> {
-    let plan = socket_plan(config.local, &config.socket, config.socket.tos);
+    let rate = config.departures.rate();
+    let per_second = rate.map_or(f64::MAX, crate::config::Rate::per_second);
+    let trains = Trains::choose(config, per_second);
+    let plan = socket_plan(
+        config.local,
+        &config.socket,
+        config.socket.tos,
+        trains.burst > 1,
+    );
     let open = |source| Failure::Open {
         what: format!("{} towards {}", config.local, config.remote),
         source,
     };
-    let padding = padding(config);
+    let padding = padding(config, trains.most);
+    let pristine = padding.clone();
     match config.socket.io {
         #[cfg(target_os = "linux")]
         IoKind::Batched => {
             let (tx, rx, granted) = linux::open_session(&plan, config.remote).map_err(open)?;
-            let halves = (move || tx.start(padding), move || rx.start());
-            run_session(config, reflector, stop, watch, &granted, halves)
+            let places = if trains.burst > 1 {
+                TRAINS
+            } else {
+                packets::BATCH
+            };
+            let halves = (move || tx.start(&padding, places), move || rx.start());
+            run_session(config, reflector, stop, watch, (&granted, pristine), halves)
         }
         _ => {
             let (tx, rx, granted) = portable::open_session(&plan, config.remote).map_err(open)?;
             let halves = (move || tx.start(&padding), move || rx.start());
-            run_session(config, reflector, stop, watch, &granted, halves)
+            run_session(config, reflector, stop, watch, (&granted, pristine), halves)
         }
     }
 }
 
-fn padding(config: &SessionConfig) -> Vec<u8> {
+/// Octets of a packet, or of the longest train.
+fn padding(config: &SessionConfig, most_burst: u32) -> Vec<u8> {
     let longest = config.sizes.classes.iter().map(|c| c.payload).max();
-    let mut padding = vec![0; longest.unwrap_or(0).min(MAX_UDP_PAYLOAD)];
+    let packets = usize::try_from(most_burst).unwrap_or(1);
+    let mut padding = vec![0; (longest.unwrap_or(0) * packets).min(MAX_UDP_PAYLOAD)];
     fill_padding(&mut padding, config.seed);
     padding
 }
 
-fn socket_plan(local: SocketAddr, options: &crate::config::SocketOptions, tos: u8) -> SocketPlan {
+fn socket_plan(
+    local: SocketAddr,
+    options: &crate::config::SocketOptions,
+    tos: u8,
+    bundles: bool,
+) -> SocketPlan {
     SocketPlan {
         local,
         tos,
@@ -210,6 +239,7 @@ fn socket_plan(local: SocketAddr, options: &crate::config::SocketOptions, tos: u
         interface: options.interface.clone(),
         buffer: SOCKET_BUFFER,
         hardware: options.hardware,
+        bundles,
     }
 }
 
@@ -219,7 +249,7 @@ fn run_session<S: SendHalf, R: ReceiveHalf>(
     reflector: Option<Reflecting>,
     stop: &Stop,
     mut watch: impl FnMut(Update),
-    granted: &Granted,
+    (granted, padding): (&Granted, Vec<u8>),
     (start_sending, start_receiving): (
         impl FnOnce() -> S + Send + 'static,
         impl FnOnce() -> R + Send + 'static,
@@ -227,7 +257,9 @@ fn run_session<S: SendHalf, R: ReceiveHalf>(
 ) -> Result<Report, Failure> {
     let rate = config.departures.rate();
     let per_second = rate.map_or(f64::MAX, crate::config::Rate::per_second);
-    let flight = Arc::new(Flight::new(window(config)));
+    let trains = Trains::choose(config, per_second);
+    let flight = Arc::new(Flight::new(window(config, trains), trains.shift));
+    flight.set_burst(trains.burst);
     let live = Arc::new(receiver::Live::default());
     let cpus = Cpus::choose(config.cpus.as_ref());
     let classes = config.sizes.classes.len();
@@ -315,9 +347,12 @@ fn run_session<S: SendHalf, R: ReceiveHalf>(
             config.end,
             &config.sizes.classes,
             config.seed,
+            trains.burst,
         ),
         payloads: config.sizes.classes.iter().map(|c| c.payload).collect(),
+        padding,
         timeout_ns,
+        most_burst: trains.most,
         first_seq: config.first_seq,
         count: config.end.count,
         mean_gap_ns: rate.map_or(0, |rate| i64::try_from(rate.due_ns(1)).unwrap_or(i64::MAX)),
@@ -390,13 +425,68 @@ fn run_session<S: SendHalf, R: ReceiveHalf>(
 }
 
 /// Packets that may be under way within the timeout, with some room to spare.
-fn window(config: &SessionConfig) -> u64 {
+fn window(config: &SessionConfig, trains: Trains) -> u64 {
+    let most = (MAX_SINGLES << trains.shift).min(MAX_WINDOW);
     let Some(rate) = config.departures.rate() else {
-        return MAX_WINDOW;
+        return most;
     };
     let within = rate.count_in(config.timeout_ns.saturating_add(500_000_000));
     let all = config.end.count.unwrap_or(u64::MAX);
-    within.min(all).saturating_add(1024).min(MAX_WINDOW)
+    within.min(all).saturating_add(1024).min(most)
+}
+
+/// How packets are put together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Trains {
+    /// Packets of a train to begin with, and at most.
+    burst: u32,
+    most: u32,
+    /// All trains have a multiple of `1 << shift` packets.
+    shift: u32,
+}
+
+impl Trains {
+    const NONE: Self = Self {
+        burst: 1,
+        most: 1,
+        shift: 0,
+    };
+
+    fn choose(config: &SessionConfig, per_second: f64) -> Self {
+        if config.socket.io == IoKind::Portable || !cfg!(target_os = "linux") {
+            return Self::NONE;
+        }
+        let largest = config.sizes.classes.iter().map(|c| c.payload).max();
+        let fitting = MAX_UDP_PAYLOAD / largest.unwrap_or(MAX_UDP_PAYLOAD).max(1);
+        let most = u32::try_from(fitting)
+            .unwrap_or(1)
+            .clamp(1, sender::MOST_BURST);
+        match config.burst {
+            Burst::Fixed(burst) => {
+                let burst = burst.clamp(1, most);
+                Self {
+                    burst,
+                    most: burst,
+                    shift: burst.trailing_zeros(),
+                }
+            }
+            Burst::Auto if config.departures.rate().is_none() => Self::NONE,
+            Burst::Auto => {
+                let most = 1 << most.ilog2();
+                let mut burst = 1;
+                if per_second > SINGLES_RATE {
+                    while burst < most && f64::from(burst) * TRAINS_RATE < per_second {
+                        burst *= 2;
+                    }
+                }
+                Self {
+                    burst,
+                    most,
+                    shift: burst.trailing_zeros(),
+                }
+            }
+        }
+    }
 }
 
 fn known(value: Option<usize>, unit: &str) -> String {
@@ -527,7 +617,8 @@ impl Reflecting {
                 by_thread.resize_with(config.threads.max(1), Vec::new);
                 for listen in &config.listen {
                     let listen = &reflecting.with_port(*listen);
-                    let plan = socket_plan(*listen, &config.socket, 0);
+                    let bundles = config.impairment.is_none();
+                    let plan = socket_plan(*listen, &config.socket, 0, bundles);
                     let (sockets, granted) = linux::open_mirrors(&plan, by_thread.len())
                         .map_err(|source| cannot_listen(*listen, source))?;
                     for (thread, socket) in by_thread.iter_mut().zip(sockets) {
@@ -545,7 +636,7 @@ impl Reflecting {
                 let tos = config.dscp.map_or(0, crate::config::Dscp::tos);
                 for listen in &config.listen {
                     let listen = &reflecting.with_port(*listen);
-                    let plan = socket_plan(*listen, &config.socket, tos);
+                    let plan = socket_plan(*listen, &config.socket, tos, false);
                     let (socket, granted) = portable::open_mirror(&plan)
                         .map_err(|source| cannot_listen(*listen, source))?;
                     sockets.push(socket);

@@ -97,6 +97,8 @@ pub(crate) struct Facts {
     pub(crate) remote_error_ns: Option<u64>,
     /// Replies of 38 octets, which carry no TTL.
     pub(crate) short_replies: u64,
+    /// Replies that came in bundles and share their T4 with others.
+    pub(crate) bundled: u64,
 }
 
 impl Facts {
@@ -117,6 +119,7 @@ impl Facts {
             remote_synchronised: None,
             remote_error_ns: None,
             short_replies: 0,
+            bundled: 0,
         }
     }
 
@@ -181,6 +184,7 @@ pub(crate) fn run<R: ReceiveHalf>(
     let mut matcher = Matcher::new(plan, flight, pipe);
     (matcher.tap, matcher.copier) = (tap, copier);
     let mut ending = Ending::new(plan.timeout_ns, probes);
+    let mut bundles = false;
     let mut flush_at = os::monotonic_ns() + FLUSH_NS;
     loop {
         let looked_ns = matcher.tap.as_ref().map_or(0, |_| os::realtime_ns());
@@ -189,6 +193,10 @@ pub(crate) fn run<R: ReceiveHalf>(
         if now >= flush_at {
             matcher.flush();
             flush_at = now + FLUSH_NS;
+            if !bundles && flight.burst() > 1 {
+                half.take_bundles();
+                bundles = true;
+            }
         }
         let tick_at = match &drained {
             // What waits may still be in time.
@@ -341,7 +349,7 @@ struct Matcher<'a> {
     begun_ns: i64,
     hardware: bool,
     errors_queued: bool,
-    /// For each place of the window the sequence number and the time of a transmit stamp.
+    /// For each granule of the window its number and the time of its transmit stamp.
     stamps: Vec<(u64, i64)>,
     /// Samples whose stamp has not come yet.
     pending: Vec<Option<Sample>>,
@@ -357,7 +365,7 @@ struct Matcher<'a> {
 
 impl<'a> Matcher<'a> {
     fn new(plan: &Plan, flight: &'a Flight, pipe: Pipe) -> Self {
-        let places = if plan.stamps { flight.window() } else { 0 };
+        let places = if plan.stamps { flight.granules() } else { 0 };
         let places = usize::try_from(places).expect("a window fits the address space");
         Self {
             flight,
@@ -410,13 +418,26 @@ impl<'a> Matcher<'a> {
     fn on_stamp(&mut self, seq: u32, ns: i64) {
         self.facts.stamps_back += 1;
         self.flight.set_stamps_back(self.facts.stamps_back);
-        let seq = extend(seq, self.flight.attempted());
-        let place = place(seq, self.stamps.len());
-        self.stamps[place] = (seq, ns);
-        let waiting = &mut self.pending[place % PENDING];
-        if let Some(mut sample) = waiting.take_if(|sample| sample.seq == seq) {
-            sample.t1_stamp_ns = Some(ns);
-            self.pipe.push(sample);
+        let attempted = self.flight.attempted();
+        let mut first = extend(seq, attempted);
+        let t1 = self.flight.t1(first);
+        // A train may have several granules: they carry one T1.
+        loop {
+            let granule = self.flight.granule(first);
+            let places = self.stamps.len();
+            self.stamps[place(granule, places)] = (granule, ns);
+            let next = first + self.flight.granule_len();
+            for seq in first..next {
+                let waiting = &mut self.pending[place(seq, PENDING)];
+                if let Some(mut sample) = waiting.take_if(|sample| sample.seq == seq) {
+                    sample.t1_stamp_ns = Some(ns);
+                    self.pipe.push(sample);
+                }
+            }
+            first = next;
+            if first >= attempted || self.flight.t1(first) != t1 {
+                return;
+            }
         }
     }
 
@@ -512,6 +533,7 @@ impl<'a> Matcher<'a> {
         let (class, stamped) = self.flight.class(seq);
         self.facts.received_by_class[usize::from(class)] += 1;
         self.facts.note(datagram, &reply);
+        self.facts.bundled += u64::from(datagram.bundled);
         if stepped {
             self.facts.rejected += 1;
             return self.unusable(seq, reflector_seq);
@@ -540,8 +562,9 @@ impl<'a> Matcher<'a> {
             size_class: class,
         };
         if stamped && !self.stamps.is_empty() {
-            let (stamp_of, ns) = self.stamps[place(seq, self.stamps.len())];
-            sample.t1_stamp_ns = (stamp_of == seq).then_some(ns);
+            let granule = self.flight.granule(seq);
+            let (stamp_of, ns) = self.stamps[place(granule, self.stamps.len())];
+            sample.t1_stamp_ns = (stamp_of == granule).then_some(ns);
         }
         if let Some(tap) = &mut self.tap {
             tap.reply(sample, reflector_seq);
@@ -560,8 +583,7 @@ impl<'a> Matcher<'a> {
             self.pipe.push(sample);
             return;
         }
-        let place = place(sample.seq, self.stamps.len());
-        if let Some(other) = self.pending[place % PENDING].replace(sample) {
+        if let Some(other) = self.pending[place(sample.seq, PENDING)].replace(sample) {
             // Its stamp has not come for thousands of packets.
             self.pipe.push(other);
         }
@@ -674,7 +696,7 @@ mod tests {
 
     fn request(flight: &Flight, seq: u64, t1_ns: i64, stamped: bool) -> Vec<u8> {
         let t1 = Timestamp::from_unix_ns(t1_ns, Format::Ntp);
-        flight.note(seq, t1.raw(), 0, stamped);
+        flight.note(seq, 1, t1.raw(), 0, stamped);
         flight.attempt(seq + 1);
         let packet = SenderPacket {
             seq: u32::try_from(seq & u64::from(u32::MAX)).unwrap().into(),
@@ -693,6 +715,7 @@ mod tests {
         let mut request = Request {
             slot: &mut slot,
             len: octets.len(),
+            segment: None,
             truncated: false,
             facts_cut: false,
             from: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 5000))),
@@ -712,6 +735,7 @@ mod tests {
     fn arrive(matcher: &mut Matcher<'_>, octets: &[u8], t4_ns: i64) {
         matcher.on_datagram(&Datagram {
             octets,
+            bundled: false,
             truncated: false,
             facts_cut: false,
             arrived_ns: Some(t4_ns),
@@ -723,7 +747,7 @@ mod tests {
     /// A session over a path in memory: seeded loss, copies and reordering, and a clock of its own.
     fn session(seed: u64, packets: u64, out_loss: f64, in_loss: f64, format: Format) {
         let mut rng = Pcg64Mcg::seed_from_u64(seed);
-        let flight = Flight::new(packets);
+        let flight = Flight::new(packets, 0);
         let (samples, blocks) = pipe();
         let mut matcher = Matcher::new(&plan(false), &flight, samples);
         let mut mirror = reflector(false, format);
@@ -756,7 +780,7 @@ mod tests {
         // The probe that follows a session.
         let t1 = BEGIN_NS + 2_000_000_000;
         let raw = Timestamp::from_unix_ns(t1, Format::Ntp).raw();
-        let mut last = request(&Flight::new(packets), packets - 1, t1, false);
+        let mut last = request(&Flight::new(packets, 0), packets - 1, t1, false);
         flight.note_probe(0, raw);
         last = reply(&mut mirror, &last, t1 + 10, format);
         arrive(&mut matcher, &last, t1 + 20);
@@ -802,7 +826,7 @@ mod tests {
         fn any_octets_are_counted_and_change_no_figure(
             noise in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..120), 1..20),
         ) {
-            let flight = Flight::new(64);
+            let flight = Flight::new(64, 0);
             let (samples, _blocks) = pipe();
             let mut matcher = Matcher::new(&plan(true), &flight, samples);
             request(&flight, 0, BEGIN_NS, false);
@@ -821,6 +845,7 @@ mod tests {
             let mut request = Request {
                 slot: &mut slot,
                 len: octets.len(),
+                segment: None,
                 truncated: false,
                 facts_cut: false,
                 from: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 5000))),
@@ -846,7 +871,7 @@ mod tests {
 
     #[test]
     fn a_stamp_finds_its_sample_whether_it_comes_before_or_after() {
-        let flight = Flight::new(64);
+        let flight = Flight::new(64, 0);
         let (samples, blocks) = pipe();
         let mut matcher = Matcher::new(&plan(true), &flight, samples);
         let mut mirror = reflector(false, Format::Ntp);
@@ -880,11 +905,11 @@ mod tests {
 
     #[test]
     fn a_reply_with_another_t1_or_number_is_not_counted() {
-        let flight = Flight::new(64);
+        let flight = Flight::new(64, 0);
         let (samples, _blocks) = pipe();
         let mut matcher = Matcher::new(&plan(false), &flight, samples);
         let mut mirror = reflector(false, Format::Ntp);
-        let other = Flight::new(64);
+        let other = Flight::new(64, 0);
         let sent = request(&flight, 0, BEGIN_NS, false);
         let stale = request(&other, 0, BEGIN_NS - 1, false);
         let ahead = request(&other, 1, BEGIN_NS, false);
@@ -900,7 +925,7 @@ mod tests {
 
     #[test]
     fn a_packet_out_of_the_window_is_not_answered_by_just_anything() {
-        let flight = Flight::new(64);
+        let flight = Flight::new(64, 0);
         let (samples, _blocks) = pipe();
         let mut matcher = Matcher::new(&plan(false), &flight, samples);
         let mut mirror = reflector(false, Format::Ntp);
@@ -908,7 +933,7 @@ mod tests {
             let t1 = BEGIN_NS + i64::try_from(seq).unwrap();
             request(&flight, seq, t1, false);
         }
-        let forged = request(&Flight::new(64), 5, 12_345, false);
+        let forged = request(&Flight::new(64, 0), 5, 12_345, false);
         for _ in 0..10 {
             let octets = reply(&mut mirror, &forged, BEGIN_NS + 5, Format::Ntp);
             arrive(&mut matcher, &octets, BEGIN_NS + 10);
@@ -919,7 +944,7 @@ mod tests {
 
     #[test]
     fn t1_is_ours_whatever_the_echoed_error_estimate_says() {
-        let flight = Flight::new(64);
+        let flight = Flight::new(64, 0);
         let (samples, blocks) = pipe();
         let plan = Plan {
             format: Format::Ptp,
@@ -929,7 +954,7 @@ mod tests {
         for seq in 0..20_u32 {
             let t1_ns = BEGIN_NS + i64::from(seq) * 50_000_000;
             let t1 = Timestamp::from_unix_ns(t1_ns, Format::Ptp);
-            flight.note(seq.into(), t1.raw(), 0, false);
+            flight.note(seq.into(), 1, t1.raw(), 0, false);
             flight.attempt(u64::from(seq) + 1);
             // Older reflectors clear the Z bit, which was once reserved.
             let head = crate::wire::ReplyHead {
@@ -954,7 +979,7 @@ mod tests {
 
     #[test]
     fn a_reply_after_the_timeout_is_late() {
-        let flight = Flight::new(64);
+        let flight = Flight::new(64, 0);
         let (samples, _blocks) = pipe();
         let mut matcher = Matcher::new(&plan(false), &flight, samples);
         let mut mirror = reflector(false, Format::Ntp);
@@ -968,7 +993,7 @@ mod tests {
     #[test]
     fn a_reply_of_ours_that_comes_back_is_not_answered() {
         let mut mirror = reflector(false, Format::Ntp);
-        let octets = request(&Flight::new(64), 0, BEGIN_NS, false);
+        let octets = request(&Flight::new(64, 0), 0, BEGIN_NS, false);
         let first = reply(&mut mirror, &octets, BEGIN_NS + 5, Format::Ntp);
         mirror
             .guard
@@ -981,6 +1006,7 @@ mod tests {
         let mut request = Request {
             slot: &mut back,
             len,
+            segment: None,
             truncated: false,
             facts_cut: false,
             from: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 5000))),

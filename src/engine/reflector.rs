@@ -3,6 +3,8 @@
 //! Replies are written into the memory that their requests came in. T2 is the kernel's, T3 is
 //! written last, right before the call that sends.
 
+mod bundle;
+
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -28,6 +30,8 @@ const CHUNK: usize = 4;
 const QUALITY_NS: i64 = 1_000_000_000;
 /// How long a batch of replies waits for room in a full socket.
 const ROOM_NS: i64 = 500_000;
+/// Most requests of a bundle.
+const MOST_SEGMENTS: usize = 65_536 / SENDER_LEN;
 /// Batches of one socket taken without a look at the other.
 const BUDGET: usize = 16;
 /// How often sessions that have been silent too long are looked for, while somebody is told of them.
@@ -139,8 +143,25 @@ pub(crate) struct Reflector {
     pub(crate) guard: LoopGuard,
     estimate: ErrorEstimate,
     quality_until: i64,
-    /// The session of each queued reply.
-    queued: Vec<u64>,
+    /// The queued replies, in their order.
+    queued: Vec<Queued>,
+    /// The requests of the bundle at hand.
+    admitted: Vec<bundle::Admitted>,
+}
+
+/// A reply or a train that waits to be sent: the slot's index, its octets, and of each reply but the
+/// last.
+#[derive(Clone, Copy, Debug)]
+struct Queued {
+    index: usize,
+    answer: Answer,
+    step: usize,
+}
+
+impl Queued {
+    fn replies(&self) -> u64 {
+        u64::try_from(self.answer.len.div_ceil(self.step)).unwrap_or(1)
+    }
 }
 
 /// A reply that is ready but for T3.
@@ -165,6 +186,7 @@ impl Reflector {
             estimate: error_estimate(config.format),
             quality_until: i64::MIN,
             queued: Vec::with_capacity(BATCH),
+            admitted: Vec::with_capacity(MOST_SEGMENTS),
         }
     }
 
@@ -252,37 +274,49 @@ impl Reflector {
         number: u32,
         visit: Visit,
     ) -> Answer {
-        let arrived = request.arrived_ns.unwrap_or_else(os::realtime_ns);
-        let reply = ReflectorPacket {
-            head: ReplyHead {
-                seq: number.into(),
-                timestamp: Timestamp::from_raw(0),
-                error_estimate: self.estimate,
-                mbz: [0; 2],
-                receive_timestamp: Timestamp::from_unix_ns(arrived, self.format),
-                sender_seq: sender.seq,
-                sender_timestamp: sender.timestamp,
-                sender_error_estimate: sender.error_estimate,
-            },
-            tail: ReplyTail {
-                mbz: [0; 2],
-                sender_ttl: request.ttl.unwrap_or(255),
-            },
-        };
+        let mut reply = self.head(request);
+        reply.head.seq = number.into();
+        reply.head.sender_seq = sender.seq;
+        reply.head.sender_timestamp = sender.timestamp;
+        reply.head.sender_error_estimate = sender.error_estimate;
         let len = reply_len(request.len);
         // The first octets of the padding come back; the last ones are cut off.
         let padding = SENDER_LEN..SENDER_LEN + (len - REFLECTOR_LEN);
         request.slot.copy_within(padding, REFLECTOR_LEN);
         request.slot[..REFLECTOR_LEN].copy_from_slice(reply.as_bytes());
-        let tos = match self.dscp {
-            Some(dscp) => dscp.tos(),
-            // The DSCP comes back, ECN does not: it speaks of the way here.
-            None => request.tos.unwrap_or(0) & !0b11,
-        };
         Answer {
             len,
-            tos,
+            tos: self.reply_tos(request.tos),
             session: visit.serial,
+        }
+    }
+
+    /// What the replies to all requests of a bundle have in common.
+    fn head(&self, request: &Request<'_>) -> ReflectorPacket {
+        let arrived = request.arrived_ns.unwrap_or_else(os::realtime_ns);
+        ReflectorPacket {
+            head: ReplyHead {
+                seq: 0.into(),
+                timestamp: Timestamp::from_raw(0),
+                error_estimate: self.estimate,
+                mbz: [0; 2],
+                receive_timestamp: Timestamp::from_unix_ns(arrived, self.format),
+                sender_seq: 0.into(),
+                sender_timestamp: Timestamp::from_raw(0),
+                sender_error_estimate: ErrorEstimate::UNKNOWN,
+            },
+            tail: ReplyTail {
+                mbz: [0; 2],
+                sender_ttl: request.ttl.unwrap_or(255),
+            },
+        }
+    }
+
+    fn reply_tos(&self, received: Option<u8>) -> u8 {
+        match self.dscp {
+            Some(dscp) => dscp.tos(),
+            // The DSCP comes back, ECN does not: it speaks of the way here.
+            None => received.unwrap_or(0) & !0b11,
         }
     }
 
@@ -326,21 +360,12 @@ pub(crate) fn run<M: Mirror>(
     live: &Live,
     ready: impl FnOnce(Waker),
 ) -> io::Result<Reflected> {
-    let events = EventLoop::new()?;
+    let mut desk = Desk::new(reflector)?;
     for (index, socket) in sockets.iter_mut().enumerate() {
-        socket.register(events.registry(), Token(index))?;
+        socket.register(desk.events.registry(), Token(index))?;
     }
-    ready(Waker::new(events.registry(), Token(sockets.len()))?);
-    let mut desk = Desk {
-        reflector,
-        totals: Reflected {
-            cpus: cpu.and_then(os::pin),
-            ..Reflected::default()
-        },
-        events,
-        waited: false,
-        woken: false,
-    };
+    ready(Waker::new(desk.events.registry(), Token(sockets.len()))?);
+    desk.totals.cpus = cpu.and_then(os::pin);
     let mut testing = stage.map(Testing::new);
     os::sharpen_timers();
     let mut sweep_at = os::monotonic_ns();
@@ -409,6 +434,18 @@ pub(super) struct Desk {
 }
 
 impl Desk {
+    /// # Errors
+    /// The system's, from setting up the event loop.
+    fn new(reflector: Reflector) -> io::Result<Self> {
+        Ok(Self {
+            reflector,
+            totals: Reflected::default(),
+            events: EventLoop::new()?,
+            waited: false,
+            woken: false,
+        })
+    }
+
     pub(super) fn begin_batch(&mut self, count: usize) -> i64 {
         let now = os::monotonic_ns();
         self.reflector.refresh_quality(now);
@@ -431,6 +468,10 @@ impl Desk {
         let now = self.begin_batch(count);
         for index in 0..count {
             let mut request = socket.request(index);
+            if let Some(segment) = request.segment {
+                self.answer_bundle(socket, index, segment, now);
+                continue;
+            }
             self.count(&request);
             match self.reflector.reflect(&mut request, now) {
                 Ok(answer) => self.queue(socket, index, answer),
@@ -441,10 +482,27 @@ impl Desk {
     }
 
     pub(super) fn queue<M: Mirror>(&mut self, socket: &mut M, index: usize, answer: Answer) {
-        socket.queue(index, answer.len, answer.tos);
-        self.reflector.queued.push(answer.session);
+        self.queue_train(socket, index, answer, answer.len);
+    }
+
+    /// Queues replies of `step` octets each, the last one perhaps shorter.
+    fn queue_train<M: Mirror>(
+        &mut self,
+        socket: &mut M,
+        index: usize,
+        answer: Answer,
+        step: usize,
+    ) {
+        let segment = (answer.len > step).then_some(step);
+        socket.queue(index, answer.len, answer.tos, segment);
+        let queued = Queued {
+            index,
+            answer,
+            step,
+        };
+        self.reflector.queued.push(queued);
         if let Some(record) = self.reflector.record(answer.session) {
-            record.reflected += 1;
+            record.reflected += queued.replies();
         }
     }
 
@@ -454,26 +512,53 @@ impl Desk {
             let chunk = socket.queued().min(CHUNK);
             let t3 = self.t3();
             for offset in 0..chunk {
-                stamp(socket.reply_mut(offset), t3);
+                let Queued { answer, step, .. } = self.reflector.queued[gone + offset];
+                bundle::stamp_train(&mut socket.reply_mut(offset)[..answer.len], step, t3);
             }
             let result = socket.send(chunk);
             // After the call: nothing that can wait stands between T3 and the departure.
             self.reflector.guard.note(t3);
             match result {
                 Ok(sent) => {
-                    self.totals.reflected += u64::try_from(sent).unwrap_or(0);
+                    let left = &self.reflector.queued[gone..gone + sent];
+                    self.totals.reflected += left.iter().map(Queued::replies).sum::<u64>();
                     gone += sent;
                 }
                 Err(error) if self.wait_for_room(&error) => {}
-                Err(_) => {
-                    let session = self.reflector.queued.get(gone).copied().unwrap_or(0);
-                    self.unsent(session);
+                Err(error) => {
+                    let queued = self.reflector.queued[gone];
+                    let refused = error.raw_os_error() != Some(nix::errno::Errno::ENOBUFS as i32)
+                        && error.kind() != io::ErrorKind::WouldBlock;
+                    if queued.replies() > 1 && refused {
+                        self.send_unfolded(socket, queued);
+                    } else {
+                        self.unsent(queued.answer.session, queued.replies());
+                    }
                     socket.skip();
                     gone += 1;
                 }
             }
         }
         self.reflector.queued.clear();
+    }
+
+    /// Sends the replies of a train that the system does not take as one.
+    fn send_unfolded<M: Mirror>(&mut self, socket: &mut M, queued: Queued) {
+        let Queued {
+            index,
+            answer,
+            step,
+        } = queued;
+        let Some(route) = socket.route(index) else {
+            return self.unsent(answer.session, queued.replies());
+        };
+        for at in (0..answer.len).step_by(step) {
+            let len = step.min(answer.len - at);
+            match socket.send_part(index, at, len, &route, answer.tos) {
+                Ok(()) => self.totals.reflected += 1,
+                Err(_) => self.unsent(answer.session, 1),
+            }
+        }
     }
 
     /// Sends a reply that is kept elsewhere, after what is queued. One that would have left before
@@ -502,7 +587,7 @@ impl Desk {
             match result {
                 Ok(()) => self.totals.reflected += 1,
                 Err(error) if self.wait_for_room(&error) => continue,
-                Err(_) => self.unsent(answer.session),
+                Err(_) => self.unsent(answer.session, 1),
             }
             break;
         }
@@ -522,11 +607,11 @@ impl Desk {
         true
     }
 
-    fn unsent(&mut self, session: u64) {
-        self.totals.unsent += 1;
+    fn unsent(&mut self, session: u64, replies: u64) {
+        self.totals.unsent += replies;
         if let Some(record) = self.reflector.record(session) {
-            record.reflected -= 1;
-            record.unsent += 1;
+            record.reflected -= replies;
+            record.unsent += replies;
         }
     }
 
@@ -554,5 +639,115 @@ impl Desk {
             self.totals.records = Some(records);
         }
         self.totals
+    }
+}
+
+#[cfg(test)]
+use test_link::{OneBundle, tests_config};
+
+#[cfg(test)]
+mod test_link {
+    use std::net::SocketAddr;
+
+    use mio::{Registry, Token};
+
+    use super::*;
+    use crate::config::{IoKind, SocketOptions};
+    use crate::io::Route;
+
+    pub(super) fn tests_config() -> ReflectorConfig {
+        ReflectorConfig {
+            listen: Vec::new(),
+            allow: Vec::new(),
+            stateless: false,
+            session_timeout_ns: 0,
+            dscp: None,
+            format: Format::Ntp,
+            socket: SocketOptions {
+                tos: 0,
+                ttl: 255,
+                do_not_fragment: false,
+                interface: None,
+                hardware: false,
+                io: IoKind::Batched,
+            },
+            threads: 1,
+            cpus: None,
+            impairment: None,
+            watch: false,
+        }
+    }
+
+    /// A socket on which one bundle has arrived.
+    pub(super) struct OneBundle {
+        pub(super) slot: Vec<u8>,
+        pub(super) len: usize,
+        pub(super) segment: usize,
+        pub(super) from: SocketAddr,
+        pub(super) queued: Vec<(usize, Option<usize>)>,
+    }
+
+    impl Mirror for OneBundle {
+        fn batch(&self) -> usize {
+            1
+        }
+
+        fn recv(&mut self) -> io::Result<usize> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+
+        fn request(&mut self, _: usize) -> Request<'_> {
+            Request {
+                slot: &mut self.slot,
+                len: self.len,
+                segment: Some(self.segment),
+                truncated: false,
+                facts_cut: false,
+                from: Some(self.from),
+                to: None,
+                to_many: false,
+                arrived_ns: Some(1_790_000_000_000_000_000),
+                ttl: Some(64),
+                tos: Some(0),
+            }
+        }
+
+        fn queue(&mut self, _: usize, len: usize, _: u8, segment: Option<usize>) {
+            self.queued.push((len, segment));
+        }
+
+        fn queued(&self) -> usize {
+            self.queued.len()
+        }
+
+        fn reply_mut(&mut self, _: usize) -> &mut [u8] {
+            &mut self.slot
+        }
+
+        fn send(&mut self, _: usize) -> io::Result<usize> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+
+        fn skip(&mut self) {}
+
+        fn route(&self, _: usize) -> Option<Route> {
+            None
+        }
+
+        fn send_alone(&mut self, _: &[u8], _: &Route, _: u8) -> io::Result<()> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+
+        fn send_part(&mut self, _: usize, _: usize, _: usize, _: &Route, _: u8) -> io::Result<()> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+
+        fn register(&mut self, _: &Registry, _: Token) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn kernel_drops(&self) -> Option<u64> {
+            None
+        }
     }
 }

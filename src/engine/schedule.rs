@@ -1,4 +1,7 @@
-//! Departures as a pure iterator: when each packet is due, and of what size.
+//! Departures as a pure iterator: when each packet or train is due, and of what size.
+//!
+//! A train takes the place of as many packets in a row: it is due with its first one, and the next
+//! one follows after as many gaps.
 //!
 //! Due times are counted from the start of the session and never depend on when a packet really
 //! left: a late departure shifts none of the later ones.
@@ -10,13 +13,15 @@ use rand_pcg::Pcg64Mcg;
 
 use crate::config::{Departures, End, Rate, SizeClass};
 
-/// A packet to be sent.
+/// A packet or a train to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Departure {
     /// Nanoseconds from the start of the session; `None`: at once.
     pub due_ns: Option<u64>,
     /// Index of its size.
     pub class: u8,
+    /// Packets: 1, or those of the train.
+    pub count: u32,
 }
 
 /// The departures of a session, in order.
@@ -25,7 +30,11 @@ pub struct Schedule {
     gaps: Gaps,
     sizes: Cycle,
     end: End,
+    /// Packets so far.
     index: u64,
+    /// Packets of a train, now and from the next cycle of sizes on.
+    burst: u32,
+    next_burst: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -36,20 +45,23 @@ enum Gaps {
         /// `None`: exponential.
         spread: Option<f64>,
         at_ns: f64,
+        /// Packets of the train before.
+        before: u32,
         rng: Pcg64Mcg,
     },
     Flood,
 }
 
 impl Gaps {
-    /// Due time of packet `index`; called once for each, in order.
-    fn due_ns(&mut self, index: u64) -> Option<u64> {
+    /// Due time of packet `index`, with which a train of `count` begins; called in order.
+    fn due_ns(&mut self, index: u64, count: u32) -> Option<u64> {
         match self {
             Self::Periodic(rate) => Some(rate.due_ns(index)),
             Self::Random {
                 mean_ns,
                 spread,
                 at_ns,
+                before,
                 rng,
             } => {
                 if index > 0 {
@@ -57,8 +69,9 @@ impl Gaps {
                         None => Exp1.sample(rng),
                         Some(spread) => 1.0 + *spread * (2.0 * rng.random::<f64>() - 1.0),
                     };
-                    *at_ns += *mean_ns * factor;
+                    *at_ns += *mean_ns * factor * f64::from(*before);
                 }
+                *before = count;
                 #[expect(
                     clippy::cast_possible_truncation,
                     clippy::cast_sign_loss,
@@ -81,6 +94,11 @@ struct Cycle {
 }
 
 impl Cycle {
+    /// Whether the next size begins a cycle.
+    fn is_whole(&self) -> bool {
+        self.at == 0 || self.at == self.classes.len()
+    }
+
     fn next(&mut self) -> u8 {
         if self.at == self.classes.len() {
             self.at = 0;
@@ -96,11 +114,23 @@ impl Cycle {
 impl Schedule {
     /// The same arguments give the same schedule, on every machine.
     #[must_use]
-    pub fn new(departures: Departures, end: End, sizes: &[SizeClass], seed: u64) -> Self {
+    pub fn new(
+        departures: Departures,
+        mut end: End,
+        sizes: &[SizeClass],
+        seed: u64,
+        burst: u32,
+    ) -> Self {
+        if let (Departures::Periodic(rate), Some(duration)) = (departures, end.duration_ns) {
+            // So that the last train is no longer than the session.
+            let count = rate.count_in(duration);
+            end.count = Some(end.count.unwrap_or(u64::MAX).min(count));
+        }
         let random = |rate: Rate, spread| Gaps::Random {
             mean_ns: 1e9 / rate.per_second(),
             spread,
             at_ns: 0.0,
+            before: 1,
             rng: Pcg64Mcg::seed_from_u64(seed),
         };
         let gaps = match departures {
@@ -122,7 +152,20 @@ impl Schedule {
             },
             end,
             index: 0,
+            burst: burst.max(1),
+            next_burst: burst.max(1),
         }
+    }
+
+    /// Makes trains of `burst` packets from the next whole cycle of sizes on.
+    pub fn set_burst(&mut self, burst: u32) {
+        self.next_burst = burst.max(1);
+    }
+
+    /// Packets of a train at this moment.
+    #[must_use]
+    pub fn burst(&self) -> u32 {
+        self.burst
     }
 
     /// How long the session may last, for those departures that are due at once.
@@ -136,19 +179,25 @@ impl Iterator for Schedule {
     type Item = Departure;
 
     fn next(&mut self) -> Option<Departure> {
-        if self.end.count.is_some_and(|count| self.index >= count) {
+        let left = self.end.count.unwrap_or(u64::MAX) - self.index;
+        if left == 0 {
             return None;
         }
-        let due_ns = self.gaps.due_ns(self.index);
+        if self.sizes.is_whole() {
+            self.burst = self.next_burst;
+        }
+        let count = u32::try_from(left).map_or(self.burst, |left| left.min(self.burst));
+        let due_ns = self.gaps.due_ns(self.index, count);
         if let (Some(due), Some(duration)) = (due_ns, self.end.duration_ns)
             && due >= duration
         {
             return None;
         }
-        self.index += 1;
+        self.index += u64::from(count);
         Some(Departure {
             due_ns,
             class: self.sizes.next(),
+            count,
         })
     }
 }
@@ -184,7 +233,7 @@ mod tests {
     }
 
     fn dues(departures: Departures, end: End, seed: u64) -> Vec<u64> {
-        Schedule::new(departures, end, &IMIX[..1], seed)
+        Schedule::new(departures, end, &IMIX[..1], seed, 1)
             .map(|d| d.due_ns.unwrap())
             .collect()
     }
@@ -203,7 +252,7 @@ mod tests {
     fn every_whole_dozen_has_the_exact_ratio_in_changing_order() {
         let end = until(Some(12 * 1000), None);
         let departures = Departures::Periodic(rate("1k"));
-        let schedule = Schedule::new(departures, end, &IMIX, 7);
+        let schedule = Schedule::new(departures, end, &IMIX, 7, 1);
         let classes: Vec<u8> = schedule.map(|d| d.class).collect();
         let mut orders = std::collections::HashSet::new();
         for dozen in classes.chunks(12) {
@@ -256,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_due_at_once_and_ends_by_count() {
-        let schedule = Schedule::new(Departures::Flood, until(Some(3), None), &IMIX, 0);
+        let schedule = Schedule::new(Departures::Flood, until(Some(3), None), &IMIX, 0, 1);
         let dues: Vec<_> = schedule.map(|d| d.due_ns).collect();
         assert_eq!(dues, [None, None, None]);
     }

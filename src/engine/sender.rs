@@ -1,11 +1,11 @@
 //! The sender thread: waits for departures that are due, patches packets, sends them.
 //!
-//! Packets are sent together only as far as the schedule makes them due together. One that is
+//! Packets are sent together only as far as the schedule makes them due together; trains are what the
+//! user asked for, or what it takes to keep the rate. One that is
 //! further behind than the timeout is not sent and takes no sequence number (RFC 4656 §4.1.1), nor
 //! does one that the kernel refuses: such a packet is no loss of the path's.
 
 use std::io;
-use std::iter::Peekable;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::Receiver;
@@ -16,9 +16,9 @@ use super::flight::Flight;
 use super::live::Copier;
 use super::schedule::{Departure, Schedule};
 use crate::config::Pacing;
-use crate::io::{BATCH, SendHalf};
+use crate::io::SendHalf;
 use crate::os::{self, EventLoop};
-use crate::wire::{ErrorEstimate, Format, SenderPacket, Timestamp};
+use crate::wire::{ErrorEstimate, Format, SENDER_LEN, SenderPacket, Timestamp};
 
 /// Gaps below this are waited out spinning: going to sleep would take longer.
 const SPIN_GAP_NS: i64 = 200_000;
@@ -30,6 +30,10 @@ const LEAD_NS: i64 = 1_000_000;
 const RETRY_NS: i64 = 1_000_000;
 /// A session of which nothing could be sent ends after this.
 const GIVE_UP_NS: i64 = 2_000_000_000;
+/// A sender that is this far behind, and further than this long ago, sends longer trains.
+const BEHIND_NS: i64 = 20_000_000;
+/// Most packets of a train (`UDP_MAX_SEGMENTS` of older kernels).
+pub(crate) const MOST_BURST: u32 = 64;
 /// How often the clock's quality is asked for.
 const QUALITY_NS: i64 = 1_000_000_000;
 
@@ -38,7 +42,11 @@ pub(crate) struct Plan {
     pub(crate) schedule: Schedule,
     /// UDP payload of each size class, in octets.
     pub(crate) payloads: Vec<usize>,
+    /// What stands in every place of the batch to begin with.
+    pub(crate) padding: Vec<u8>,
     pub(crate) timeout_ns: i64,
+    /// Longest train that may be made where singles do not keep the rate; 1: none.
+    pub(crate) most_burst: u32,
     pub(crate) mean_gap_ns: i64,
     /// The number of the first packet on the wire.
     pub(crate) first_seq: u32,
@@ -69,6 +77,9 @@ pub(crate) struct Sent {
     pub(crate) icmp: u64,
     pub(crate) by_class: Vec<u64>,
     pub(crate) late_departures: u64,
+    /// Packets of the longest and of the last train.
+    pub(crate) longest_burst: u32,
+    pub(crate) last_burst: u32,
     pub(crate) max_slip_ns: i64,
     /// First and last departure, by the monotonic clock.
     pub(crate) first_ns: i64,
@@ -96,6 +107,7 @@ pub(crate) fn run<S: SendHalf>(
     receiver: &Waker,
     (probes, copier): (&Receiver<usize>, Option<Copier>),
 ) -> io::Result<Sent> {
+    let half_places = half.places();
     let over = Over { flight, receiver };
     let events = EventLoop::new()?;
     ready(Waker::new(events.registry(), Token(0))?);
@@ -105,7 +117,11 @@ pub(crate) fn run<S: SendHalf>(
         stop,
         events,
         seq: 0,
-        batch: Vec::with_capacity(BATCH),
+        batch: Vec::with_capacity(half_places),
+        written: vec![(0, 0); half_places],
+        unfolded: vec![false; plan.payloads.len()],
+        trains: 0,
+        lag: Lag::default(),
         head: SenderPacket {
             seq: 0.into(),
             timestamp: Timestamp::from_raw(0),
@@ -157,6 +173,46 @@ impl Drop for Over<'_> {
     }
 }
 
+/// A packet or train of the batch.
+#[derive(Clone, Copy, Debug)]
+struct Due {
+    /// By the monotonic clock.
+    at_ns: i64,
+    class: u8,
+    count: u32,
+}
+
+/// The schedule with its next departure.
+struct Agenda {
+    schedule: Schedule,
+    next: Option<Departure>,
+}
+
+impl Agenda {
+    fn take(&mut self) -> Option<Departure> {
+        std::mem::replace(&mut self.next, self.schedule.next())
+    }
+}
+
+/// Notices that the rate is not kept.
+#[derive(Debug, Default)]
+struct Lag {
+    look_at: i64,
+    before: i64,
+}
+
+impl Lag {
+    /// True if the sender is far behind and falls further behind.
+    fn grows(&mut self, now: i64, behind: i64) -> bool {
+        if now < self.look_at {
+            return false;
+        }
+        self.look_at = now + BEHIND_NS;
+        let before = std::mem::replace(&mut self.before, behind);
+        behind > BEHIND_NS && behind > before && before > BEHIND_NS / 4
+    }
+}
+
 struct Sender<'a, S> {
     half: &'a mut S,
     plan: Plan,
@@ -165,8 +221,15 @@ struct Sender<'a, S> {
     events: EventLoop,
     /// Sequence number of the next packet, extended to 64 bits.
     seq: u64,
-    /// The departures that leave together: when due, by the monotonic clock, and the size class.
-    batch: Vec<(i64, u8)>,
+    /// The departures that leave together.
+    batch: Vec<Due>,
+    /// Octets and number of the packets that were written into each place last.
+    written: Vec<(usize, usize)>,
+    /// Size classes whose trains the kernel refuses: their packets leave one by one.
+    unfolded: Vec<bool>,
+    /// Trains so far.
+    trains: u64,
+    lag: Lag,
     head: SenderPacket,
     quality_until: i64,
     stamps: Stamps,
@@ -189,14 +252,16 @@ impl<S: SendHalf> Sender<'_, S> {
         let start = os::monotonic_ns() + LEAD_NS;
         let end = self.plan.schedule.duration_ns();
         let end = end.and_then(|ns| start.checked_add_unsigned(ns));
-        let mut schedule = self.plan.schedule.clone().peekable();
+        let mut schedule = self.plan.schedule.clone();
+        let next = schedule.next();
+        let mut agenda = Agenda { schedule, next };
         let mut now = os::monotonic_ns();
-        while let Some(next) = schedule.peek() {
+        while let Some(next) = agenda.next {
             if self.stop.load(Ordering::Relaxed) {
                 self.totals.interrupted = true;
                 return;
             }
-            match due(*next, start) {
+            match due(next, start) {
                 Some(due) if due > now => {
                     now = self.wait_for(due);
                     continue;
@@ -205,7 +270,8 @@ impl<S: SendHalf> Sender<'_, S> {
                 _ => {}
             }
             self.refresh_quality(now);
-            self.gather(&mut schedule, start, now);
+            self.gather(&mut agenda, start, now);
+            self.lengthen(&mut agenda, now);
             now = self.send_batch(now);
             if self.seq == 0 && now - start > GIVE_UP_NS && self.totals.refused > 0 {
                 return;
@@ -243,24 +309,43 @@ impl<S: SendHalf> Sender<'_, S> {
     }
 
     /// Collects what is due, at most one batch.
-    fn gather(
-        &mut self,
-        schedule: &mut Peekable<impl Iterator<Item = Departure>>,
-        start: i64,
-        now: i64,
-    ) {
+    fn gather(&mut self, agenda: &mut Agenda, start: i64, now: i64) {
         self.batch.clear();
-        while self.batch.len() < BATCH {
-            let Some(departure) = schedule.next_if(|d| due(*d, start).is_none_or(|due| due <= now))
-            else {
+        while self.batch.len() < self.batch.capacity() {
+            let Some(Departure { class, count, .. }) = agenda.next else {
                 return;
             };
-            let due = due(departure, start);
-            if due.is_some_and(|due| now - due > self.plan.timeout_ns) {
-                self.totals.overdue += 1;
-            } else {
-                self.batch.push((due.unwrap_or(now), departure.class));
+            let due = agenda.next.and_then(|next| due(next, start));
+            if due.is_some_and(|due| due > now) {
+                return;
             }
+            agenda.take();
+            if due.is_some_and(|due| now - due > self.plan.timeout_ns) {
+                self.totals.overdue += u64::from(count);
+            } else {
+                let at_ns = due.unwrap_or(now);
+                self.batch.push(Due {
+                    at_ns,
+                    class,
+                    count,
+                });
+            }
+        }
+    }
+
+    /// Makes longer trains where the rate is not kept: twice as long, and only as far as needed.
+    fn lengthen(&mut self, agenda: &mut Agenda, now: i64) {
+        let Some(first) = self.batch.first() else {
+            return;
+        };
+        let burst = agenda.schedule.burst();
+        if burst < self.plan.most_burst
+            && now - first.at_ns > 0
+            && self.lag.grows(now, now - first.at_ns)
+        {
+            let longer = (burst * 2).min(self.plan.most_burst);
+            agenda.schedule.set_burst(longer);
+            self.flight.set_burst(longer);
         }
     }
 
@@ -268,6 +353,10 @@ impl<S: SendHalf> Sender<'_, S> {
     fn send_batch(&mut self, mut now: i64) -> i64 {
         let mut from = 0;
         while from < self.batch.len() {
+            if let Some(until) = self.send_unfolded(from, &mut now) {
+                from = until;
+                continue;
+            }
             self.fill(from);
             match self.half.send(from, self.batch.len()) {
                 Ok(count) => {
@@ -287,10 +376,12 @@ impl<S: SendHalf> Sender<'_, S> {
                     }
                     // It tells of a former packet; this one has not been tried.
                     io::ErrorKind::ConnectionRefused => self.totals.icmp += 1,
+                    _ if self.unfold(from, &error) => {}
                     _ => {
-                        self.totals.refused += 1;
+                        let count = u64::from(self.batch[from].count);
+                        self.totals.refused += count;
                         self.totals.refusal = error.raw_os_error();
-                        self.totals.no_room += u64::from(no_room(&error));
+                        self.totals.no_room += if no_room(&error) { count } else { 0 };
                         from += 1;
                         now = os::monotonic_ns();
                     }
@@ -301,57 +392,184 @@ impl<S: SendHalf> Sender<'_, S> {
     }
 
     fn drop_overdue(&mut self, mut from: usize, now: i64) -> usize {
-        while let Some((due, _)) = self.batch.get(from)
-            && now - due > self.plan.timeout_ns
+        while let Some(due) = self.batch.get(from)
+            && now - due.at_ns > self.plan.timeout_ns
         {
-            self.totals.overdue += 1;
+            self.totals.overdue += u64::from(due.count);
             from += 1;
         }
         from
     }
 
-    /// Writes the packets of the batch from place `from` on, with T1 of this moment.
+    /// Whether the trains of this place's class are refused for what they are, and go one by one from
+    /// now on.
+    fn unfold(&mut self, from: usize, error: &io::Error) -> bool {
+        use nix::errno::Errno;
+
+        let due = self.batch[from];
+        // No such option; a device that cannot; packets larger than the path takes whole.
+        let refused = [
+            Errno::EINVAL,
+            Errno::EIO,
+            Errno::EMSGSIZE,
+            Errno::EOPNOTSUPP,
+        ];
+        let errno = error.raw_os_error().map(Errno::from_raw);
+        if due.count == 1 || !errno.is_some_and(|errno| refused.contains(&errno)) {
+            return false;
+        }
+        self.unfolded[usize::from(due.class)] = true;
+        true
+    }
+
+    /// Writes the batch from place `from` on, with T1 of this moment.
     fn fill(&mut self, from: usize) {
-        let t1 = Timestamp::from_unix_ns(os::realtime_ns(), self.plan.format);
-        self.head.timestamp = t1;
+        let t1 = self.new_t1();
         let mut seq = self.seq;
-        for (place, (_, class)) in self.batch.iter().enumerate().skip(from) {
-            let stamp = self.stamps.wanted(seq);
-            self.flight.note(seq, t1.raw(), *class, stamp);
-            let number = low_half(seq);
-            self.head.seq = number.wrapping_add(self.plan.first_seq).into();
-            let head = self.head.as_bytes();
-            let padding = self.plan.payloads[usize::from(*class)] - head.len();
-            if let Some(copier) = &mut self.copier {
-                copier.copy(head, head.len() + padding, os::monotonic_ns());
+        for place in from..self.batch.len() {
+            let Due { class, count, .. } = self.batch[place];
+            if count > 1 && self.unfolded[usize::from(class)] {
+                // These leave by themselves.
+                break;
             }
-            self.half.set(place, head, padding, stamp.then_some(number));
-            seq += 1;
+            let train = self.trains + u64::try_from(place - from).unwrap_or(0);
+            let stamp = self.stamps.wanted(train);
+            self.flight.note(seq, u64::from(count), t1, class, stamp);
+            self.write(place, seq, class, count, stamp);
+            seq += u64::from(count);
         }
         self.flight.attempt(seq);
     }
 
-    /// Counts `count` packets of the batch, from place `from` on, that left between two moments.
-    fn account(&mut self, from: usize, count: usize, before: i64, after: i64) {
-        if self.totals.sent == 0 {
-            self.totals.first_ns = before;
-            self.totals.started_ns = os::realtime_ns() - (os::monotonic_ns() - before);
+    fn new_t1(&mut self) -> u64 {
+        let t1 = Timestamp::from_unix_ns(os::realtime_ns(), self.plan.format);
+        self.head.timestamp = t1;
+        t1.raw()
+    }
+
+    /// Writes one place: `count` packets from `seq` on.
+    fn write(&mut self, place: usize, seq: u64, class: u8, count: u32, stamp: bool) {
+        let payload = self.plan.payloads[usize::from(class)];
+        let packets = usize::try_from(count).unwrap_or(1);
+        let id = stamp.then_some(low_half(seq));
+        self.clean(place, payload, packets);
+        let octets = self.half.set(place, payload, packets, id);
+        let mut number = low_half(seq).wrapping_add(self.plan.first_seq);
+        for packet in octets.chunks_exact_mut(payload) {
+            self.head.seq = number.into();
+            packet[..SENDER_LEN].copy_from_slice(self.head.as_bytes());
+            if let Some(copier) = &mut self.copier {
+                copier.copy(&packet[..SENDER_LEN], payload, os::monotonic_ns());
+            }
+            number = number.wrapping_add(1);
         }
+    }
+
+    /// Restores the padding where heads of another size stand in a place. Timestamps there could read
+    /// as what a reflector's guard against loops looks for.
+    fn clean(&mut self, place: usize, payload: usize, packets: usize) {
+        let (octets, count) = self.written[place];
+        if octets == payload {
+            self.written[place].1 = count.max(packets);
+            return;
+        }
+        self.written[place] = (payload, packets);
+        if octets == 0 {
+            return;
+        }
+        let slot = self.half.set(place, octets, count, None);
+        for at in (0..slot.len()).step_by(octets) {
+            let head = at..at + SENDER_LEN;
+            slot[head.clone()].copy_from_slice(&self.plan.padding[head]);
+        }
+    }
+
+    /// Where the train at `from` has to go packet by packet: sends it, and returns the next place.
+    /// All of its packets carry one T1, as those of a train do.
+    fn send_unfolded(&mut self, from: usize, now: &mut i64) -> Option<usize> {
+        let due = self.batch[from];
+        if due.count == 1 || !self.unfolded[usize::from(due.class)] {
+            return None;
+        }
+        let t1 = self.new_t1();
+        let count = u64::from(due.count);
+        self.flight.note(self.seq, count, t1, due.class, false);
+        self.flight.attempt(self.seq + count);
+        let mut left = due.count;
+        while left > 0 && !self.stop.load(Ordering::Relaxed) {
+            let places = left.min(u32::try_from(self.half.places()).unwrap_or(1));
+            for place in 0..places {
+                let seq = self.seq + u64::from(place);
+                self.write(
+                    usize::try_from(place).unwrap_or(0),
+                    seq,
+                    due.class,
+                    1,
+                    false,
+                );
+            }
+            match self.half.send(0, usize::try_from(places).unwrap_or(1)) {
+                Ok(sent) => {
+                    let after = os::monotonic_ns();
+                    let sent = u32::try_from(sent).unwrap_or(places);
+                    self.account_one(due, sent, *now);
+                    left -= sent;
+                    *now = after;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.events.wait_until(*now + RETRY_NS);
+                    *now = os::monotonic_ns();
+                }
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    self.totals.icmp += 1;
+                }
+                Err(error) => {
+                    // The sequence numbers of a granule stay together: its rest is given up.
+                    self.totals.refused += u64::from(left);
+                    self.totals.refusal = error.raw_os_error();
+                    if no_room(&error) {
+                        self.totals.no_room += u64::from(left);
+                    }
+                    break;
+                }
+            }
+        }
+        Some(from + 1)
+    }
+
+    /// Counts the places `from..from + count` of the batch, which left between two moments.
+    fn account(&mut self, from: usize, count: usize, before: i64, after: i64) {
         let step = (after - before) / i64::try_from(count.max(1)).unwrap_or(1);
         let mut left = before;
-        for (due, class) in &self.batch[from..from + count] {
-            self.totals.by_class[usize::from(*class)] += 1;
-            let slip = left - due;
-            self.totals.max_slip_ns = self.totals.max_slip_ns.max(slip);
-            self.totals.late_departures += u64::from(slip > self.plan.mean_gap_ns);
+        for place in from..from + count {
+            let due = self.batch[place];
             self.stamps.requested += u64::from(self.flight.class(self.seq).1);
-            self.totals.last_ns = left;
-            self.seq += 1;
+            self.trains += 1;
+            self.account_one(due, due.count, left);
             left += step;
         }
-        self.totals.sent = self.seq;
         let back = self.flight.stamps_back();
-        self.stamps.adapt(after, back, count);
+        self.stamps
+            .adapt(after, back, count * 2 >= self.batch.capacity());
+    }
+
+    /// Counts `count` packets that left together.
+    fn account_one(&mut self, due: Due, count: u32, left: i64) {
+        if self.totals.sent == 0 {
+            self.totals.first_ns = left;
+            self.totals.started_ns = os::realtime_ns() - (os::monotonic_ns() - left);
+        }
+        let count = u64::from(count);
+        self.totals.by_class[usize::from(due.class)] += count;
+        let slip = left - due.at_ns;
+        self.totals.max_slip_ns = self.totals.max_slip_ns.max(slip);
+        let gap = self.plan.mean_gap_ns.saturating_mul(i64::from(due.count));
+        self.totals.late_departures += if slip > gap { count } else { 0 };
+        self.totals.longest_burst = self.totals.longest_burst.max(due.count);
+        self.totals.last_burst = due.count;
+        self.totals.last_ns = left;
+        self.seq += count;
+        self.totals.sent = self.seq;
     }
 
     /// Sends the last sequence number once more, outside all counts.
@@ -363,9 +581,10 @@ impl<S: SendHalf> Sender<'_, S> {
         let t1 = Timestamp::from_unix_ns(os::realtime_ns(), self.plan.format);
         self.head.timestamp = t1;
         self.flight.note_probe(index, t1.raw());
-        let head = self.head.as_bytes();
-        let padding = self.plan.payloads[0] - head.len();
-        self.half.set(0, head, padding, None);
+        let payload = self.plan.payloads[0];
+        self.clean(0, payload, 1);
+        let packet = self.half.set(0, payload, 1, None);
+        packet[..SENDER_LEN].copy_from_slice(self.head.as_bytes());
         for _ in 0..3 {
             match self.half.send(0, 1) {
                 // It tells of a packet before.
@@ -480,12 +699,13 @@ impl Stamps {
         self.patience = (self.patience * 2).min(Self::PATIENCE.1);
     }
 
-    fn wanted(&self, seq: u64) -> bool {
-        self.requested < self.room_until && seq % u64::from(self.one_in) < 2
+    /// Whether packet or train number `train` asks for one.
+    fn wanted(&self, train: u64) -> bool {
+        self.requested < self.room_until && train % u64::from(self.one_in) < 2
     }
 
-    /// Looks at how many came back, and at how many packets were due together.
-    fn adapt(&mut self, now: i64, back: u64, together: usize) {
+    /// Looks at how many came back, and at whether many packets were due together.
+    fn adapt(&mut self, now: i64, back: u64, crowded: bool) {
         if now >= self.remember_at {
             self.before = self.lately;
             self.lately = (self.requested, back);
@@ -503,7 +723,7 @@ impl Stamps {
             return;
         }
         self.window_ends = now + Self::WINDOW_NS;
-        let pressed = under_way > Self::PRESSURE || together >= BATCH / 2;
+        let pressed = under_way > Self::PRESSURE || crowded;
         self.strikes = if pressed {
             self.strikes + 1
         } else {
@@ -542,7 +762,7 @@ mod tests {
         };
         ask(&mut stamps, 0..100);
         assert_eq!(stamps.requested, 10);
-        stamps.adapt(0, 5, 1);
+        stamps.adapt(0, 5, false);
         ask(&mut stamps, 100..300);
         assert_eq!(stamps.requested, 15);
         assert!(!Stamps::new(0, 100_000, None).wanted(0));
@@ -552,13 +772,13 @@ mod tests {
     fn lasting_pressure_thins_the_stamps_and_a_single_stall_does_not() {
         let mut stamps = Stamps::new(1_000_000, 100_000, None);
         stamps.requested = 1000;
-        stamps.adapt(Stamps::WINDOW_NS, 0, 1);
+        stamps.adapt(Stamps::WINDOW_NS, 0, false);
         for i in 2..20 {
-            stamps.adapt(i * Stamps::WINDOW_NS, 1000, 1);
+            stamps.adapt(i * Stamps::WINDOW_NS, 1000, false);
         }
         assert_eq!(stamps.one_in, 1);
         for i in 20..25 {
-            stamps.adapt(i * Stamps::WINDOW_NS, 0, 1);
+            stamps.adapt(i * Stamps::WINDOW_NS, 0, false);
         }
         assert_eq!(stamps.one_in, 4);
     }
@@ -570,7 +790,7 @@ mod tests {
             let wanted = stamps.wanted(seq);
             stamps.requested += u64::from(wanted);
             back += u64::from(wanted && seq % lost != 0);
-            stamps.adapt(i64::try_from(seq).unwrap() * 1_000_000, back, 1);
+            stamps.adapt(i64::try_from(seq).unwrap() * 1_000_000, back, false);
         }
         back
     }
@@ -593,7 +813,7 @@ mod tests {
         let mut windows = |stamps: &mut Stamps, count: u32, back| {
             for _ in 0..count {
                 at += Stamps::WINDOW_NS;
-                stamps.adapt(at, back, 1);
+                stamps.adapt(at, back, false);
             }
         };
         windows(&mut stamps, 8, 0);

@@ -71,6 +71,9 @@ pub(crate) fn open_session(
     sys::set_option(tx.as_fd(), level, recverr, 1)?;
     ask_for_header_fields(&rx, plan.local.is_ipv4(), false)?;
     let receive = receive_stamps(&rx, hardware, &mut remarks);
+    if plan.bundles {
+        take_bundles(&rx, &mut remarks);
+    }
 
     let (kind, tx_flag, report) = if hardware {
         let flags = libc::SOF_TIMESTAMPING_RAW_HARDWARE;
@@ -155,6 +158,9 @@ pub(crate) fn open_mirrors(
         let any_address = plan.local.ip().is_unspecified();
         ask_for_header_fields(&socket, plan.local.is_ipv4(), any_address)?;
         receive = receive_stamps(&socket, false, &mut remarks);
+        if plan.bundles {
+            take_bundles(&socket, &mut remarks);
+        }
         receive_buffer = socket.recv_buffer_size().ok();
         sockets.push(MirrorSocket {
             socket,
@@ -273,6 +279,15 @@ fn receive_stamps(socket: &Socket, hardware: bool, remarks: &mut Vec<String>) ->
     }
 }
 
+/// Lets the kernel hand over packets that came together as one.
+fn take_bundles(socket: &Socket, remarks: &mut Vec<String>) {
+    if let Err(error) = sys::set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1) {
+        remarks.push(format!(
+            "packets are taken one by one (no UDP_GRO): {error}"
+        ));
+    }
+}
+
 fn hardware_stamps(
     socket: &Socket,
     local: IpAddr,
@@ -309,8 +324,8 @@ fn takes_stamp_identity() -> bool {
             libc::SOF_TIMESTAMPING_SOFTWARE | libc::SOF_TIMESTAMPING_OPT_ID,
         )?;
         let flag = libc::SOF_TIMESTAMPING_TX_SOFTWARE;
-        let mut batch = SendBatch::new(1, bound(&socket)?, Vec::new(), flag, true);
-        batch.set(0, &[0], 0, Some(1));
+        let mut batch = SendBatch::new(1, bound(&socket)?, &[0], flag, true);
+        batch.set(0, 1, 1, Some(1));
         batch.send(socket.as_fd(), 0, 1).map(drop)
     };
     attempt().is_ok()
@@ -339,11 +354,13 @@ pub(crate) struct SendSocket {
 }
 
 impl SendSocket {
-    /// Allocates the batch; to be called on the thread that sends.
-    pub(crate) fn start(self, padding: Vec<u8>) -> SendHalf {
+    /// Allocates the batch, each place with these octets; to be called on the thread that sends.
+    pub(crate) fn start(self, octets: &[u8], places: usize) -> SendHalf {
         let with_id = matches!(self.identity, Identity::Given);
+        let places = places.min(BATCH);
         SendHalf {
-            batch: SendBatch::new(BATCH, self.to, padding, self.stamp_flag, with_id),
+            batch: SendBatch::new(places, self.to, octets, self.stamp_flag, with_id),
+            places,
             socket: self.socket,
             identity: self.identity,
             stamped: [false; BATCH],
@@ -355,6 +372,7 @@ impl SendSocket {
 /// See [`super::SendHalf`].
 pub(crate) struct SendHalf {
     batch: SendBatch,
+    places: usize,
     socket: Arc<Socket>,
     identity: Identity,
     /// Which places of the batch ask for a stamp.
@@ -364,14 +382,18 @@ pub(crate) struct SendHalf {
 }
 
 impl super::SendHalf for SendHalf {
-    fn set(&mut self, index: usize, head: &[u8], padding: usize, stamp: Option<u32>) {
+    fn places(&self) -> usize {
+        self.places
+    }
+
+    fn set(&mut self, index: usize, payload: usize, count: usize, stamp: Option<u32>) -> &mut [u8] {
         self.stamped[index] = stamp.is_some();
         if let (Identity::Counted(ids), Some(seq)) = (&self.identity, stamp) {
             let ahead = self.stamped[..index].iter().filter(|s| **s).count();
             let id = self.next_id.wrapping_add(u32::try_from(ahead).unwrap_or(0));
             place(ids, id).store(seq, Ordering::Release);
         }
-        self.batch.set(index, head, padding, stamp);
+        self.batch.set(index, payload, count, stamp)
     }
 
     fn send(&mut self, from: usize, to: usize) -> io::Result<usize> {
@@ -426,21 +448,32 @@ pub(crate) struct ReceiveHalf {
 impl super::ReceiveHalf for ReceiveHalf {
     fn recv(&mut self, mut f: impl FnMut(Datagram<'_>)) -> io::Result<usize> {
         let count = self.batch.receive(self.sockets.data.as_fd(), Queue::Data)?;
+        let mut total = 0;
         for index in 0..count {
             let received = self.batch.received(index);
             if let Some(drops) = received.facts.drops {
                 self.drops = drops;
             }
-            f(Datagram {
-                octets: &received.slot[..received.len],
-                truncated: received.truncated,
-                facts_cut: received.control_truncated,
-                arrived_ns: arrival(self.sockets.hardware, &received.facts),
-                ttl: received.facts.ttl,
-                tos: received.facts.tos,
-            });
+            let bundle = &received.slot[..received.len];
+            let segment = received.facts.segment.filter(|octets| *octets > 0);
+            let mut show = |octets, bundled| {
+                f(Datagram {
+                    octets,
+                    bundled,
+                    truncated: received.truncated,
+                    facts_cut: received.control_truncated,
+                    arrived_ns: arrival(self.sockets.hardware, &received.facts),
+                    ttl: received.facts.ttl,
+                    tos: received.facts.tos,
+                });
+                total += 1;
+            };
+            match segment.filter(|octets| *octets < bundle.len()) {
+                None => show(bundle, false),
+                Some(octets) => bundle.chunks(octets).for_each(|packet| show(packet, true)),
+            }
         }
-        Ok(count)
+        Ok(total)
     }
 
     fn events(&mut self, mut f: impl FnMut(Event)) -> usize {
@@ -481,6 +514,11 @@ impl super::ReceiveHalf for ReceiveHalf {
             f(Event::Stray);
         }
         total + count
+    }
+
+    fn take_bundles(&mut self) {
+        // Without them packets come one by one, which is slower and no less true.
+        take_bundles(&self.sockets.data, &mut Vec::new());
     }
 
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
@@ -572,6 +610,9 @@ impl super::Mirror for Mirror {
         self.from[index] = received.from;
         Request {
             len: received.len,
+            segment: facts
+                .segment
+                .filter(|octets| *octets > 0 && *octets < received.len),
             truncated: received.truncated,
             facts_cut: received.control_truncated,
             slot: received.slot,
@@ -586,10 +627,11 @@ impl super::Mirror for Mirror {
         }
     }
 
-    fn queue(&mut self, index: usize, len: usize, tos: u8) {
+    fn queue(&mut self, index: usize, len: usize, tos: u8, segment: Option<usize>) {
         let facts = ReplyFacts {
             source: self.source(index),
             tos: (tos != self.socket.tos).then_some(tos),
+            segment: segment.and_then(|octets| u16::try_from(octets).ok()),
         };
         self.batch.queue(index, len, facts);
     }
@@ -621,8 +663,31 @@ impl super::Mirror for Mirror {
         let facts = ReplyFacts {
             source: route.source,
             tos: (tos != self.socket.tos).then_some(tos),
+            segment: None,
         };
         sys::send_reply(self.socket.socket.as_fd(), octets, route.to, facts)
+    }
+
+    fn send_part(
+        &mut self,
+        index: usize,
+        at: usize,
+        len: usize,
+        route: &Route,
+        tos: u8,
+    ) -> io::Result<()> {
+        let facts = ReplyFacts {
+            source: route.source,
+            tos: (tos != self.socket.tos).then_some(tos),
+            segment: None,
+        };
+        let slot = self.batch.received(index).slot;
+        sys::send_reply(
+            self.socket.socket.as_fd(),
+            &slot[at..at + len],
+            route.to,
+            facts,
+        )
     }
 
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {

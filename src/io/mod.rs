@@ -57,6 +57,8 @@ pub(crate) struct SocketPlan {
     pub(crate) buffer: usize,
     /// Ask for timestamps of the interface's own clock.
     pub(crate) hardware: bool,
+    /// Packets may leave as trains and be taken as bundles, which share their timestamps.
+    pub(crate) bundles: bool,
 }
 
 /// What the system granted.
@@ -78,6 +80,8 @@ pub(crate) struct Granted {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Datagram<'a> {
     pub(crate) octets: &'a [u8],
+    /// It came in a bundle, whose timestamp this is.
+    pub(crate) bundled: bool,
     /// The datagram was longer than `octets` shows.
     pub(crate) truncated: bool,
     /// Some of what follows was cut off by the kernel for want of room.
@@ -104,20 +108,25 @@ pub(crate) enum Event {
 
 /// Sends the packets of one session.
 pub(crate) trait SendHalf {
-    /// Fills a place of the batch: head, number of padding octets, and, where a transmit stamp is
-    /// wanted, the sequence number that it shall name. Places are filled in order, from 0.
-    fn set(&mut self, index: usize, head: &[u8], padding: usize, stamp: Option<u32>);
+    /// Places of a batch: packets or trains.
+    fn places(&self) -> usize;
+
+    /// Fills a place of the batch: a train of `count` packets of `payload` octets (1: a packet of its
+    /// own), and, where a transmit stamp is wanted, the sequence number that it shall name. Lends out
+    /// the octets, in which the padding stands already. Places are filled in order, from 0.
+    fn set(&mut self, index: usize, payload: usize, count: usize, stamp: Option<u32>) -> &mut [u8];
 
     /// Sends the places `from..to`; returns how many left. Never blocks.
     ///
     /// # Errors
-    /// Of the packet at `from`; it was not sent.
+    /// Of the packet or train at `from`; it was not sent.
     fn send(&mut self, from: usize, to: usize) -> io::Result<usize>;
 }
 
 /// Receives the replies of one session.
 pub(crate) trait ReceiveHalf {
-    /// Shows every waiting datagram of the peer, at most one batch, to `f`.
+    /// Shows every waiting datagram of the peer, at most one batch, to `f`; returns how many there
+    /// were. Those of one bundle share its timestamp.
     ///
     /// # Errors
     /// `WouldBlock` where none waits; a pending error of the socket, such as an ICMP unreachable.
@@ -125,6 +134,9 @@ pub(crate) trait ReceiveHalf {
 
     /// Shows what else waits, at most one batch of each kind, to `f`; returns how many there were.
     fn events(&mut self, f: impl FnMut(Event)) -> usize;
+
+    /// Lets the system hand over datagrams that came together as one, where it can.
+    fn take_bundles(&mut self);
 
     /// Wakes `token` when a reply or an ICMP error arrives; transmit stamps are to be looked for
     /// from time to time.
@@ -143,6 +155,8 @@ pub(crate) struct Request<'a> {
     /// Octets of the datagram, and room behind it for a longer reply.
     pub(crate) slot: &'a mut [u8],
     pub(crate) len: usize,
+    /// It is a bundle of requests of so many octets, the last one perhaps shorter.
+    pub(crate) segment: Option<usize>,
     pub(crate) truncated: bool,
     /// Some of what follows was cut off by the kernel for want of room.
     pub(crate) facts_cut: bool,
@@ -180,7 +194,9 @@ pub(crate) trait Mirror {
 
     /// Queues the first `len` octets of a request's slot as its answer, from the address that was
     /// asked, with this TOS or Traffic Class octet.
-    fn queue(&mut self, index: usize, len: usize, tos: u8);
+    ///
+    /// With `segment` they are a train of replies of so many octets, the last one perhaps shorter.
+    fn queue(&mut self, index: usize, len: usize, tos: u8, segment: Option<usize>);
 
     /// Replies that wait to be sent.
     fn queued(&self) -> usize;
@@ -193,6 +209,19 @@ pub(crate) trait Mirror {
     /// # Errors
     /// Of the next reply, which stays queued.
     fn send(&mut self, limit: usize) -> io::Result<usize>;
+
+    /// Sends `len` octets of a request's slot from `at` on by themselves.
+    ///
+    /// # Errors
+    /// The system's.
+    fn send_part(
+        &mut self,
+        index: usize,
+        at: usize,
+        len: usize,
+        route: &Route,
+        tos: u8,
+    ) -> io::Result<()>;
 
     /// Gives up the next reply.
     fn skip(&mut self);

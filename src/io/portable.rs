@@ -76,12 +76,11 @@ pub(crate) fn open_mirror(plan: &SocketPlan) -> io::Result<(MirrorSocket, Grante
 pub(crate) struct SendSocket(UdpSocket);
 
 impl SendSocket {
-    /// Allocates the packets.
-    pub(crate) fn start(self, padding: &[u8]) -> SendHalf {
+    /// Allocates the packets, each with these octets.
+    pub(crate) fn start(self, octets: &[u8]) -> SendHalf {
         SendHalf {
             socket: mio::net::UdpSocket::from_std(self.0),
-            packets: vec![(vec![0; MAX_DATAGRAM], 0); BATCH],
-            padding: padding.to_vec(),
+            packets: vec![(octets.to_vec(), 0); BATCH],
         }
     }
 }
@@ -90,15 +89,18 @@ impl SendSocket {
 pub(crate) struct SendHalf {
     socket: mio::net::UdpSocket,
     packets: Vec<(Vec<u8>, usize)>,
-    padding: Vec<u8>,
 }
 
 impl super::SendHalf for SendHalf {
-    fn set(&mut self, index: usize, head: &[u8], padding: usize, _stamp: Option<u32>) {
+    fn places(&self) -> usize {
+        BATCH
+    }
+
+    fn set(&mut self, index: usize, payload: usize, count: usize, _: Option<u32>) -> &mut [u8] {
+        assert_eq!(count, 1, "there are no trains here");
         let (octets, len) = &mut self.packets[index];
-        *len = head.len() + padding;
-        octets[..head.len()].copy_from_slice(head);
-        octets[head.len()..*len].copy_from_slice(&self.padding[..padding]);
+        *len = payload;
+        &mut octets[..payload]
     }
 
     fn send(&mut self, from: usize, to: usize) -> io::Result<usize> {
@@ -140,6 +142,7 @@ impl super::ReceiveHalf for ReceiveHalf {
             };
             f(Datagram {
                 octets: &self.buffer[..len],
+                bundled: false,
                 truncated: false,
                 facts_cut: false,
                 arrived_ns: Some(os::realtime_ns()),
@@ -153,6 +156,8 @@ impl super::ReceiveHalf for ReceiveHalf {
     fn events(&mut self, _f: impl FnMut(Event)) -> usize {
         0
     }
+
+    fn take_bundles(&mut self) {}
 
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         registry.register(&mut self.socket, token, Interest::READABLE)
@@ -235,6 +240,7 @@ impl super::Mirror for Mirror {
         Request {
             slot: &mut slot.octets,
             len: slot.len,
+            segment: None,
             truncated: false,
             facts_cut: false,
             from: slot.from,
@@ -246,7 +252,7 @@ impl super::Mirror for Mirror {
         }
     }
 
-    fn queue(&mut self, index: usize, len: usize, _tos: u8) {
+    fn queue(&mut self, index: usize, len: usize, _tos: u8, _segment: Option<usize>) {
         self.queued.push((index, len));
     }
 
@@ -287,6 +293,18 @@ impl super::Mirror for Mirror {
     fn route(&self, index: usize) -> Option<Route> {
         let to = self.slots[index].from?;
         Some(Route { to, source: None })
+    }
+
+    fn send_part(
+        &mut self,
+        index: usize,
+        at: usize,
+        len: usize,
+        route: &Route,
+        _tos: u8,
+    ) -> io::Result<()> {
+        let octets = &self.slots[index].octets[at..at + len];
+        self.socket.send_to(octets, route.to).map(drop)
     }
 
     fn send_alone(&mut self, octets: &[u8], route: &Route, _tos: u8) -> io::Result<()> {

@@ -1,0 +1,263 @@
+//! Requests that came as one bundle: one look at source and session, one T2, and one train of
+//! replies in the memory of the requests.
+
+use zerocopy::IntoBytes;
+
+use super::{Answer, Desk, Reflector, stamp};
+use crate::engine::admission::Visit;
+use crate::io::{Mirror, Request};
+use crate::wire::{
+    REFLECTOR_LEN, ReflectorPacket, ReplyHead, SENDER_LEN, SenderPacket, Timestamp,
+    echoed_sender_timestamp, parse_request, reply_len,
+};
+
+/// An admitted request of a bundle: where it stands, how long it is, and the number of its reply.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Admitted {
+    at: usize,
+    len: usize,
+    sender: SenderPacket,
+    number: u32,
+}
+
+impl Desk {
+    /// Answers a bundle whose requests have `segment` octets, the last one perhaps fewer.
+    pub(super) fn answer_bundle<M: Mirror>(
+        &mut self,
+        socket: &mut M,
+        index: usize,
+        segment: usize,
+        now: i64,
+    ) {
+        let mut request = socket.request(index);
+        let packets = request.len.div_ceil(segment);
+        // The batch counted the bundle as one.
+        self.totals.received += u64::try_from(packets - 1).unwrap_or(0);
+        self.count(&request);
+        let (whole, slot) = (request.len, std::mem::take(&mut request.slot));
+        let mut visit: Option<Visit> = None;
+        self.reflector.admitted.clear();
+        for at in (0..whole).step_by(segment) {
+            let len = segment.min(whole - at);
+            let one = Request {
+                slot: &mut slot[at..at + len],
+                len,
+                ..request
+            };
+            let reflector = &mut self.reflector;
+            let sender = match visit {
+                // Where the bundle came from was looked at.
+                Some(_) => reflector.admit_further(&one),
+                None => reflector.admit(&one),
+            };
+            match sender {
+                Ok(sender) => {
+                    let next = match visit {
+                        Some(visit) => reflector.visit_again(&one, &sender, visit, now),
+                        None => reflector.visit(&one, &sender, now),
+                    };
+                    let number = reflector.number(&one, &sender, next, now);
+                    visit = Some(next);
+                    reflector.admitted.push(Admitted {
+                        at,
+                        len,
+                        sender,
+                        number,
+                    });
+                }
+                Err(refusal) => self.refuse(refusal, &one),
+            }
+        }
+        request.slot = slot;
+        if let Some(visit) = visit {
+            let (answer, step) = self.reflector.write_train(&mut request, segment, visit);
+            self.queue_train(socket, index, answer, step);
+        }
+    }
+}
+
+impl Reflector {
+    /// As [`admit`](Self::admit), of a request from where another one was admitted from.
+    fn admit_further(&self, request: &Request<'_>) -> Result<SenderPacket, super::Refusal> {
+        let datagram = &request.slot[..request.len];
+        let sender = match parse_request(datagram) {
+            Ok(sender) if !request.truncated => *sender,
+            _ => return Err(super::Refusal::Malformed),
+        };
+        if echoed_sender_timestamp(datagram).is_some_and(|t| self.guard.knows(t)) {
+            return Err(super::Refusal::Loop);
+        }
+        Ok(sender)
+    }
+
+    /// As [`visit`](Self::visit), of a request that follows another one of its session.
+    fn visit_again(
+        &mut self,
+        request: &Request<'_>,
+        sender: &SenderPacket,
+        before: Visit,
+        now: i64,
+    ) -> Visit {
+        let seq = sender.seq.get();
+        let known = self.sessions.as_mut().and_then(|sessions| {
+            sessions.visit_again(before, request.len, seq, sender.timestamp, now)
+        });
+        known.unwrap_or_else(|| self.visit(request, sender, now))
+    }
+
+    /// Writes the replies of all admitted requests one behind the other, all but T3; returns the
+    /// octets of all and of each but the last.
+    fn write_train(
+        &self,
+        request: &mut Request<'_>,
+        segment: usize,
+        visit: Visit,
+    ) -> (Answer, usize) {
+        let step = reply_len(segment);
+        let head = self.head(request);
+        let slot = &mut request.slot;
+        let mut write = |place: usize, one: &Admitted| -> usize {
+            let to = place * step;
+            let len = reply_len(one.len);
+            // The first octets of the padding come back; the last ones are cut off.
+            let padding = one.at + SENDER_LEN..one.at + SENDER_LEN + (len - REFLECTOR_LEN);
+            slot.copy_within(padding, to + REFLECTOR_LEN);
+            let reply = ReflectorPacket {
+                head: ReplyHead {
+                    seq: one.number.into(),
+                    sender_seq: one.sender.seq,
+                    sender_timestamp: one.sender.timestamp,
+                    sender_error_estimate: one.sender.error_estimate,
+                    ..head.head
+                },
+                tail: head.tail,
+            };
+            slot[to..to + REFLECTOR_LEN].copy_from_slice(reply.as_bytes());
+            to + len
+        };
+        let admitted = self.admitted.iter().enumerate();
+        let mut end = 0;
+        if step > segment {
+            // Replies are longer than requests: from the last one on nothing is overwritten that is
+            // still to be read.
+            for (place, one) in admitted.rev() {
+                end = end.max(write(place, one));
+            }
+        } else {
+            for (place, one) in admitted {
+                end = end.max(write(place, one));
+            }
+        }
+        let answer = Answer {
+            len: end,
+            tos: self.reply_tos(request.tos),
+            session: visit.serial,
+        };
+        (answer, step)
+    }
+}
+
+/// Writes T3 into each reply of a train.
+pub(super) fn stamp_train(slot: &mut [u8], step: usize, t3: Timestamp) {
+    for reply in slot.chunks_mut(step) {
+        stamp(reply, t3);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use super::*;
+    use crate::wire::{ErrorEstimate, Reply};
+
+    fn bundle(sizes: &[usize], broken: Option<usize>) -> Vec<u8> {
+        let mut octets = Vec::new();
+        for (seq, size) in (0_u32..).zip(sizes) {
+            let sender = SenderPacket {
+                seq: seq.into(),
+                timestamp: Timestamp::from_raw(0x1234_0000_0000 + u64::from(seq)),
+                error_estimate: match broken {
+                    Some(n) if n == usize::try_from(seq).unwrap() => ErrorEstimate::from_raw(0),
+                    _ => ErrorEstimate::UNKNOWN,
+                },
+            };
+            let mut packet = sender.as_bytes().to_vec();
+            packet.resize(*size, u8::try_from(seq).unwrap() + 100);
+            octets.extend(packet);
+        }
+        octets
+    }
+
+    /// What becomes of a bundle, packet by packet.
+    fn reflected(sizes: &[usize], broken: Option<usize>) -> Vec<Vec<u8>> {
+        let config = crate::engine::reflector::tests_config();
+        let mut desk = Desk::new(Reflector::new(&config)).unwrap();
+        let octets = bundle(sizes, broken);
+        let mut slot = octets.clone();
+        slot.resize(65_536, 0);
+        let mut socket = crate::engine::reflector::OneBundle {
+            slot,
+            len: octets.len(),
+            segment: sizes[0],
+            from: SocketAddr::from((Ipv4Addr::LOCALHOST, 5000)),
+            queued: Vec::new(),
+        };
+        desk.answer_bundle(&mut socket, 0, sizes[0], 1);
+        let Some((len, Some(step))) = socket.queued.first().copied() else {
+            return Vec::new();
+        };
+        socket.slot[..len]
+            .chunks(step)
+            .map(<[u8]>::to_vec)
+            .collect()
+    }
+
+    #[test]
+    fn a_train_answers_a_bundle() {
+        for sizes in [
+            [14; 5],
+            [22; 5],
+            [41; 5],
+            [64; 5],
+            [64, 64, 64, 64, 50],
+            [22, 22, 22, 22, 15],
+        ] {
+            let replies = reflected(&sizes, None);
+            assert_eq!(replies.len(), 5, "{sizes:?}");
+            for (n, (reply, size)) in (0_u32..).zip(replies.iter().zip(sizes)) {
+                assert_eq!(reply.len(), reply_len(size));
+                let parsed = Reply::parse(reply).unwrap();
+                assert_eq!(
+                    (parsed.head.seq.get(), parsed.head.sender_seq.get()),
+                    (n, n)
+                );
+                let t1 = parsed.head.sender_timestamp.raw();
+                assert_eq!(t1, 0x1234_0000_0000 + u64::from(n));
+                let padding = u8::try_from(n).unwrap() + 100;
+                assert!(
+                    reply[41..].iter().all(|octet| *octet == padding),
+                    "{sizes:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_request_has_no_reply_and_no_number() {
+        for (sizes, broken, seqs) in [
+            ([64; 4], Some(1), vec![0, 2, 3]),
+            ([22; 4], Some(0), vec![1, 2, 3]),
+            ([64, 64, 64, 10], None, vec![0, 1, 2]),
+        ] {
+            let replies = reflected(&sizes, broken);
+            let found: Vec<(u32, u32)> = replies
+                .iter()
+                .map(|reply| Reply::parse(reply).unwrap().head)
+                .map(|head| (head.seq.get(), head.sender_seq.get()))
+                .collect();
+            let expected: Vec<(u32, u32)> = (0..).zip(seqs).collect();
+            assert_eq!(found, expected, "{sizes:?}");
+        }
+    }
+}
