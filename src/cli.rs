@@ -23,7 +23,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::config::{
     Burst, CpuList, Departures, Dscp, End, Endpoint, Family, Fraction, Host, Interval, IoKind,
     Pacing, Rate, ReflectorConfig, Seconds, SessionConfig, SizeClass, SizeMix, SizeProfile, Sizes,
-    SocketOptions, Tos, WatchConfig, dscp_table, dscp_table_json, frame_of_payload,
+    SocketOptions, Span, Tos, WatchConfig, dscp_table, dscp_table_json, frame_of_payload,
     payload_of_frame,
 };
 use crate::engine::{self, Failure, Progress, Reflecting, Stop, Update};
@@ -271,6 +271,10 @@ struct HostArgs {
     /// Timestamps of the network interface's clock, where it has one
     #[arg(long)]
     hw_timestamps: bool,
+    /// Let the kernel look for packets at the interface for so long before it waits for an interrupt;
+    /// a bare number is microseconds; it takes CAP_NET_ADMIN [example: 50us]
+    #[arg(long, value_name = "TIME", allow_negative_numbers = true, value_parser = parse_busy_poll)]
+    busy_poll: Option<u32>,
     /// Format of the timestamps written (Z bit, RFC 8186)
     #[arg(long, value_enum, default_value_t = FormatArg::Ntp)]
     timestamp_format: FormatArg,
@@ -555,6 +559,7 @@ fn inside_reflector(args: &SenderArgs) -> ReflectorConfig {
             do_not_fragment: false,
             interface: None,
             hardware: false,
+            busy_poll_us: None,
             io: io_kind(args.host.io),
         },
         threads: 1,
@@ -647,6 +652,7 @@ fn session(
             do_not_fragment: args.ip.do_not_fragment,
             interface: args.ip.interface.clone(),
             hardware: args.host.hw_timestamps,
+            busy_poll_us: args.host.busy_poll,
             io: io_kind(args.host.io),
         },
         pacing: match args.pacing {
@@ -753,6 +759,11 @@ fn check_host(args: &HostArgs) -> Result<(), Error> {
             "--hw-timestamps is not to be had with --io portable; leave one of them out",
         ));
     }
+    if matches!(args.io, IoArg::Portable) && args.busy_poll.is_some() {
+        return Err(usage(
+            "--busy-poll is not to be had with --io portable; leave one of them out",
+        ));
+    }
     let allowed = engine::cpus();
     let wished = args.cpu.iter().flat_map(|list| list.cpus());
     for cpu in wished {
@@ -796,6 +807,18 @@ fn parse_ttl(text: &str) -> Result<u8, String> {
     match text.parse() {
         Ok(ttl @ 1..) => Ok(ttl),
         _ => Err("use 1 to 255".to_owned()),
+    }
+}
+
+/// Microseconds.
+fn parse_busy_poll(text: &str) -> Result<u32, String> {
+    let ns = match text.parse::<u64>() {
+        Ok(us) => us.checked_mul(1000),
+        Err(_) => text.parse::<Span>().map(|span| span.ns()).ok(),
+    };
+    match ns.map(|ns| ns / 1000) {
+        Some(us @ 1..=10_000) => Ok(u32::try_from(us).unwrap_or(1)),
+        _ => Err("use 1us to 10ms".to_owned()),
     }
 }
 

@@ -58,6 +58,7 @@ fn options(io: IoKind) -> SocketOptions {
         do_not_fragment: false,
         interface: None,
         hardware: false,
+        busy_poll_us: None,
         io,
     }
 }

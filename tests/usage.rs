@@ -33,6 +33,12 @@ const WRONG: &[(&str, &[&str])] = &[
         "sender --io portable --hw-timestamps",
         &["--hw-timestamps", "leave one"],
     ),
+    ("sender --busy-poll 0", &["--busy-poll", "use 1us"]),
+    ("sender --burst 65", &["--burst", "use 1 to 64"]),
+    (
+        "sender --busy-poll 50us --io portable",
+        &["--busy-poll", "leave one"],
+    ),
     ("sender --spread 3%", &["--spread", "uniform"]),
     ("sender --interface= -c 1", &["--interface", "ip link"]),
     ("sender ::ffff:127.0.0.1", &["use 127.0.0.1"]),

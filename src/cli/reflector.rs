@@ -310,6 +310,7 @@ fn plan(args: &ReflectorArgs) -> Result<ReflectorConfig, Error> {
             do_not_fragment: args.do_not_fragment,
             interface: args.interface.clone(),
             hardware: args.host.hw_timestamps,
+            busy_poll_us: args.host.busy_poll,
             io: io_kind(args.host.io),
         },
         threads: usize::from(args.threads),

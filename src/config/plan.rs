@@ -144,6 +144,9 @@ impl SessionConfig {
             IoKind::Portable => "portable",
         };
         flag("io", Some(io.to_owned()));
+        if let Some(us) = self.socket.busy_poll_us {
+            flag("busy-poll", Some(format!("{us}us")));
+        }
         if self.socket.hardware {
             flag("hw-timestamps", None);
         }
@@ -172,6 +175,9 @@ pub struct SocketOptions {
     pub interface: Option<String>,
     /// Ask for timestamps of the interface's own clock.
     pub hardware: bool,
+    /// Let the kernel look for packets at the interface itself for so many microseconds before it
+    /// waits for an interrupt (`SO_BUSY_POLL`).
+    pub busy_poll_us: Option<u32>,
     /// Which calls move the packets.
     pub io: IoKind,
 }

@@ -583,6 +583,7 @@ mod tests {
                 do_not_fragment: false,
                 interface: None,
                 hardware: false,
+                busy_poll_us: None,
                 io: IoKind::Batched,
             },
             pacing: Pacing::Auto,

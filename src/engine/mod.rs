@@ -239,6 +239,7 @@ fn socket_plan(
         interface: options.interface.clone(),
         buffer: SOCKET_BUFFER,
         hardware: options.hardware,
+        busy_poll_us: options.busy_poll_us,
         bundles,
     }
 }

@@ -669,6 +669,7 @@ mod test_link {
                 do_not_fragment: false,
                 interface: None,
                 hardware: false,
+                busy_poll_us: None,
                 io: IoKind::Batched,
             },
             threads: 1,

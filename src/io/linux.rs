@@ -27,6 +27,9 @@ const STAMP_IDS: usize = 1 << 16;
 /// Entries of the error queue taken by one call.
 const EVENTS: usize = 64;
 
+/// Socket option (Linux 5.11), which the libc crate does not have for every architecture.
+const SO_PREFER_BUSY_POLL: c_int = 69;
+
 const ORIGIN_ICMP: u8 = libc::SO_EE_ORIGIN_ICMP;
 const ORIGIN_ICMP6: u8 = libc::SO_EE_ORIGIN_ICMP6;
 const ORIGIN_TIMESTAMPING: u8 = libc::SO_EE_ORIGIN_TIMESTAMPING;
@@ -71,6 +74,7 @@ pub(crate) fn open_session(
     sys::set_option(tx.as_fd(), level, recverr, 1)?;
     ask_for_header_fields(&rx, plan.local.is_ipv4(), false)?;
     let receive = receive_stamps(&rx, hardware, &mut remarks);
+    busy_poll(&rx, plan, &mut remarks);
     if plan.bundles {
         take_bundles(&rx, &mut remarks);
     }
@@ -158,6 +162,7 @@ pub(crate) fn open_mirrors(
         let any_address = plan.local.ip().is_unspecified();
         ask_for_header_fields(&socket, plan.local.is_ipv4(), any_address)?;
         receive = receive_stamps(&socket, false, &mut remarks);
+        busy_poll(&socket, plan, &mut remarks);
         if plan.bundles {
             take_bundles(&socket, &mut remarks);
         }
@@ -276,6 +281,21 @@ fn receive_stamps(socket: &Socket, hardware: bool, remarks: &mut Vec<String>) ->
             remarks.push(format!("no receive timestamps of the kernel: {error}"));
             StampKind::Userspace
         }
+    }
+}
+
+/// Lets the kernel look for packets at the interface before it waits for an interrupt.
+fn busy_poll(socket: &Socket, plan: &SocketPlan, remarks: &mut Vec<String>) {
+    let Some(us) = plan.busy_poll_us else {
+        return;
+    };
+    let us = c_int::try_from(us).unwrap_or(c_int::MAX);
+    let set = |name, value| sys::set_option(socket.as_fd(), libc::SOL_SOCKET, name, value);
+    let done = set(libc::SO_BUSY_POLL, us).and_then(|()| set(SO_PREFER_BUSY_POLL, 1));
+    if let Err(error) = done {
+        remarks.push(format!(
+            "no busy polling (it takes CAP_NET_ADMIN, and Linux 5.11): {error}"
+        ));
     }
 }
 

@@ -57,6 +57,7 @@ pub(crate) struct SocketPlan {
     pub(crate) buffer: usize,
     /// Ask for timestamps of the interface's own clock.
     pub(crate) hardware: bool,
+    pub(crate) busy_poll_us: Option<u32>,
     /// Packets may leave as trains and be taken as bundles, which share their timestamps.
     pub(crate) bundles: bool,
 }
