@@ -429,7 +429,9 @@ fn sender(args: &SenderArgs) -> Result<u8, Error> {
     }
     catch_signals(&stop, talk)?;
     let mut watcher = Watcher {
-        progress: ProgressLine::new(talk && !args.print_responses),
+        progress: ProgressLine::new(
+            talk && !args.print_responses && !args.log.verbose && !args.log.debug,
+        ),
         responses: args.print_responses,
         json: args.results.json,
         peer: remote.ip(),
@@ -1090,7 +1092,8 @@ impl Watcher {
 
     fn out(&mut self, text: &str) {
         self.progress.clear();
-        // If it can't be written, the report at the end can't either, and that is said.
+        // A reader that has gone away, or a full disk: the measurement goes on, and the report at the
+        // end says what it can.
         let _ = print(text);
     }
 }

@@ -88,6 +88,9 @@ pub struct Interval {
     pub length_ns: u64,
     /// Packets that were neither answered nor have timed out at its end.
     pub in_flight: u64,
+    /// Replies since the session began that are missing from these delays, since whoever reads them
+    /// was too slow; the report's own delays do not depend on that.
+    pub samples_not_recorded: u64,
     /// What happened in the interval.
     pub interval: IntervalFigures,
     /// What happened since the session began.
@@ -143,13 +146,13 @@ pub struct IntervalPackets {
     pub late: u64,
 }
 
-/// Something that happened to a packet; sequence numbers are those on the wire, extended to 64 bits.
+/// Something that happened to a packet; sequence numbers are those on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Happening {
     /// A reply in time; delays are nanoseconds. `None` where its timestamps tell none.
     Reply {
         /// Of the request.
-        seq: u64,
+        seq: u32,
         /// The Session-Reflector's own number.
         reflector_seq: u32,
         /// (T4 - T1) - (T3 - T2)
@@ -162,31 +165,31 @@ pub enum Happening {
     /// Packets `first..=last` have no reply yet, but `received` has.
     Gap {
         /// The first one missing.
-        first: u64,
+        first: u32,
         /// The last one missing.
-        last: u64,
+        last: u32,
         /// The one that was answered.
-        received: u64,
+        received: u32,
     },
     /// A reply in time, after one to a later packet (RFC 4737 §3.3).
     OutOfOrder {
         /// Of the request.
-        seq: u64,
+        seq: u32,
     },
     /// No reply within the timeout: the packet counts as lost.
     Timeout {
         /// Of the request.
-        seq: u64,
+        seq: u32,
     },
     /// A reply after the timeout.
     Late {
         /// Of the request.
-        seq: u64,
+        seq: u32,
     },
     /// A further reply.
     Duplicate {
         /// Of the request.
-        seq: u64,
+        seq: u32,
     },
 }
 

@@ -77,9 +77,29 @@ pub fn pipe<T>() -> (Pipe<T>, Blocks<T>) {
 impl<T> Pipe<T> {
     /// Adds a record, or counts it as unrecorded where the reader is behind by every block.
     pub fn push(&mut self, record: T) {
-        if self.block.len() == self.block.capacity() && !self.hand_over() {
+        if !self.try_push(record) {
             self.unrecorded += 1;
-            return;
+        }
+    }
+
+    /// Adds a record if there is room.
+    pub fn try_push(&mut self, record: T) -> bool {
+        let room = self.block.len() < self.block.capacity() || self.hand_over();
+        if room {
+            self.block.push(record);
+        }
+        room
+    }
+
+    /// Adds a record, and waits for room; for when the packets are over.
+    pub fn push_waiting(&mut self, record: T) {
+        if self.block.len() == self.block.capacity()
+            && let Ok(next) = self.empty.recv()
+        {
+            let block = std::mem::replace(&mut self.block, next);
+            if self.full.send(block).is_err() {
+                return;
+            }
         }
         self.block.push(record);
     }

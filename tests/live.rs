@@ -254,3 +254,46 @@ fn verbose_logs_replies_and_debug_decodes_packets() {
     assert!(debug.contains("sender_ttl=255"), "{debug}");
     assert!(!run("").contains("Reply"), "nothing without -v");
 }
+
+#[test]
+fn a_readable_rate_hides_nothing() {
+    let outcome = run("sender -i 20ms -c 100 --print-responses");
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert!(!outcome.stdout.contains("not shown"), "{}", outcome.stdout);
+    assert_eq!(outcome.stdout.matches("Reply from").count(), 100);
+}
+
+#[test]
+fn numbers_are_those_on_the_wire_across_a_wrap() {
+    let outcome = run("sender -i 5ms -c 5 --first-seq 4294967294 --print-responses");
+    for seq in [4_294_967_294_u32, 4_294_967_295, 0, 1, 2] {
+        let reply = format!("Reply from 127.0.0.1 [seq={seq}]");
+        assert!(outcome.stdout.contains(&reply), "{}", outcome.stdout);
+    }
+}
+
+#[test]
+fn loss_has_its_direction_in_intervals_under_delay_and_reordering() {
+    let reflector = Reflector::start(
+        "127.0.0.1:0 --test-mode --impair-direction outbound --seed 3 --delay-rate 20 \
+         --max-delay 200ms --corrupt-rate 5",
+    );
+    let line = format!(
+        "sender {} --rate 1k -c 2000 --packet-timeout 600ms --stats-interval 200ms --json",
+        reflector.address()
+    );
+    let (lines, report) = intervals(&run(&line));
+    // Corrupt replies reach the sender, and count as lost on the way back.
+    let lost = report["packets"]["lost"].as_u64().unwrap();
+    assert_eq!(report["packets"]["lost_inbound"], lost, "{report:#}");
+    for line in &lines {
+        let packets = &line["session"]["packets"];
+        // At the edge of what is decided a few packets may be taken for the other direction.
+        assert!(packets["lost_outbound"].as_u64().unwrap() <= 3, "{line:#}");
+    }
+    let last = &lines.last().unwrap()["session"]["packets"];
+    assert_eq!(
+        (&last["lost_outbound"], &last["lost_inbound"]),
+        (&0.into(), &lost.into())
+    );
+}

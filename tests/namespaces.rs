@@ -250,6 +250,30 @@ fn what_this_host_s_own_queue_drops_was_not_sent() {
 }
 
 #[test]
+fn intervals_know_nothing_of_what_was_not_sent() {
+    let pair = or_skip!(Pair::new());
+    let reflector = pair.far.reflector("10.9.0.2:0");
+    let remote = reflector.address();
+    pair.warm_up(remote);
+    let line = format!(
+        "sender {remote} --size-mix 200:1,2000:3 --do-not-fragment -i 10ms -c 60 --seed 1 \
+         --packet-timeout 300ms --stats-interval 100ms --json"
+    );
+    let outcome = pair.near.run(&line);
+    let lines: Vec<serde_json::Value> = outcome
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let (report, intervals) = lines.split_last().unwrap();
+    assert_eq!(report["packets"]["not_sent"], 45, "{report:#}");
+    let sent = |of: &serde_json::Value| of["packets"]["sent"].as_u64().unwrap();
+    let sum: u64 = intervals.iter().map(|line| sent(&line["interval"])).sum();
+    assert_eq!(sum, sent(report));
+    assert_eq!(sent(&intervals.last().unwrap()["session"]), sent(report));
+}
+
+#[test]
 fn trains_are_cut_by_the_kernel_where_the_interface_cannot() {
     let pair = or_skip!(Pair::new());
     for (side, name) in [(&pair.near, "near"), (&pair.far, "far")] {

@@ -129,7 +129,7 @@ struct TestArgs {
     rate_limit: Option<Rate>,
     /// Seed of all draws; the same seed and packets give the same draws [example: 7; default:
     /// random, and shown]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, allow_negative_numbers = true, value_parser = super::whole::<u64>)]
     seed: Option<u64>,
     /// Where: inbound, after a reply has its number (the sender sees it on the way back), or
     /// outbound, before a request counts as received [example: outbound; default: inbound]

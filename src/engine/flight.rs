@@ -28,6 +28,8 @@ pub(crate) struct Flight {
     burst: AtomicU32,
     /// Sequence numbers below may be under way.
     attempted: Apart<AtomicU64>,
+    /// Packets that left.
+    departed: Apart<AtomicU64>,
     /// Transmit stamps that came back.
     stamps_back: Apart<AtomicU64>,
     /// How many packets were sent, once that is known.
@@ -50,6 +52,7 @@ impl Flight {
             shift,
             burst: AtomicU32::new(1),
             attempted: Apart::default(),
+            departed: Apart::default(),
             stamps_back: Apart::default(),
             sent: AtomicU64::new(0),
             done: AtomicBool::new(false),
@@ -106,6 +109,16 @@ impl Flight {
     /// Sender: the packets below `seq` are noted and may leave.
     pub(crate) fn attempt(&self, seq: u64) {
         self.attempted.0.store(seq, Ordering::Release);
+    }
+
+    /// Sender: the packets below `seq` have left.
+    pub(crate) fn depart(&self, seq: u64) {
+        self.departed.0.store(seq, Ordering::Release);
+    }
+
+    /// Packets that left: sequence numbers below are not used again.
+    pub(crate) fn departed(&self) -> u64 {
+        self.departed.0.load(Ordering::Acquire)
     }
 
     /// Receiver: sequence numbers below may be under way.

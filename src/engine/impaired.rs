@@ -73,7 +73,7 @@ impl Testing {
         let mut answer = None;
         let mut low = sender.seq.get();
         if stage.direction == Direction::Inbound {
-            low = desk.reflector.number(&request, &sender, visit, now);
+            low = desk.reflector.number(&sender, visit).unwrap_or(0);
             answer = Some(desk.reflector.write(&mut request, &sender, low, visit));
         }
         let record = desk.reflector.record(visit.serial);
@@ -121,7 +121,7 @@ impl Testing {
             self.scratch[..len].copy_from_slice(&request.slot[..len]);
         }
         let answer = answer.unwrap_or_else(|| {
-            let number = desk.reflector.number(&request, &sender, visit, now);
+            let number = desk.reflector.number(&sender, visit).unwrap_or(0);
             desk.reflector.write(&mut request, &sender, number, visit)
         });
         let mut copy = Request {
@@ -146,7 +146,7 @@ impl Testing {
                 self.scratch[..answer.len].copy_from_slice(&original[..answer.len]);
                 desk.send_alone(socket, &mut self.scratch, &route, answer, true);
             } else {
-                let number = desk.reflector.number(&copy, &sender, visit, now);
+                let number = desk.reflector.number(&sender, visit).unwrap_or(0);
                 let answer = desk.reflector.write(&mut copy, &sender, number, visit);
                 desk.send_alone(socket, &mut self.scratch, &route, answer, false);
             }
@@ -219,7 +219,11 @@ impl Testing {
                     return;
                 };
                 let visit = parcel.visit;
-                let number = desk.reflector.number(&request, &sender, visit, now);
+                let Some(number) = desk.reflector.number(&sender, visit) else {
+                    // Another session began at this address and port: it is none of its packets.
+                    self.stage.never_sent(desk.reflector.record(serial));
+                    return;
+                };
                 desk.reflector.write(&mut request, &sender, number, visit)
             }
         };

@@ -4,6 +4,7 @@
 //! whoever watches can never cost the measurement a sample. A live thread reads them, keeps the
 //! interval's figures, thins out what nobody could read, and hands [`Update`]s to the caller.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -16,7 +17,7 @@ use crate::report::{
 };
 use crate::sample::{Blocks, Pipe, Sample, pipe};
 use crate::stats::delay::Delays;
-use crate::stats::sequence::Tracker;
+use crate::stats::sequence::{self, Checkpoint, Tracker};
 use crate::wire::{Format, REFLECTOR_LEN};
 
 /// Updates on their way to whoever watches.
@@ -134,8 +135,8 @@ pub(crate) enum Kind {
     Timeout,
     Late,
     Duplicate,
-    /// An interval ends here: its counts wait in the other channel.
-    Mark,
+    /// An interval ends here: its counts wait in the other channel, under this number.
+    Mark(u64),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -147,6 +148,7 @@ pub(crate) struct Record {
 /// The session's counts at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
+    number: u64,
     at_ns: i64,
     wall_ns: i64,
     sent: u64,
@@ -158,6 +160,8 @@ pub(crate) struct Counts {
     duplicates: u64,
     late: u64,
     reordered: u64,
+    /// Replies that found no room in the pipe.
+    unrecorded: u64,
     last: bool,
 }
 
@@ -175,11 +179,14 @@ pub(crate) struct Tap {
     /// Every sequence number below was answered in time or has timed out.
     swept: u64,
     lost: u64,
-    /// Sequence number and loss outbound up to it, oldest first.
-    checkpoints: std::collections::VecDeque<(u64, u64)>,
+    /// Moments whose packets are not all decided yet, oldest first.
+    checkpoints: VecDeque<Checkpoint>,
     checkpoint_at: i64,
-    /// Of what was swept: where, lost up to there, and of these outbound.
-    told: (u64, u64, u64),
+    /// The newest moment whose packets are all decided, and how many of them were lost.
+    decided: Option<(Checkpoint, u64)>,
+    /// What was told of loss outbound and inbound.
+    told: (u64, u64),
+    number: u64,
 }
 
 /// The live thread's end.
@@ -213,9 +220,11 @@ pub(crate) fn tap(
         next_expected: 0,
         swept: 0,
         lost: 0,
-        checkpoints: std::collections::VecDeque::with_capacity(CHECKPOINTS),
+        checkpoints: VecDeque::with_capacity(CHECKPOINTS),
         checkpoint_at: i64::MIN,
-        told: (0, 0, 0),
+        decided: None,
+        told: (0, 0),
+        number: 0,
     };
     let watched = Watched {
         blocks,
@@ -268,8 +277,8 @@ impl Tap {
     /// Looks at what timed out by `wall_ns`, which must be before the last look at the socket that
     /// found it empty, and ends the interval where that is due.
     pub(crate) fn tick(&mut self, now: i64, wall_ns: i64, flight: &Flight, tracker: &Tracker) {
-        let attempted = flight.attempted();
-        while self.swept < attempted {
+        let departed = flight.departed();
+        while self.swept < departed {
             let t1 = crate::wire::Timestamp::from_raw(flight.t1(self.swept));
             let left = t1.unix_ns(self.format, wall_ns);
             if left.is_some_and(|t1| wall_ns - t1 <= self.timeout_ns) {
@@ -279,7 +288,7 @@ impl Tap {
         }
         if now >= self.checkpoint_at {
             self.checkpoint_at = now + self.timeout_ns / i64::try_from(CHECKPOINTS).unwrap_or(1);
-            if let Some(point) = tracker.lost_outbound_so_far() {
+            if let Some(point) = tracker.checkpoint() {
                 if self.checkpoints.len() == CHECKPOINTS {
                     self.checkpoints.pop_front();
                 }
@@ -287,11 +296,14 @@ impl Tap {
             }
         }
         if now >= self.next_mark_ns {
-            self.mark(now, wall_ns, attempted, tracker, false);
-            let interval_ns = self.interval_ns.unwrap_or(i64::MAX);
-            let behind = (now - self.next_mark_ns) / interval_ns;
-            let next = interval_ns.saturating_mul(behind + 1);
-            self.next_mark_ns = self.next_mark_ns.saturating_add(next);
+            let counts = self.counts(now, wall_ns, departed, tracker);
+            // Without room the interval just becomes longer.
+            if self.mark(counts) {
+                let interval_ns = self.interval_ns.unwrap_or(i64::MAX);
+                let behind = (now - self.next_mark_ns) / interval_ns;
+                let next = interval_ns.saturating_mul(behind + 1);
+                self.next_mark_ns = self.next_mark_ns.saturating_add(next);
+            }
         }
         if self.prompt {
             self.pipe.flush();
@@ -316,44 +328,84 @@ impl Tap {
             self.push(Kind::Timeout, only(seq));
         }
         self.swept += 1;
-        while let Some((at, outbound)) = self.checkpoints.front().copied()
-            && at < self.swept
+        while let Some(point) = self.checkpoints.front().copied()
+            && point.highest < self.swept
         {
-            // What is lost up to there is known now, and so is the part of it that is outbound.
-            let outbound = outbound.max(self.told.2).min(self.lost);
-            self.told = (at, self.lost, outbound);
+            self.decided = Some((point, self.lost));
             self.checkpoints.pop_front();
         }
     }
 
-    fn mark(&mut self, now: i64, wall_ns: i64, sent: u64, tracker: &Tracker, last: bool) {
-        let (_, lost_then, outbound) = self.told;
+    /// Loss by direction, as far as it is decided; neither figure ever shrinks.
+    fn directions(&mut self, tracker: &Tracker) -> (u64, u64) {
+        if let Some((point, lost)) = &self.decided
+            && let Some(inbound) = tracker.lost_inbound_until(point)
+        {
+            let (outbound_before, inbound_before) = self.told;
+            let most = lost.saturating_sub(outbound_before).max(inbound_before);
+            let inbound = inbound.clamp(inbound_before, most);
+            self.told = (lost.saturating_sub(inbound).max(outbound_before), inbound);
+        }
+        self.told
+    }
+
+    fn counts(&mut self, now: i64, wall_ns: i64, sent: u64, tracker: &Tracker) -> Counts {
         let known = self.lost == 0 || tracker.own_counter_proved();
-        let counts = Counts {
+        let (outbound, inbound) = self.directions(tracker);
+        Counts {
+            number: self.number + 1,
             at_ns: now,
             wall_ns,
             sent,
             received: tracker.received(),
             lost: self.lost,
             lost_outbound: known.then_some(outbound),
-            lost_inbound: known.then_some(lost_then - outbound),
+            lost_inbound: known.then_some(inbound),
             duplicates: tracker.duplicates(),
             late: tracker.late(),
             reordered: tracker.reordered(),
-            last,
-        };
-        // The counts first, then the record that says so. Without room for either the interval just
-        // becomes longer.
-        if self.marks.try_send(counts).is_ok() {
-            self.push(Kind::Mark, only(0));
+            unrecorded: self.pipe.unrecorded(),
+            last: false,
         }
     }
 
-    /// Tells the rest, when `sent` packets were sent.
-    pub(crate) fn finish(mut self, sent: u64, tracker: &Tracker) {
-        self.sweep_below(sent, tracker);
+    /// Ends an interval; false where there is no room to say so.
+    fn mark(&mut self, counts: Counts) -> bool {
+        // Counts whose record found no room are passed over by their number.
+        self.number = counts.number;
+        let record = Record {
+            kind: Kind::Mark(counts.number),
+            sample: only(0),
+        };
+        self.marks.try_send(counts).is_ok() && self.pipe.try_push(record)
+    }
+
+    /// Tells the rest, with the session's counts, when `sent` packets were sent.
+    pub(crate) fn finish(mut self, sent: u64, found: &sequence::Counts) {
         if self.interval_ns.is_some() {
-            self.mark(os::monotonic_ns(), os::realtime_ns(), sent, tracker, true);
+            let told = found.directions.map(|d| (d.lost_outbound, d.lost_inbound));
+            let counts = Counts {
+                number: self.number + 1,
+                at_ns: os::monotonic_ns(),
+                wall_ns: os::realtime_ns(),
+                sent,
+                received: found.received,
+                lost: sent.saturating_sub(found.received),
+                lost_outbound: told.map(|(outbound, _)| outbound),
+                lost_inbound: told.map(|(_, inbound)| inbound),
+                duplicates: found.duplicates,
+                late: found.late,
+                reordered: found.reordered,
+                unrecorded: self.pipe.unrecorded(),
+                last: true,
+            };
+            // The packets are over: waiting for room delays nothing that is measured.
+            if self.marks.send(counts).is_ok() {
+                self.pipe.push_waiting(Record {
+                    kind: Kind::Mark(counts.number),
+                    sample: only(0),
+                });
+            }
         }
         let _ = self.pipe.finish();
     }
@@ -382,7 +434,7 @@ pub(crate) fn run(
     let mut teller = Teller {
         updates,
         replies: config.happenings,
-        first_seq: u64::from(first_seq),
+        first_seq,
         budget: TOLD,
         refilled: Instant::now(),
         skipped: 0,
@@ -402,8 +454,9 @@ pub(crate) fn run(
     while watched.blocks.next(|block| {
         for record in block {
             match (&mut figures, record.kind) {
-                (Some(figures), Kind::Mark) => {
-                    if let Ok(counts) = watched.marks.try_recv()
+                (Some(figures), Kind::Mark(number)) => {
+                    let counts = watched.marks.try_iter().find(|c| c.number == number);
+                    if let Some(counts) = counts
                         && let Some(interval) = figures.end(counts)
                     {
                         teller.tell(Update::Interval(Box::new(interval)), true);
@@ -462,14 +515,14 @@ impl Figures {
             }
         };
         let of_interval = packets(
-            now.sent - before.sent,
-            now.received - before.received,
-            now.lost - before.lost,
+            now.sent.saturating_sub(before.sent),
+            now.received.saturating_sub(before.received),
+            now.lost.saturating_sub(before.lost),
             less(now.lost_outbound, before.lost_outbound),
             less(now.lost_inbound, before.lost_inbound),
-            now.duplicates - before.duplicates,
-            now.reordered - before.reordered,
-            now.late - before.late,
+            now.duplicates.saturating_sub(before.duplicates),
+            now.reordered.saturating_sub(before.reordered),
+            now.late.saturating_sub(before.late),
         );
         let of_session = packets(
             now.sent,
@@ -489,6 +542,7 @@ impl Figures {
             at: super::assemble::rfc3339(now.wall_ns),
             at_ns: now.wall_ns,
             length_ns: u64::try_from(now.at_ns - before.at_ns).unwrap_or(0),
+            samples_not_recorded: now.unrecorded,
             in_flight: now.sent.saturating_sub(now.received + now.lost),
             interval: IntervalFigures {
                 packets: of_interval,
@@ -506,7 +560,7 @@ impl Figures {
 struct Teller {
     updates: Sender<Update>,
     replies: bool,
-    first_seq: u64,
+    first_seq: u32,
     budget: u32,
     refilled: Instant,
     skipped: u64,
@@ -517,7 +571,7 @@ impl Teller {
         if !self.replies {
             return;
         }
-        let seq = record.sample.seq + self.first_seq;
+        let seq = self.on_the_wire(record.sample.seq);
         match record.kind {
             Kind::Reply {
                 reflector_seq,
@@ -526,8 +580,8 @@ impl Teller {
             } => {
                 if missing_before > 0 {
                     let gap = Happening::Gap {
-                        first: seq - missing_before,
-                        last: seq - 1,
+                        first: self.on_the_wire(record.sample.seq - missing_before),
+                        last: self.on_the_wire(record.sample.seq - 1),
                         received: seq,
                     };
                     self.tell(Update::Happened(gap), true);
@@ -551,8 +605,14 @@ impl Teller {
             Kind::Timeout => self.tell(Update::Happened(Happening::Timeout { seq }), true),
             Kind::Late => self.tell(Update::Happened(Happening::Late { seq }), true),
             Kind::Duplicate => self.tell(Update::Happened(Happening::Duplicate { seq }), true),
-            Kind::Mark => {}
+            Kind::Mark(_) => {}
         }
+    }
+
+    /// The number that stands in the packet.
+    fn on_the_wire(&self, seq: u64) -> u32 {
+        let low = u32::try_from(seq & u64::from(u32::MAX)).unwrap_or(0);
+        low.wrapping_add(self.first_seq)
     }
 
     fn refill(&mut self, at_once: bool) {
@@ -575,10 +635,10 @@ impl Teller {
             let _ = self.updates.send(update);
             return;
         }
-        if self.budget == 0 || self.skipped > 0 {
+        let least = if matters { 0 } else { TOLD / 2 };
+        if self.budget <= least || self.skipped > 0 {
             self.refill(false);
         }
-        let least = if matters { 0 } else { TOLD / 2 };
         if self.budget <= least {
             self.skipped += 1;
             return;
@@ -590,19 +650,22 @@ impl Teller {
     }
 }
 
-fn reply(sample: &Sample, seq: u64, reflector_seq: u32, stamps_only: bool) -> Happening {
+fn reply(sample: &Sample, seq: u32, reflector_seq: u32, stamps_only: bool) -> Happening {
     let t1 = match sample.t1_stamp_ns {
         None if stamps_only => None,
         stamp => Some(stamp.unwrap_or(sample.t1_ns)),
     };
     let inbound = sample.t4_ns.checked_sub(sample.t3_ns);
     let outbound = t1.and_then(|t1| sample.t2_ns.checked_sub(t1));
+    let roundtrip = inbound.zip(outbound).and_then(|(a, b)| a.checked_add(b));
+    // As the statistics do: timestamps that contradict each other tell nothing.
+    let sound = sample.t3_ns >= sample.t2_ns && roundtrip.is_none_or(|ns| ns >= 0);
     Happening::Reply {
         seq,
         reflector_seq,
-        roundtrip_ns: inbound.zip(outbound).and_then(|(a, b)| a.checked_add(b)),
-        outbound_ns: outbound,
-        inbound_ns: inbound,
+        roundtrip_ns: roundtrip.filter(|_| sound),
+        outbound_ns: outbound.filter(|_| sound),
+        inbound_ns: inbound.filter(|_| sound),
     }
 }
 

@@ -387,7 +387,7 @@ fn run_session<S: SendHalf, R: ReceiveHalf>(
 
     let progress = || {
         Update::Progress(Progress {
-            sent: flight.attempted(),
+            sent: flight.departed(),
             received: live.received.load(Ordering::Relaxed),
         })
     };

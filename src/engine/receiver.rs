@@ -480,7 +480,9 @@ impl<'a> Matcher<'a> {
         }
         if let Some(tap) = &mut self.tap {
             tap.sweep_below(
-                attempted.saturating_sub(self.flight.window()),
+                attempted
+                    .saturating_sub(self.flight.window())
+                    .min(self.flight.departed()),
                 &self.tracker,
             );
         }
@@ -617,11 +619,15 @@ impl<'a> Matcher<'a> {
             self.pipe.push(sample);
         }
         self.facts.reply_sizes.sort_unstable();
+        if let Some(tap) = &mut self.tap {
+            tap.sweep_below(sent, &self.tracker);
+        }
+        let counts = self.tracker.finish(sent);
         if let Some(tap) = self.tap {
-            tap.finish(sent, &self.tracker);
+            tap.finish(sent, &counts);
         }
         Received {
-            counts: self.tracker.finish(sent),
+            counts,
             facts: self.facts,
             kernel_drops,
             unrecorded: self.pipe.finish(),

@@ -205,7 +205,7 @@ impl Reflector {
     ) -> Result<Answer, Refusal> {
         let sender = self.admit(request)?;
         let visit = self.visit(request, &sender, now);
-        let number = self.number(request, &sender, visit, now);
+        let number = self.number(&sender, visit).unwrap_or(0);
         Ok(self.write(request, &sender, number, visit))
     }
 
@@ -247,24 +247,13 @@ impl Reflector {
         sessions.visit(from, request.to, request.len, seq, sender.timestamp, now)
     }
 
-    /// The Sequence Number of the reply.
-    pub(super) fn number(
-        &mut self,
-        request: &Request<'_>,
-        sender: &SenderPacket,
-        visit: Visit,
-        now: i64,
-    ) -> u32 {
-        let seq = sender.seq.get();
-        let (Some(sessions), Some(from), false) =
-            (&mut self.sessions, request.from, self.stateless)
-        else {
-            return seq;
-        };
-        sessions.next_number(visit).unwrap_or_else(|| {
-            // The session ended while the request was held.
-            sessions.number(from, request.to, seq, sender.timestamp, now)
-        })
+    /// The Sequence Number of the reply; `None` where the session has ended while the request was
+    /// held.
+    pub(super) fn number(&mut self, sender: &SenderPacket, visit: Visit) -> Option<u32> {
+        match &mut self.sessions {
+            Some(sessions) if !self.stateless => sessions.next_number(visit),
+            _ => Some(sender.seq.get()),
+        }
     }
 
     pub(super) fn write(

@@ -570,6 +570,7 @@ impl<S: SendHalf> Sender<'_, S> {
         self.totals.last_ns = left;
         self.seq += count;
         self.totals.sent = self.seq;
+        self.flight.depart(self.seq);
     }
 
     /// Sends the last sequence number once more, outside all counts.

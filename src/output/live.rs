@@ -76,16 +76,30 @@ fn time(ns: Option<i64>) -> String {
 #[must_use]
 pub fn block(interval: &Interval) -> String {
     let session = &interval.session.packets;
-    let mut lines = vec![format!(
-        "--- Current Statistics at {} (received: {}, sent: {}) ---",
-        clock(interval.at_ns),
-        count(session.received),
-        count(session.sent),
-    )];
+    let when = format!("--- Current Statistics at {}", clock(interval.at_ns));
+    let counts = format!(
+        "(received: {}, sent: {}) ---",
+        session.received, session.sent
+    );
+    let gap = if when.len() + counts.len() < 79 {
+        " "
+    } else {
+        "\n    "
+    };
+    let mut lines = vec![format!("{when}{gap}{counts}")];
     let length = text::delay(text::magnitude(interval.length_ns));
     lines.extend(figures(&format!("Last {length}"), &interval.interval, None));
     let in_flight = Some(interval.in_flight);
     lines.extend(figures("Session", &interval.session, in_flight));
+    if interval.samples_not_recorded > 0 {
+        lines.push(text::wrap(
+            &format!(
+                "  {} replies are missing from these delays: these lines are read too slowly.",
+                count(interval.samples_not_recorded)
+            ),
+            2,
+        ));
+    }
     lines.join("\n") + "\n"
 }
 
@@ -136,4 +150,47 @@ fn row(name: &str, delay: Option<&Delay>, lost: Option<u64>, packets: &IntervalP
     let decided = packets.received + packets.lost;
     let lost = lost.filter(|_| decided > 0);
     text::row(name, false, delay) + &text::loss(lost, Some(decided))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{DelaySet, IntervalSchema};
+
+    #[test]
+    fn a_block_of_the_largest_counts_fits_a_terminal() {
+        let packets = IntervalPackets {
+            sent: 4_294_967_295,
+            received: 4_294_967_295,
+            lost: 4_294_967_295,
+            lost_outbound: Some(4_294_967_295),
+            lost_inbound: None,
+            lost_unattributed: None,
+            duplicates: 4_294_967_295,
+            reordered: 4_294_967_295,
+            late: 4_294_967_295,
+        };
+        let figures = IntervalFigures {
+            packets,
+            delay_ns: DelaySet {
+                roundtrip: None,
+                outbound: None,
+                inbound: None,
+                reflector: None,
+            },
+        };
+        let text = block(&Interval {
+            schema: IntervalSchema::default(),
+            number: 1,
+            at: String::new(),
+            at_ns: 1_790_000_000_000_000_000,
+            length_ns: 3_600_000_000_000,
+            in_flight: 4_294_967_295,
+            samples_not_recorded: 4_294_967_295,
+            interval: figures.clone(),
+            session: figures,
+        });
+        assert!(text.lines().all(|line| line.len() <= 79), "{text}");
+        assert!(text.contains("(received: 4294967295, sent: 4294967295) ---"));
+    }
 }

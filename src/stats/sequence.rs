@@ -119,6 +119,15 @@ pub struct Tracker {
     probes: Vec<(u64, u32)>,
 }
 
+/// A moment of a session, by the numbers of both ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Highest sequence number that was answered.
+    pub highest: u64,
+    reply: u64,
+    restarts: u64,
+}
+
 /// The time from one (re)start of the reflector's counter to the next.
 #[derive(Debug)]
 struct Epoch {
@@ -264,17 +273,34 @@ impl Tracker {
         self.counts.reordered
     }
 
-    /// The highest sequence number answered, and how many packets up to it never reached the
-    /// reflector, as far as its numbers tell. What is being overtaken at this moment may count too.
+    /// Where the session is: to be asked about once every packet up to here is decided.
     #[must_use]
-    pub fn lost_outbound_so_far(&self) -> Option<(u64, u64)> {
-        if !self.epoch.started || self.senseless {
+    pub fn checkpoint(&self) -> Option<Checkpoint> {
+        (self.epoch.started && !self.senseless).then_some(Checkpoint {
+            highest: self.epoch.highest,
+            reply: self.epoch.highest_reply,
+            restarts: self.counts.restarts,
+        })
+    }
+
+    /// Packets lost after the reflector, of those that it had numbered by a checkpoint that is at
+    /// least one timeout old. `None` where its counter began anew since, or is none.
+    #[must_use]
+    pub fn lost_inbound_until(&self, checkpoint: &Checkpoint) -> Option<u64> {
+        let epoch = &self.epoch;
+        let beyond = epoch.highest_reply.checked_sub(checkpoint.reply)?;
+        if self.senseless
+            || checkpoint.restarts != self.counts.restarts
+            || beyond >= self.replied.len()
+        {
             return None;
         }
-        let (base, highest) = (self.epoch.base(), self.epoch.highest);
-        let arrivals = (self.epoch.highest_reply + 1).saturating_sub(base);
-        let (outbound, _) = self.epoch.losses(highest, arrivals);
-        Some((highest, self.directions.lost_outbound + outbound))
+        let came = self
+            .replied
+            .count(checkpoint.reply + 1, epoch.highest_reply);
+        let came = epoch.replies.saturating_sub(came);
+        let made = (checkpoint.reply + 1).saturating_sub(epoch.base());
+        Some(self.directions.lost_inbound + made.saturating_sub(came))
     }
 
     /// Packets that were answered, in time or late, of those that are or were told apart.
@@ -601,6 +627,23 @@ impl Bits {
 
     fn clear(&mut self) {
         self.words.fill(0);
+    }
+
+    /// How many of the bits `from..=to`, fewer than the window, are set.
+    fn count(&self, from: u64, to: u64) -> u64 {
+        let mut next = from;
+        let mut found = 0;
+        while next <= to {
+            let (word, bit) = self.place(next);
+            if bit == 1 && to - next >= 63 {
+                found += u64::from(self.words[word].count_ones());
+                next += 64;
+            } else {
+                found += u64::from(self.words[word] & bit != 0);
+                next += 1;
+            }
+        }
+        found
     }
 
     /// Clears the bits `from..=to`, which are fewer than the window.

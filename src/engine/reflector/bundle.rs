@@ -56,7 +56,7 @@ impl Desk {
                         Some(visit) => reflector.visit_again(&one, &sender, visit, now),
                         None => reflector.visit(&one, &sender, now),
                     };
-                    let number = reflector.number(&one, &sender, next, now);
+                    let number = reflector.number(&sender, next).unwrap_or(0);
                     visit = Some(next);
                     reflector.admitted.push(Admitted {
                         at,
