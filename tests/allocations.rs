@@ -81,7 +81,7 @@ fn impaired(direction: Direction) -> Impairment {
 
 /// Runs a session against a reflector in this process; returns the allocations of all threads but
 /// this one between two points of the run, and the packets sent between them.
-fn run(io: IoKind, impairment: Option<Impairment>) -> (u64, u64) {
+fn run(io: IoKind, impairment: Option<Impairment>, watch: WatchConfig) -> (u64, u64) {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let reflector = ReflectorConfig {
         listen: vec![any],
@@ -123,7 +123,7 @@ fn run(io: IoKind, impairment: Option<Impairment>) -> (u64, u64) {
         cpus: None,
         burst: Burst::Auto,
         first_seq: 0,
-        watch: WatchConfig::default(),
+        watch,
     };
     let mut seen: Vec<(u64, u64)> = Vec::new();
     let report = measure(&config, Some(reflecting), &Stop::default(), |update| {
@@ -150,9 +150,18 @@ fn no_thread_allocates_while_packets_flow() {
             Some(impaired(Direction::Outbound)),
         ] {
             let what = format!("{io:?} {impairment:?}");
-            let (allocations, packets) = run(io, impairment);
+            let (allocations, packets) = run(io, impairment, WatchConfig::default());
             assert!(packets > 0, "{what}: two looks at the run are needed");
             assert_eq!(allocations, 0, "{what}, over {packets} packets");
         }
     }
+    // Who watches allocates nothing on the packet threads either.
+    let watch = WatchConfig {
+        happenings: true,
+        interval_ns: None,
+        packets: true,
+    };
+    let (allocations, packets) = run(IoKind::Batched, None, watch);
+    assert!(packets > 0, "two looks at the watched run are needed");
+    assert_eq!(allocations, 0, "watched, over {packets} packets");
 }

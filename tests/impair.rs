@@ -306,3 +306,30 @@ fn sessions_that_come_and_go_are_logged() {
     wait_for("began");
     wait_for("ended: silent");
 }
+
+#[test]
+fn a_packet_that_outlives_its_session_belongs_to_no_other() {
+    let reflector = Reflector::start(
+        "127.0.0.1:0 --test-mode --seed 3 --impair-direction outbound --delay-rate 50 --delay 700ms \
+         --json",
+    );
+    let remote = reflector.address();
+    let near = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = near.local_addr().unwrap().port();
+    drop(near);
+    let first = format!("sender {remote} 127.0.0.1:{port} -i 1ms -c 200 --packet-timeout 50ms");
+    assert_eq!(run(&first).code, 0);
+    let second = format!("sender {remote} 127.0.0.1:{port} -i 5ms -c 200 --json");
+    let report = run(&second).measured();
+    assert_eq!(report["packets"]["received"], 200, "{report:#}");
+    assert_eq!(report["packets"]["lost_outbound"], 0, "{report:#}");
+    let account = reflector.stop().account();
+    let sessions = account["sessions"].as_array().unwrap();
+    assert_eq!(sessions.len(), 2, "{account:#}");
+    for name in ["received", "reflected"] {
+        let sum: u64 = sessions.iter().map(|s| s[name].as_u64().unwrap()).sum();
+        assert_eq!(account["totals"][name], sum, "{name}: {account:#}");
+    }
+    let left = &account["totals"]["injected"]["unreleased"];
+    assert!(left.as_u64().unwrap() > 0, "{account:#}");
+}
