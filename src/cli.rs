@@ -286,11 +286,11 @@ struct LogArgs {
     /// No messages, only results
     #[arg(short, long)]
     quiet: bool,
-    /// Say what is done, and every reply; for one module alone set TWAMP_BLAST_LOG, such as
+    /// Say what is done: sessions, and the replies that a sender gets; for one module alone set TWAMP_BLAST_LOG, such as
     /// twamp_blast::engine=debug
     #[arg(short, long, conflicts_with = "quiet")]
     verbose: bool,
-    /// Say everything, and show packets field by field
+    /// Say everything; a sender shows packets field by field
     #[arg(short, long, conflicts_with_all = ["quiet", "verbose"])]
     debug: bool,
     /// Write messages to a file (-: standard output) [default: standard error]
@@ -408,6 +408,7 @@ fn show_parse_error(error: &clap::Error) -> u8 {
 }
 
 fn sender(args: &SenderArgs) -> Result<u8, Error> {
+    check_log(&args.log, args.results.json)?;
     open_log(&args.log)?;
     check_host(&args.host)?;
     let load = load(&args.load)?;
@@ -798,7 +799,7 @@ fn format(arg: FormatArg) -> Format {
 fn whole<T: FromStr<Err = ParseIntError>>(text: &str) -> Result<T, String> {
     text.parse()
         .map_err(|error: ParseIntError| match error.kind() {
-            IntErrorKind::PosOverflow => "too large a number".to_owned(),
+            IntErrorKind::PosOverflow => "too large a number; use a smaller one".to_owned(),
             IntErrorKind::NegOverflow => "too small a number".to_owned(),
             _ if text.starts_with('-') => "below 0; use a whole number from 0 on".to_owned(),
             _ => "not a number; use a whole one, such as 64".to_owned(),
@@ -999,6 +1000,20 @@ fn catch_signals(stop: &Stop, talk: bool) -> Result<(), Error> {
         .spawn(watch)
         .map(drop)
         .map_err(|error| Error::Runtime(format!("cannot start the signals thread: {error}")))
+}
+
+/// Refuses log lines among lines of JSON.
+fn check_log(args: &LogArgs, json: bool) -> Result<(), Error> {
+    let stdout = args
+        .logfile
+        .as_ref()
+        .is_some_and(|path| path.as_os_str() == "-");
+    if json && stdout {
+        return Err(usage(
+            "--logfile -: with --json, standard output is for JSON alone; name a file",
+        ));
+    }
+    Ok(())
 }
 
 fn open_log(args: &LogArgs) -> Result<(), Error> {

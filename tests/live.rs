@@ -287,6 +287,10 @@ fn loss_has_its_direction_in_intervals_under_delay_and_reordering() {
     let lost = report["packets"]["lost"].as_u64().unwrap();
     assert_eq!(report["packets"]["lost_inbound"], lost, "{report:#}");
     for line in &lines {
+        let packets = &line["interval"]["packets"];
+        let count = |name: &str| packets[name].as_u64().unwrap();
+        let told = count("lost_outbound") + count("lost_inbound") + count("lost_unattributed");
+        assert_eq!(told, count("lost"), "{line:#}");
         let packets = &line["session"]["packets"];
         // At the edge of what is decided a few packets may be taken for the other direction.
         assert!(packets["lost_outbound"].as_u64().unwrap() <= 3, "{line:#}");

@@ -33,6 +33,7 @@ const WRONG: &[(&str, &[&str])] = &[
         "sender --io portable --hw-timestamps",
         &["--hw-timestamps", "leave one"],
     ),
+    ("sender --json --logfile -", &["--logfile -", "name a file"]),
     ("sender --busy-poll 0", &["--busy-poll", "use 1us"]),
     ("sender --burst 65", &["--burst", "use 1 to 64"]),
     (

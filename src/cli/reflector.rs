@@ -1,15 +1,16 @@
 //! The `reflector` subcommand: its flags, what they mean, and what it shows while it runs.
 
 use std::io::IsTerminal;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use rand::RngExt;
 
 use super::{
-    DEFAULT_PORT, Error, HostArgs, LogArgs, catch_signals, check_host, every_address, format,
-    io_kind, open_log, parse_interface, parse_threads, parse_ttl, print, resolve, say, to_many,
-    usage,
+    DEFAULT_PORT, Error, HostArgs, LogArgs, catch_signals, check_host, check_log, every_address,
+    format, io_kind, open_log, parse_interface, parse_threads, parse_ttl, print, resolve, say,
+    to_many, usage,
 };
 use crate::config::{
     Direction, Dscp, Endpoint, Impairment, IoKind, Percent, Prefix, Rate, ReflectorConfig, Seconds,
@@ -132,7 +133,7 @@ struct TestArgs {
     #[arg(long, value_name = "N", allow_negative_numbers = true, allow_negative_numbers = true, value_parser = super::whole::<u64>)]
     seed: Option<u64>,
     /// Where: inbound, after a reply has its number (the sender sees it on the way back), or
-    /// outbound, before a request counts as received [example: outbound; default: inbound]
+    /// outbound, before a request has a number and T2 [example: outbound; default: inbound]
     #[arg(long, value_enum, value_name = "DIRECTION")]
     impair_direction: Option<DirectionArg>,
 }
@@ -237,6 +238,7 @@ impl TestArgs {
 }
 
 pub(super) fn run(args: &ReflectorArgs) -> Result<u8, Error> {
+    check_log(&args.log, args.json)?;
     open_log(&args.log)?;
     check_host(&args.host)?;
     let config = plan(args)?;
@@ -250,6 +252,12 @@ pub(super) fn run(args: &ReflectorArgs) -> Result<u8, Error> {
         let mut hello = format!("twamp-blast: reflecting on {}\n", addresses.join(" and "));
         if config.allow.is_empty() {
             hello += "twamp-blast: everyone is answered; --allow PREFIX limits that\n";
+        }
+        if let [only] = listen.as_slice()
+            && only.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+        {
+            let port = only.port();
+            hello += &format!("twamp-blast: over IPv6 alone; :{port} answers IPv4 too\n");
         }
         for remark in reflecting.remarks() {
             hello += &format!("twamp-blast: {remark}\n");

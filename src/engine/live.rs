@@ -499,7 +499,12 @@ impl Figures {
             return None;
         }
         self.number += 1;
-        let less = |a: Option<u64>, b: Option<u64>| Some(a?.saturating_sub(b?));
+        let lost = now.lost.saturating_sub(before.lost);
+        // What is known of a direction later than of the loss itself is told with the session.
+        let more = |a: Option<u64>, b: Option<u64>| Some(a?.saturating_sub(b?));
+        let outbound = more(now.lost_outbound, before.lost_outbound).map(|n| n.min(lost));
+        let inbound = more(now.lost_inbound, before.lost_inbound)
+            .map(|n| n.min(lost - outbound.unwrap_or(0)));
         let packets = |sent, received, lost, outbound, inbound, duplicates, reordered, late| {
             let told: Option<u64> = Option::zip(outbound, inbound).map(|(a, b): (u64, u64)| a + b);
             IntervalPackets {
@@ -517,9 +522,9 @@ impl Figures {
         let of_interval = packets(
             now.sent.saturating_sub(before.sent),
             now.received.saturating_sub(before.received),
-            now.lost.saturating_sub(before.lost),
-            less(now.lost_outbound, before.lost_outbound),
-            less(now.lost_inbound, before.lost_inbound),
+            lost,
+            outbound,
+            inbound,
             now.duplicates.saturating_sub(before.duplicates),
             now.reordered.saturating_sub(before.reordered),
             now.late.saturating_sub(before.late),

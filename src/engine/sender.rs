@@ -586,6 +586,9 @@ impl<S: SendHalf> Sender<'_, S> {
         self.clean(0, payload, 1);
         let packet = self.half.set(0, payload, 1, None);
         packet[..SENDER_LEN].copy_from_slice(self.head.as_bytes());
+        if let Some(copier) = &mut self.copier {
+            copier.copy(self.head.as_bytes(), payload, os::monotonic_ns());
+        }
         for _ in 0..3 {
             match self.half.send(0, 1) {
                 // It tells of a packet before.

@@ -140,6 +140,18 @@ fn figures(what: &str, figures: &IntervalFigures, in_flight: Option<u64>) -> Vec
     ];
     let seen = rare.iter().filter(|(_, n)| *n > 0);
     more.extend(seen.map(|(name, n)| format!("{name} {}", count(*n))));
+    let samples = |delay: &Option<Delay>| delay.as_ref().map_or(0, |delay| delay.samples);
+    let (some, all) = (
+        samples(&figures.delay_ns.roundtrip),
+        samples(&figures.delay_ns.inbound),
+    );
+    if some < all {
+        more.push(format!(
+            "Roundtrip of {} of {} replies",
+            count(some),
+            count(all)
+        ));
+    }
     let more: Vec<&str> = more.iter().map(String::as_str).collect();
     lines.push(text::flow("", 2, &more, "  "));
     lines

@@ -140,7 +140,9 @@ struct Epoch {
     highest_reply: u64,
     /// Replies in time with distinct numbers of the reflector.
     replies: u64,
-    /// Of these, further ones to a sequence number.
+    /// Replies after the timeout with distinct numbers of the reflector.
+    late: u64,
+    /// Of `replies`, further ones to a sequence number.
     repeated: u64,
     /// Replies looked at for, and smallest seen of, the lead of r over s.
     looked_at: u32,
@@ -162,6 +164,7 @@ impl Epoch {
             highest: first,
             highest_reply: 0,
             replies: 0,
+            late: 0,
             repeated: 0,
             looked_at: 0,
             least_lead: i64::MAX,
@@ -298,7 +301,7 @@ impl Tracker {
         let came = self
             .replied
             .count(checkpoint.reply + 1, epoch.highest_reply);
-        let came = epoch.replies.saturating_sub(came);
+        let came = (epoch.replies + epoch.late).saturating_sub(came);
         let made = (checkpoint.reply + 1).saturating_sub(epoch.base());
         Some(self.directions.lost_inbound + made.saturating_sub(came))
     }
@@ -411,9 +414,13 @@ impl Tracker {
             self.replied.set(r);
         }
         epoch.highest = epoch.highest.max(s);
-        if !known && arrival != Arrival::Late {
-            epoch.replies += 1;
-            epoch.repeated += u64::from(arrival == Arrival::Duplicate && answered);
+        match arrival {
+            _ if known => {}
+            Arrival::Late => epoch.late += 1,
+            Arrival::First | Arrival::Duplicate => {
+                epoch.replies += 1;
+                epoch.repeated += u64::from(arrival == Arrival::Duplicate && answered);
+            }
         }
         if epoch.looked_at < FIRST_REPLIES {
             epoch.looked_at += 1;
@@ -466,12 +473,20 @@ impl Tracker {
         known
     }
 
+    /// Books loss by direction. A packet whose reply came late was lost on neither way, although it
+    /// counts as lost.
+    fn lose(&mut self, outbound: u64, inbound: u64) {
+        let late = self.epoch.late.min(inbound);
+        self.directions.lost_outbound += outbound;
+        self.directions.lost_inbound += inbound - late;
+        self.directions.lost_unattributed += late;
+    }
+
     fn close_epoch(&mut self) {
         let arrivals = self.epoch.highest_reply + 1 - self.epoch.base();
         self.senseless |= !self.epoch.plausible(self.epoch.highest, arrivals);
         let (outbound, inbound) = self.epoch.losses(self.epoch.highest, arrivals);
-        self.directions.lost_outbound += outbound;
-        self.directions.lost_inbound += inbound;
+        self.lose(outbound, inbound);
         self.counts.counter_began_at = self.counts.counter_began_at.max(self.epoch.base());
         self.directions.reordered_outbound += self.epoch.order.flush();
     }
@@ -535,8 +550,7 @@ impl Tracker {
         };
         self.senseless |= !self.epoch.plausible(sent - 1, arrivals);
         let (outbound, inbound) = self.epoch.losses(sent - 1, arrivals);
-        self.directions.lost_outbound += outbound;
-        self.directions.lost_inbound += inbound;
+        self.lose(outbound, inbound);
         self.counts.counter_began_at = self.counts.counter_began_at.max(self.epoch.base());
         self.directions.reordered_outbound += self.epoch.order.flush();
     }
@@ -991,8 +1005,8 @@ mod tests {
         assert_eq!(tracker.on_reply(3, 2, false), Arrival::First);
         let counts = tracker.finish(4);
         assert_eq!((counts.received, counts.late, counts.duplicates), (2, 1, 1));
-        // 1 did reach the reflector; 2 did not.
-        assert_eq!(losses(&counts), (1, 1, 0));
+        // 1 did reach the reflector, and its reply came; 2 did not.
+        assert_eq!(losses(&counts), (1, 0, 1));
         assert_eq!(counts.bursts.count, 1);
         assert_eq!(counts.bursts.longest, 2);
     }
