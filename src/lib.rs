@@ -25,6 +25,7 @@ pub mod os;
 pub mod output;
 pub mod report;
 pub mod sample;
+pub mod search;
 pub mod stats;
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "the one module that may: see its documentation")]
