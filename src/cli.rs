@@ -4,6 +4,7 @@
 //! into the structs of [`config`](crate::config), with every default resolved and every name looked
 //! up. What is wrong gets one line. Output is joined to the engine here, and nowhere else.
 
+mod find;
 mod reflector;
 
 use std::fmt::Display;
@@ -21,9 +22,9 @@ use rand::RngExt;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::config::{
-    Burst, CpuList, Departures, Dscp, End, Endpoint, Family, Fraction, Host, Interval, IoKind,
-    Pacing, Rate, ReflectorConfig, Seconds, SessionConfig, SizeClass, SizeMix, SizeProfile, Sizes,
-    SocketOptions, Span, Tos, WatchConfig, dscp_table, dscp_table_json, frame_of_payload,
+    Burst, CpuList, Departures, Dscp, End, Endpoint, Family, Fraction, FrameSizes, Host, Interval,
+    IoKind, Pacing, Rate, ReflectorConfig, Seconds, SessionConfig, SizeClass, SizeMix, SizeProfile,
+    Sizes, SocketOptions, Span, Tos, WatchConfig, dscp_table, dscp_table_json, frame_of_payload,
     payload_of_frame,
 };
 use crate::engine::{self, Failure, Progress, Reflecting, Stop, Update};
@@ -43,6 +44,10 @@ const LEAST_INTERVAL_NS: u64 = 100_000_000;
 const DEFAULT_SPREAD: f64 = 0.5;
 /// Padding with which request and reply have one size (RFC 5357 §4.2.1).
 const DEFAULT_PADDING: usize = 27;
+/// How long a reply may take, in nanoseconds.
+const DEFAULT_TIMEOUT_NS: u64 = 5_000_000_000;
+/// The same in a trial of `--find-rate` (RFC 2544 §23).
+const TRIAL_TIMEOUT_NS: u64 = 2_000_000_000;
 /// The largest value of `--packet-timeout`: the delay statistics reach this far.
 const MAX_TIMEOUT_NS: u64 = 3_600_000_000_000;
 
@@ -73,6 +78,8 @@ Examples:
         ten thousand packets a second in the class EF for a minute
   twamp-blast sender [2001:db8::1]:862 -i 20ms -c 500 --json | jq .delay_ns.roundtrip
         figures for a program
+  twamp-blast sender 192.0.2.1 --find-rate --sizes 83,512,1514,imix --loss 0.001%
+        the fastest rate that the path carries, for each size
 ";
 
 /// Measures what a network path really does: TWAMP Light sender and reflector.
@@ -114,15 +121,17 @@ struct SenderArgs {
     #[command(flatten)]
     load: LoadArgs,
     #[command(flatten)]
+    find: find::FindArgs,
+    #[command(flatten)]
     sizes: SizeArgs,
     #[command(flatten)]
     ip: IpArgs,
 
     /// How long a reply may take; a bare number is seconds; one that takes longer is late, and its
-    /// packet counts as lost [example: 500ms]
-    #[arg(long, value_name = "TIME", default_value = "5s", help_heading = "Load")]
+    /// packet counts as lost [example: 500ms; default: 5s, or 2s with --find-rate]
+    #[arg(long, value_name = "TIME", help_heading = "Load")]
     #[arg(allow_negative_numbers = true)]
-    packet_timeout: Seconds,
+    packet_timeout: Option<Seconds>,
     /// How the sender waits for a departure: sleep then spin as the gap asks (auto), spin, or sleep
     #[arg(long, value_enum, default_value_t = PacingArg::Auto, help_heading = "Host")]
     pacing: PacingArg,
@@ -212,7 +221,7 @@ struct LoadArgs {
     first_seq: u32,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Packet sizes (one of)")]
 #[group(multiple = false)]
 struct SizeArgs {
@@ -232,6 +241,10 @@ struct SizeArgs {
     /// Size of the UDP payload, 14 to 65507 [example: 8972]
     #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = whole::<usize>)]
     payload_size: Option<usize>,
+    /// With --find-rate: frame sizes to be searched one after the other, Ethernet without FCS
+    /// [default: 83,128,256,512,1024,1280,1514,9014,imix as far as the MTU allows]
+    #[arg(long, value_name = "SIZE,...")]
+    sizes: Option<FrameSizes>,
 }
 
 #[derive(Debug, Args)]
@@ -411,6 +424,10 @@ fn sender(args: &SenderArgs) -> Result<u8, Error> {
     check_log(&args.log, args.results.json)?;
     open_log(&args.log)?;
     check_host(&args.host)?;
+    if args.find.find_rate {
+        return find::run(args);
+    }
+    find::refuse_without_search(args)?;
     let load = load(&args.load)?;
     let stop = Stop::default();
     let (remote, inside) = match &args.remote {
@@ -626,13 +643,16 @@ fn session(
     (departures, end): (Departures, End),
     remote: SocketAddr,
 ) -> Result<SessionConfig, Error> {
-    let timeout_ns = args.packet_timeout.ns();
-    if !(1..=MAX_TIMEOUT_NS).contains(&timeout_ns) {
-        return Err(usage(format!(
-            "--packet-timeout {}: use more than 0 and at most 1h",
-            args.packet_timeout
-        )));
-    }
+    let timeout_ns = match args.packet_timeout {
+        Some(timeout) if (1..=MAX_TIMEOUT_NS).contains(&timeout.ns()) => timeout.ns(),
+        Some(timeout) => {
+            return Err(usage(format!(
+                "--packet-timeout {timeout}: use more than 0 and at most 1h"
+            )));
+        }
+        None if args.find.find_rate => TRIAL_TIMEOUT_NS,
+        None => DEFAULT_TIMEOUT_NS,
+    };
     let interval_ns = args.stats_interval.map(Seconds::ns).filter(|ns| *ns > 0);
     if interval_ns.is_some_and(|ns| ns < LEAST_INTERVAL_NS) {
         return Err(usage("--stats-interval: use 100ms or more, or 0 for none"));

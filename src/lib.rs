@@ -13,6 +13,7 @@
 //! Data flows one way. `wire` has the packet layouts, each written once; `io` moves datagrams and
 //! their timestamps and knows no protocol; `engine` paces, matches and reflects; `stats` turns
 //! samples into figures in constant memory; [`report`] is plain data that every output shows.
+//! [`search`] runs sessions one after the other, for the fastest rate that holds.
 //!
 //! Inside, time is `i64` nanoseconds since the Unix epoch, differences may be negative, and what
 //! was not measured is `None`, never 0.
@@ -25,6 +26,7 @@ pub mod os;
 pub mod output;
 pub mod report;
 pub mod sample;
+pub mod search;
 pub mod stats;
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "the one module that may: see its documentation")]

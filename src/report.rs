@@ -4,6 +4,7 @@
 //! measured and is written as `null`; 0 never means that. Every sink shows one [`Report`], so all
 //! of them show the same numbers. Filled in by `stats` and the engine, read by the outputs.
 
+pub mod find_rate;
 pub mod reflector;
 
 use serde::Serialize;

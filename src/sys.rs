@@ -838,6 +838,30 @@ pub(crate) fn socket_drops(fd: BorrowedFd<'_>) -> Option<u32> {
     (result == 0 && whole).then(|| words[MEMINFO_DROPS])
 }
 
+/// The path MTU of a connected socket, in octets (IP_MTU of ip(7), IPV6_MTU of ipv6(7)).
+pub(crate) fn path_mtu(fd: &impl AsRawFd, v6: bool) -> Option<usize> {
+    let (level, name) = if v6 {
+        (libc::IPPROTO_IPV6, libc::IPV6_MTU)
+    } else {
+        (libc::IPPROTO_IP, libc::IP_MTU)
+    };
+    let mut mtu: i32 = 0;
+    let mut len = libc::socklen_t::try_from(size_of_val(&mtu)).ok()?;
+    // SAFETY: the kernel writes at most `len` octets, which is what `mtu` has.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            (&raw mut mtu).cast::<c_void>(),
+            &raw mut len,
+        )
+    };
+    usize::try_from(mtu)
+        .ok()
+        .filter(|mtu| result == 0 && *mtu > 0)
+}
+
 /// What the kernel thinks of its clock: whether something synchronises it, and the largest error in
 /// microseconds.
 pub(crate) fn clock_quality() -> Option<(bool, u64)> {

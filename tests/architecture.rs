@@ -20,7 +20,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "engine",
         &["config", "wire", "io", "os", "sample", "stats", "report"],
     ),
-    ("cli", &["config", "engine", "output", "report", "wire"]),
+    ("search", &["config", "engine", "report"]),
+    (
+        "cli",
+        &["config", "engine", "output", "report", "search", "wire"],
+    ),
     ("main", &["cli"]),
 ];
 

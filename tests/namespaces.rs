@@ -250,6 +250,75 @@ fn what_this_host_s_own_queue_drops_was_not_sent() {
 }
 
 #[test]
+fn the_rate_that_a_policer_lets_through_is_found() {
+    let pair = or_skip!(Pair::new());
+    let reflector = pair.far.reflector("10.9.0.2:0");
+    let remote = reflector.address();
+    pair.warm_up(remote);
+    or_skip!(pair.far.set_up(&format!(
+        "nft add table inet police
+         nft add chain inet police into '{{ type filter hook input priority 0; }}'
+         nft add rule inet police into udp dport {} limit rate over 2000/second burst 50 packets drop",
+        remote.port()
+    )));
+    let line =
+        format!("sender {remote} --find-rate --sizes 83 --duration 500ms --loss 1% -q --json");
+    let found = pair.near.run(&format!("{line} --packet-timeout 200ms"));
+    assert_eq!(found.code, 0, "{found:?}");
+    let found = &found.found_rates()[0];
+    let pps = found["rate_pps"].as_u64().expect("a rate");
+    // The bucket lets 1,050 packets through in a trial, and 1 % may be lost; a busy host finds less.
+    assert!((1_000..=2_150).contains(&pps), "{found:#}");
+    assert_eq!(found["limited_by"], "path", "{found:#}");
+    assert_eq!(found["stable"], true, "{found:#}");
+    assert_eq!(found["bps_l1"].as_f64(), Some((pps * 107 * 8) as f64));
+    assert_eq!(found["bps_l2"].as_f64(), Some((pps * 87 * 8) as f64));
+    assert_eq!(found["bps_l3"].as_f64(), Some((pps * 69 * 8) as f64));
+}
+
+#[test]
+fn a_rate_that_this_host_s_own_queue_limits_is_the_host_s() {
+    let pair = or_skip!(Pair::new());
+    let reflector = pair.far.reflector("10.9.0.2:0");
+    let remote = reflector.address();
+    pair.warm_up(remote);
+    // 1,506 frames of 83 bytes a second.
+    or_skip!(
+        pair.near
+            .set_up("tc qdisc add dev near root tbf rate 1mbit burst 3000 limit 3000")
+    );
+    let line =
+        format!("sender {remote} --find-rate --sizes 83 --duration 500ms --loss 1% -q --json");
+    let found = pair.near.run(&format!("{line} --packet-timeout 200ms"));
+    assert_eq!(found.code, 0, "{found:?}");
+    let found = &found.found_rates()[0];
+    assert_eq!(found["limited_by"], "host", "{found:#}");
+    let pps = found["rate_pps"].as_u64().expect("a rate");
+    assert!(pps < 1_900, "{found:#}");
+    let notes = found["notes"].to_string();
+    assert!(notes.contains("in front of the interface"), "{notes}");
+}
+
+#[test]
+fn sizes_that_the_mtu_does_not_let_through_are_not_searched_unasked() {
+    let pair = or_skip!(Pair::new());
+    let reflector = pair.far.reflector("[fd09::2]:0");
+    let remote = reflector.address();
+    pair.warm_up(remote);
+    let line = format!("sender {remote} --find-rate --duration 100ms --max-rate 100 -q --json");
+    let found = pair.near.run(&line).found_rates();
+    let sizes: Vec<&str> = found.iter().map(|f| f["size"].as_str().unwrap()).collect();
+    let fitting = ["83", "128", "256", "512", "1024", "1280", "1514", "imix"];
+    assert_eq!(sizes, fitting);
+
+    let line = format!("{line} --sizes 9014 --do-not-fragment");
+    let asked = pair.near.run(&line);
+    assert_eq!(asked.code, 1, "{asked:?}");
+    assert!(asked.complaint().contains("nothing was sent"), "{asked:?}");
+    assert!(asked.found_rates()[0]["rate_pps"].is_null());
+}
+
+#[test]
 fn intervals_know_nothing_of_what_was_not_sent() {
     let pair = or_skip!(Pair::new());
     let reflector = pair.far.reflector("10.9.0.2:0");

@@ -100,6 +100,71 @@ const WRONG: &[(&str, &[&str])] = &[
         "sender --hlog /no-such-folder/run.hlog",
         &["--hlog /no-such-folder/run.hlog", "use a file in a folder"],
     ),
+    ("sender --loss 1%", &["--loss", "--find-rate"]),
+    ("sender --max-rate 5k", &["--max-rate", "--find-rate"]),
+    ("sender --sizes 83", &["--sizes", "--find-rate"]),
+    (
+        "sender --find-rate --rate 5",
+        &["--find-rate", "--rate", "--help"],
+    ),
+    (
+        "sender --find-rate -i 5ms",
+        &["--find-rate", "--interval", "--help"],
+    ),
+    (
+        "sender --find-rate -c 5",
+        &["--find-rate", "--count", "--help"],
+    ),
+    (
+        "sender --find-rate --schedule flood",
+        &["--find-rate", "--schedule flood", "leave it out"],
+    ),
+    (
+        "sender --find-rate --print-responses",
+        &["--find-rate", "--print-responses"],
+    ),
+    (
+        "sender --find-rate --stats-interval 1",
+        &["--find-rate", "--stats-interval"],
+    ),
+    (
+        "sender --find-rate --stats full",
+        &["--find-rate", "--stats", "leave it out"],
+    ),
+    ("sender --find-rate --hlog x", &["--find-rate", "--hlog"]),
+    (
+        "sender --find-rate --histogram",
+        &["--find-rate", "--histogram"],
+    ),
+    (
+        "sender --find-rate --duration 1ms",
+        &["--duration", "use 100ms or more"],
+    ),
+    (
+        "sender --find-rate --max-rate 0.5",
+        &["--max-rate 0.5", "use 1 or more"],
+    ),
+    (
+        "sender --find-rate --max-rate 0",
+        &["--max-rate", "use 1 or more"],
+    ),
+    ("sender --find-rate --loss 101%", &["--loss", "up to 100%"]),
+    (
+        "sender --find-rate --sizes big",
+        &["--sizes", "use such as"],
+    ),
+    (
+        "sender --find-rate --sizes 83,83",
+        &["--sizes", "use it once"],
+    ),
+    (
+        "sender --find-rate --sizes 55",
+        &["--sizes 55", "use 56 to 65549"],
+    ),
+    (
+        "sender --find-rate --sizes 83 --imix",
+        &["--sizes", "--imix", "--help"],
+    ),
     ("sender --nosuch", &["--nosuch", "--help"]),
     ("nosuch", &["nosuch", "--help"]),
     ("reflector --threads 0", &["--threads", "use 1 to 256"]),

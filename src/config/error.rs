@@ -97,6 +97,12 @@ pub enum ValueError {
     /// More than 16 sizes.
     #[error("{0} sizes: use at most 16")]
     ManySizes(usize),
+    /// No list of sizes.
+    #[error("{0} is no list of frame sizes; use such as 83,512,1514,imix")]
+    NotFrameSizes(String),
+    /// The same entry of a list twice.
+    #[error("size {0} is there twice; use it once")]
+    SizeTwice(String),
     /// Weights whose sum is above 1024.
     #[error("the weights sum to {0}; use smaller ones with a sum of at most 1024")]
     HighWeights(u64),

@@ -2,6 +2,7 @@
 
 mod address;
 mod error;
+mod frames;
 mod impair;
 mod plan;
 mod quantity;
@@ -10,6 +11,7 @@ mod values;
 
 pub use address::{Endpoint, Host, Prefix};
 pub use error::ValueError;
+pub use frames::{FrameSize, FrameSizes};
 pub use impair::{Direction, Impairment, Percent};
 pub use plan::{
     Burst, Departures, End, IoKind, Pacing, ReflectorConfig, SessionConfig, SizeClass, SizeProfile,

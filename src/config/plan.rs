@@ -218,6 +218,17 @@ impl Departures {
             Self::Flood => None,
         }
     }
+
+    /// The same law at another rate; a flood has none, and stays one.
+    #[must_use]
+    pub fn at(self, rate: Rate) -> Self {
+        match self {
+            Self::Periodic(_) => Self::Periodic(rate),
+            Self::Poisson(_) => Self::Poisson(rate),
+            Self::Uniform { spread, .. } => Self::Uniform { rate, spread },
+            Self::Flood => Self::Flood,
+        }
+    }
 }
 
 /// When a session ends.

@@ -20,7 +20,7 @@ mod wheel;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -131,8 +131,8 @@ pub struct Stop(Arc<StopInner>);
 #[derive(Debug, Default)]
 struct StopInner {
     requested: AtomicBool,
-    /// Threads to be woken; never touched on a packet path.
-    wakers: Mutex<Vec<Waker>>,
+    /// Threads to be woken, as long as they are there; never touched on a packet path.
+    wakers: Mutex<Vec<Weak<Waker>>>,
 }
 
 impl Stop {
@@ -140,7 +140,7 @@ impl Stop {
     pub fn request(&self) {
         self.0.requested.store(true, Ordering::Relaxed);
         if let Ok(wakers) = self.0.wakers.lock() {
-            for waker in wakers.iter() {
+            for waker in wakers.iter().filter_map(Weak::upgrade) {
                 // A thread that has gone needs no waking.
                 let _ = waker.wake();
             }
@@ -157,13 +157,19 @@ impl Stop {
         &self.0.requested
     }
 
-    fn wakes(&self, waker: Waker) {
+    /// Has a thread woken by [`request`](Self::request) for as long as the result is kept.
+    #[must_use]
+    fn wakes(&self, waker: Waker) -> Arc<Waker> {
+        let waker = Arc::new(waker);
+        if let Ok(mut wakers) = self.0.wakers.lock() {
+            // Many runs one after the other can have one `Stop`.
+            wakers.retain(|waker| waker.strong_count() > 0);
+            wakers.push(Arc::downgrade(&waker));
+        }
         if self.requested() {
             let _ = waker.wake();
         }
-        if let Ok(mut wakers) = self.0.wakers.lock() {
-            wakers.push(waker);
-        }
+        waker
     }
 }
 
@@ -371,7 +377,8 @@ fn run_session<S: SendHalf, R: ReceiveHalf>(
         let (flight, stop) = (Arc::clone(&flight), stop.clone());
         spawn("sender", move || {
             let mut half = start_sending();
-            let ready = |waker| stop.wakes(waker);
+            let mut woken = None;
+            let ready = |waker| woken = Some(stop.wakes(waker));
             let flag = stop.flag();
             sender::run(
                 &mut half,
@@ -756,7 +763,8 @@ impl Reflecting {
         let cpu = Cpus::reflector(config.cpus.as_ref(), index);
         let stop = self.stop.clone();
         self.threads.push(spawn("reflector", move || {
-            let ready = |waker| stop.wakes(waker);
+            let mut woken = None;
+            let ready = |waker| woken = Some(stop.wakes(waker));
             let sockets = sockets();
             let result = reflector::run(sockets, reflector, stage, cpu, stop.flag(), &live, ready);
             drop(running);
@@ -782,6 +790,13 @@ pub fn source_address(remote: SocketAddr, interface: Option<&str>) -> Result<IpA
         what: format!("a socket towards {remote}"),
         source,
     })
+}
+
+/// Octets of the largest IP packet that goes to `remote` unfragmented, as far as this system knows;
+/// `None` where it does not.
+#[must_use]
+pub fn path_mtu(remote: SocketAddr, interface: Option<&str>) -> Option<usize> {
+    packets::path_mtu(remote, interface)
 }
 
 /// The wildcard address of the family of `addr`.

@@ -259,6 +259,18 @@ pub(crate) fn source_address(remote: SocketAddr, interface: Option<&str>) -> io:
     Ok(local.ip())
 }
 
+/// Octets of the largest IP packet that goes to `remote` unfragmented; `None` where the system does
+/// not tell.
+pub(crate) fn path_mtu(remote: SocketAddr, interface: Option<&str>) -> Option<usize> {
+    let socket = new_socket(remote).ok()?;
+    bind_interface(&socket, interface).ok()?;
+    socket.connect(&remote.into()).ok()?;
+    #[cfg(target_os = "linux")]
+    return crate::sys::path_mtu(&socket, remote.is_ipv6());
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
 /// Whether an address is one of this host's own.
 pub(crate) fn is_local(addr: IpAddr) -> bool {
     // Not a trial bind: that may succeed for any address (net.ipv4.ip_nonlocal_bind).

@@ -112,6 +112,14 @@ impl Outcome {
         self.report()
     }
 
+    /// What `--find-rate --json` found: lines that the schema allows, one a size.
+    #[track_caller]
+    pub(crate) fn found_rates(&self) -> Vec<Value> {
+        let schema = include_str!("../find-rate.schema.json");
+        let lines = self.stdout.lines();
+        lines.map(|line| checked(line, schema)).collect()
+    }
+
     /// The one line on standard error.
     #[track_caller]
     pub(crate) fn complaint(&self) -> &str {

@@ -1,0 +1,259 @@
+//! `sender --find-rate`: its flags, its progress on standard error, its tables or lines of JSON.
+
+use std::net::SocketAddr;
+
+use clap::Args;
+
+use super::{
+    Error, ProgressLine, ScheduleArg, SenderArgs, SizeArgs, StatsArg, catch_signals, complain,
+    inside_reflector, load, print, remote, say, session, sizes, usage,
+};
+use crate::config::{
+    Family, Fraction, FrameSize, FrameSizes, Rate, SizeClass, SizeProfile, Sizes, frame_of_payload,
+    payload_of_frame,
+};
+use crate::engine::{self, Reflecting, Stop};
+use crate::output::find_rate;
+use crate::report::find_rate::{FindRate, Outcome};
+use crate::search::{self, Plan, Update};
+use crate::wire::{MAX_UDP_PAYLOAD, SENDER_LEN};
+
+/// Length of a trial, in nanoseconds.
+const DEFAULT_TRIAL_NS: u64 = 2_000_000_000;
+/// The shortest one.
+const LEAST_TRIAL_NS: u64 = 100_000_000;
+/// Octets of Ethernet header before the IP packet.
+const ETHERNET: usize = 14;
+/// What is assumed where the system does not tell.
+const USUAL_MTU: usize = 1500;
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Search for the fastest rate")]
+pub(super) struct FindArgs {
+    /// Search the fastest rate without loss (RFC 2544 section 26.1), for each of --sizes or for the
+    /// size given; --duration is the length of one trial, 2 s by default
+    #[arg(
+        long,
+        conflicts_with_all = [
+            "rate", "interval", "count", "print_responses", "stats_interval", "hlog", "histogram",
+        ]
+    )]
+    pub(super) find_rate: bool,
+    /// With --find-rate: share of packets that may be lost [example: 0.001%; default: 0]
+    #[arg(long, value_name = "FRACTION", allow_negative_numbers = true)]
+    pub(super) loss: Option<Fraction>,
+    /// With --find-rate: try no faster rate, in packets a second with k, M or G [example: 100k;
+    /// default: no bound]
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
+    pub(super) max_rate: Option<Rate>,
+}
+
+/// Refuses flags that only a search has.
+pub(super) fn refuse_without_search(args: &SenderArgs) -> Result<(), Error> {
+    let flags = [
+        ("--loss", args.find.loss.is_some()),
+        ("--max-rate", args.find.max_rate.is_some()),
+        ("--sizes", args.sizes.sizes.is_some()),
+    ];
+    match flags.into_iter().find(|(_, given)| *given) {
+        Some((flag, _)) => Err(usage(format!(
+            "{flag} is for --find-rate; add that, or leave it out"
+        ))),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn run(args: &SenderArgs) -> Result<u8, Error> {
+    if args.load.schedule == ScheduleArg::Flood {
+        return Err(usage(
+            "--find-rate sets the rate of each trial, and --schedule flood has none; use another \
+             schedule, or leave it out",
+        ));
+    }
+    if !matches!(args.results.stats, StatsArg::Normal) {
+        return Err(usage(
+            "--stats is for the report of one session; leave it out with --find-rate",
+        ));
+    }
+    let max_pps = args.find.max_rate.map(whole_pps).transpose()?;
+    let (departures, end) = load(&args.load)?;
+    let trial_ns = end.duration_ns.unwrap_or(DEFAULT_TRIAL_NS);
+    if trial_ns < LEAST_TRIAL_NS {
+        return Err(usage(
+            "--duration: with --find-rate it is the length of a trial; use 100ms or more",
+        ));
+    }
+
+    let inside = args.remote.is_none().then(|| inside_reflector(args));
+    let remote = match (&args.remote, &inside) {
+        (Some(endpoint), _) => remote(endpoint, args.local.as_ref())?,
+        // Each trial has a reflector of its own; this one only tells the address.
+        (None, Some(config)) => {
+            let stop = Stop::default();
+            let own = Reflecting::start(config, &stop)?;
+            let remote = own.local()[0];
+            stop.request();
+            own.wait()?;
+            remote
+        }
+        (None, None) => return Err(usage("there is nobody to measure; name a REMOTE")),
+    };
+    let talk = !args.log.quiet;
+    let plan = Plan {
+        session: session(args, (departures, end), remote)?,
+        sizes: all_sizes(args, remote, talk)?,
+        loss: args.find.loss.unwrap_or_default(),
+        max_pps,
+        trial_ns,
+        inside,
+    };
+    if talk && plan.inside.is_some() {
+        say("twamp-blast: no REMOTE was given: measuring a reflector inside this process\n");
+    }
+    let stop = Stop::default();
+    catch_signals(&stop, talk)?;
+
+    let mut line = ProgressLine::new(talk);
+    let mut results: Vec<FindRate> = Vec::new();
+    let mut printed = Ok(());
+    let ended = search::find(&plan, &stop, |update| match update {
+        Update::Progress(now) => line.show(now),
+        Update::Trial(size, number, trial) => {
+            line.clear();
+            if talk {
+                complain(find_rate::progress(size, number, trial));
+            }
+        }
+        Update::Found(found) => {
+            line.clear();
+            if args.results.json && printed.is_ok() {
+                printed = print(&(found.to_json_line() + "\n"));
+            }
+            results.push(found.clone());
+        }
+    });
+    if !args.results.json {
+        printed = print(&find_rate::summary(&results));
+    }
+    ended?;
+    printed?;
+    Ok(exit_code(&results, stop.requested(), &remote))
+}
+
+/// The exit code, with a line on standard error where nothing was measured.
+fn exit_code(results: &[FindRate], interrupted: bool, remote: &SocketAddr) -> u8 {
+    if interrupted {
+        return 130;
+    }
+    let mut trials = results.iter().flat_map(|result| &result.trials);
+    if trials
+        .clone()
+        .any(|trial| trial.outcome != Outcome::Nothing)
+    {
+        return 0;
+    }
+    if trials.all(|trial| trial.sent == 0) {
+        let why = results.iter().flat_map(|result| &result.notes);
+        let mut why = why.filter(|note| note.contains("refused"));
+        let why = why
+            .next()
+            .map_or("this system did not say why", |note| note);
+        complain(format!("nothing was sent: {why}"));
+        return 1;
+    }
+    complain(format!(
+        "nothing came back from {remote}: is a reflector there, and is a firewall between?"
+    ));
+    5
+}
+
+/// The search knows whole packets a second.
+fn whole_pps(rate: Rate) -> Result<u64, Error> {
+    match rate.count_in(1_000_000_000) {
+        _ if rate.per_second() < 1.0 => Err(usage(format!(
+            "--max-rate {rate}: the search begins at one packet a second; use 1 or more"
+        ))),
+        // The one that is due at 0 of the next second was not counted.
+        pps if rate.due_ns(pps) > 1_000_000_000 => Ok((pps - 1).max(1)),
+        pps => Ok(pps),
+    }
+}
+
+/// Every size to be searched: those listed, or the one given, or the usual ones that fit.
+fn all_sizes(args: &SenderArgs, remote: SocketAddr, talk: bool) -> Result<Vec<Sizes>, Error> {
+    let given = &args.sizes;
+    let family = Family::of(remote.ip());
+    let mtu = engine::path_mtu(remote, args.ip.interface.as_deref());
+    let most = mtu.unwrap_or(USUAL_MTU) + ETHERNET;
+    let largest = |sizes: &Sizes| sizes.classes.iter().map(|c| c.frame).max().unwrap_or(0);
+    let one = given.imix
+        || given.padding.is_some()
+        || given.frame_size.is_some()
+        || given.size_mix.is_some()
+        || given.payload_size.is_some();
+    let plans = match &given.sizes {
+        Some(list) => list_of(list, family)?,
+        None if one => vec![sizes(given, family)?],
+        None => {
+            let mut usual = list_of(&FrameSizes::usual(), family)?;
+            usual.retain(|sizes| largest(sizes) <= most);
+            return Ok(usual);
+        }
+    };
+    for large in plans.iter().map(largest).filter(|frame| *frame > most) {
+        if talk {
+            complain(format!(
+                "frames of {large} bytes do not go to {} whole: the MTU is {}",
+                remote.ip(),
+                most - ETHERNET
+            ));
+        }
+    }
+    Ok(plans)
+}
+
+fn list_of(list: &FrameSizes, family: Family) -> Result<Vec<Sizes>, Error> {
+    let plan = |size: &FrameSize| match *size {
+        FrameSize::Imix => {
+            let imix = SizeArgs {
+                imix: true,
+                ..SizeArgs::default()
+            };
+            sizes(&imix, family)
+        }
+        FrameSize::Bytes(frame) => {
+            let payload = payload_of_frame(frame, family).ok_or_else(|| {
+                usage(format!(
+                    "--sizes {frame}: use {} to {} bytes, the Ethernet frame (without FCS) of a \
+                     test packet over {family}",
+                    frame_of_payload(SENDER_LEN, family),
+                    frame_of_payload(MAX_UDP_PAYLOAD, family)
+                ))
+            })?;
+            Ok(Sizes {
+                profile: SizeProfile::Fixed,
+                classes: vec![SizeClass {
+                    payload,
+                    frame,
+                    weight: 1,
+                }],
+            })
+        }
+    };
+    list.sizes().iter().map(plan).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_is_whole_packets_a_second_and_never_more_than_asked_for() {
+        let pps = |text: &str| whole_pps(text.parse().unwrap()).ok();
+        assert_eq!(pps("100k"), Some(100_000));
+        assert_eq!(pps("1.5"), Some(1));
+        assert_eq!(pps("7/3s"), Some(2));
+        assert_eq!(pps("1"), Some(1));
+        assert_eq!(pps("0.5"), None);
+    }
+}

@@ -1,0 +1,103 @@
+//! `sender --find-rate` over loopback; rates that a path limits are in `namespaces.rs`.
+
+mod common;
+
+use std::net::UdpSocket;
+use std::process::Command;
+use std::sync::mpsc::channel;
+
+use common::{FakeReflector, LIMIT, Reflector, Running, binary, run, short_reply, words};
+
+#[test]
+fn each_size_has_a_line_of_json() {
+    let line = "sender --find-rate --max-rate 500 --loss 10% --duration 200ms --json";
+    let outcome = run(&format!("{line} --sizes 128,imix,9014"));
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let found = outcome.found_rates();
+    let sizes: Vec<&str> = found.iter().map(|f| f["size"].as_str().unwrap()).collect();
+    assert_eq!(sizes, ["128", "imix", "9014"]);
+    // One says that the reflector is inside this process.
+    let mut lines = 1;
+    for found in &found {
+        assert_eq!(found["rate_pps"], 500, "{found:#}");
+        assert_eq!(found["limited_by"], "max-rate", "{found:#}");
+        assert_eq!(found["stable"], true, "{found:#}");
+        assert!(found["remote"].is_null(), "{found:#}");
+        let offered = |at: usize| found["loads"][at]["trial"]["offered_pps"].as_u64();
+        assert_eq!([0, 1, 2].map(offered), [Some(250), Some(450), Some(500)]);
+        let trials = found["trials"].as_array().unwrap().len();
+        assert!(trials >= 3, "{found:#}");
+        // A line for each of the two other loads.
+        lines += trials + 2;
+        let samples = &found["loads"][2]["roundtrip_ns"]["samples"];
+        assert!((90..=100).contains(&samples.as_u64().unwrap()), "{found:#}");
+    }
+    assert_eq!(outcome.stderr.lines().count(), lines, "{outcome:?}");
+}
+
+#[test]
+fn without_json_there_are_tables_and_with_q_nothing_else() {
+    let reflector = Reflector::start("127.0.0.1:0");
+    let line = format!("sender {} -q --find-rate", reflector.address());
+    let outcome = run(&format!(
+        "{line} --max-rate 200 --loss 10% --duration 100ms --imix --schedule poisson"
+    ));
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert!(outcome.stderr.is_empty(), "{outcome:?}");
+    let rows = outcome
+        .stdout
+        .lines()
+        .filter(|line| line.starts_with("imix"));
+    assert_eq!(rows.count(), 2, "{outcome:?}");
+}
+
+#[test]
+fn a_search_that_nobody_answers_is_exit_5() {
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let line = format!(
+        "sender {} -q --find-rate --json",
+        silent.local_addr().unwrap()
+    );
+    let outcome = run(&format!(
+        "{line} --sizes 83,128 --duration 100ms --packet-timeout 100ms"
+    ));
+    assert_eq!(outcome.code, 5, "{outcome:?}");
+    assert!(
+        outcome.complaint().contains("nothing came back"),
+        "{outcome:?}"
+    );
+    for found in outcome.found_rates() {
+        assert!(found["rate_pps"].is_null(), "{found:#}");
+        assert!(found["limited_by"].is_null(), "{found:#}");
+        assert_eq!(found["trials"].as_array().unwrap().len(), 1, "{found:#}");
+    }
+}
+
+#[test]
+fn an_interrupted_search_shows_what_held_until_then() {
+    let (tx, rx) = channel();
+    let mut requests = 0;
+    let reflector = FakeReflector::start(move |request| {
+        requests += 1;
+        if requests == 300 {
+            tx.send(()).unwrap();
+        }
+        vec![short_reply(request, requests - 1)]
+    });
+    // 100 requests in the first trial, 200 in the second.
+    let line = format!("sender {} -q --find-rate --json", reflector.address);
+    let line = format!("{line} --sizes 83,128 --duration 100ms --packet-timeout 200ms --loss 90%");
+    let sender = Running::start(&mut words(Command::new(binary()), &line));
+    rx.recv_timeout(LIMIT).expect("three trials begin");
+    sender.interrupt();
+    let outcome = sender.finish();
+    assert_eq!(outcome.code, 130, "{outcome:?}");
+    let found = outcome.found_rates();
+    let [found] = found.as_slice() else {
+        panic!("{outcome:?}");
+    };
+    assert_eq!(found["interrupted"], true, "{found:#}");
+    assert_eq!(found["stable"], false, "{found:#}");
+    assert!(found["rate_pps"].as_u64().unwrap() >= 1_000, "{found:#}");
+    assert!(!found["trials"].as_array().unwrap().is_empty(), "{found:#}");
+}
