@@ -208,17 +208,14 @@ pub struct Sessions {
     pub evicted: u64,
 }
 
-impl Sessions {
-    /// A table for at least [`SESSIONS`]; one silent for `timeout_ns` (0: no limit) is forgotten.
-    #[must_use]
-    pub fn new(timeout_ns: u64) -> Self {
-        let buckets = (2 * SESSIONS / WAYS).next_power_of_two();
-        let none = Record {
-            serial: 0,
-            from: SocketAddr::from(([0; 4], 0)),
-            to: None,
-            first_ns: 0,
-            last_ns: 0,
+impl Record {
+    fn new(serial: u64, from: SocketAddr, to: Option<IpAddr>, now_ns: i64) -> Self {
+        Self {
+            serial,
+            from,
+            to,
+            first_ns: now_ns,
+            last_ns: now_ns,
             received: 0,
             octets: 0,
             reflected: 0,
@@ -228,7 +225,16 @@ impl Sessions {
             injected: Injected::default(),
             flow: Flow::default(),
             ended: false,
-        };
+        }
+    }
+}
+
+impl Sessions {
+    /// A table for at least [`SESSIONS`]; one silent for `timeout_ns` (0: no limit) is forgotten.
+    #[must_use]
+    pub fn new(timeout_ns: u64) -> Self {
+        let buckets = (2 * SESSIONS / WAYS).next_power_of_two();
+        let none = Record::new(0, SocketAddr::from(([0; 4], 0)), None, 0);
         Self {
             entries: vec![FREE; buckets * WAYS].into_boxed_slice(),
             buckets,
@@ -340,22 +346,7 @@ impl Sessions {
             serial,
             ..FREE
         };
-        self.records[record_place(serial)] = Record {
-            serial,
-            from,
-            to,
-            first_ns: now_ns,
-            last_ns: now_ns,
-            received: 0,
-            octets: 0,
-            reflected: 0,
-            unsent: 0,
-            invalid: 0,
-            refused: 0,
-            injected: Injected::default(),
-            flow: Flow::default(),
-            ended: false,
-        };
+        self.records[record_place(serial)] = Record::new(serial, from, to, now_ns);
         self.say(from, to, What::Began);
     }
 

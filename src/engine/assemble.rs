@@ -311,9 +311,15 @@ fn reasons(parts: &Parts<'_>, kernel_drops: Option<u64>, load: &report::Load) ->
     let (sent, received) = (parts.sent, parts.received);
     let mut reasons = Vec::new();
     if let Some(drops) = kernel_drops.filter(|drops| *drops > 0) {
+        // The kernel counts a bundle that it drops as one.
+        let what = if sent.longest_burst > 1 || received.facts.bundled > 0 {
+            format!("at least {drops} datagrams, bundles of several counted as one,")
+        } else {
+            format!("{drops} datagrams")
+        };
         reasons.push(format!(
-            "this host's own sockets dropped {drops} datagrams for want of room; they count as \
-             lost, and are not the path's loss"
+            "this host's own sockets dropped {what} for want of room; they count as lost, and are \
+             not the path's loss"
         ));
     }
     if sent.overdue > 0 {
