@@ -27,6 +27,12 @@ impl Bins {
         .collect()
     }
 
+    pub(super) fn merge(&mut self, other: &Self) {
+        for (count, other) in self.0.iter_mut().zip(&other.0) {
+            *count += other;
+        }
+    }
+
     pub(super) fn clear(&mut self) {
         *self = Self::new();
     }

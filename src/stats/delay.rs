@@ -5,6 +5,8 @@
 //! detail. With fewer than 1,024 samples the percentiles are exact too.
 //! Called by the stats thread; nothing here allocates after construction but a report.
 
+use std::sync::{Arc, OnceLock};
+
 use super::bins::Bins;
 use crate::report;
 use crate::sample::Sample;
@@ -56,6 +58,44 @@ impl Delays {
             recorded: 0,
             rejected: 0,
         }
+    }
+
+    /// No samples, of a session to the same reflector: the two can be merged.
+    #[must_use]
+    pub fn alike(&self) -> Self {
+        let mut other = self.clone();
+        other.clear();
+        other.t1_stamped = self.stamps_only;
+        if let Base::EarlyMinimum(_, at) = &mut other.outbound.base {
+            *at = 0;
+        }
+        other
+    }
+
+    /// Adds the samples of a session [alike](Self::alike). Every figure is what it would be had one
+    /// session had all samples, but for the smoothed jitter, which is of one flow and then `None`.
+    ///
+    /// Where only one of the two rests on stamped T1, the other adds nothing to what rests on T1.
+    pub fn merge(&mut self, other: &Self) {
+        self.recorded += other.recorded;
+        self.rejected += other.rejected;
+        self.inbound.merge(&other.inbound);
+        self.reflector.merge(&other.reflector);
+        if other.t1_stamped && !self.t1_stamped {
+            self.start_over_with_stamps();
+        }
+        if other.t1_stamped != self.t1_stamped {
+            return;
+        }
+        self.roundtrip.merge(&other.roundtrip);
+        self.outbound.merge(&other.outbound);
+        for (size, other) in self.sizes.iter_mut().zip(&other.sizes) {
+            size.merge(other);
+        }
+        self.best = match (self.best, other.best) {
+            (Some(a), Some(b)) => Some(if b.0 < a.0 { b } else { a }),
+            (a, b) => a.or(b),
+        };
     }
 
     /// Adds samples, in order of arrival, each sequence number once.
@@ -170,7 +210,7 @@ impl Delays {
         self.t1_stamped = true;
         self.best = None;
         self.roundtrip.clear();
-        self.outbound.clear();
+        self.outbound.start_over();
         for size in &mut self.sizes {
             size.clear();
         }
@@ -229,18 +269,22 @@ pub struct Distribution {
     moments: Moments,
     jitter: Jitter,
     pairs: Pairs,
-    /// The first [`EARLY`] samples. Once it is full, all samples are in `cells`.
+    /// The samples until the base is settled: fewer than [`EARLY`].
     early: Vec<i64>,
+    /// All samples are in `cells`.
+    settled: bool,
     base: Base,
     cells: SignedCells,
     bins: Bins,
 }
 
 /// What the cells count from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Base {
     Zero,
-    EarlyMinimum,
+    /// Settled once, for all that may be merged: cells that count from one value add up. A second
+    /// one is for the samples after a new start.
+    EarlyMinimum(Arc<[OnceLock<i64>; 2]>, usize),
 }
 
 impl Distribution {
@@ -254,7 +298,7 @@ impl Distribution {
     /// samples, so that neither the clocks' offset nor one slow first sample costs detail.
     #[must_use]
     pub fn with_unknown_offset() -> Self {
-        Self::new(Base::EarlyMinimum)
+        Self::new(Base::EarlyMinimum(Arc::default(), 0))
     }
 
     fn new(base: Base) -> Self {
@@ -263,6 +307,7 @@ impl Distribution {
             jitter: Jitter::default(),
             pairs: Pairs::new(),
             early: Vec::with_capacity(EARLY),
+            settled: false,
             base,
             cells: SignedCells::new(),
             bins: Bins::new(),
@@ -275,17 +320,52 @@ impl Distribution {
         self.jitter.record(value_ns);
         self.pairs.record(seq, value_ns);
         self.bins.record(value_ns);
-        if self.early.len() == EARLY {
+        if self.settled {
             self.cells.record(value_ns);
             return;
         }
         self.early.push(value_ns);
         if self.early.len() == EARLY {
-            self.cells.base_ns = self.base_ns();
-            for &value_ns in &self.early {
+            self.settle();
+        }
+    }
+
+    /// Adds the samples of one that counts from the same base.
+    fn merge(&mut self, other: &Self) {
+        if other.moments.count == 0 {
+            return;
+        }
+        self.jitter.merge(&other.jitter, self.moments.count > 0);
+        self.moments.merge(&other.moments);
+        self.pairs.merge(&other.pairs);
+        self.bins.merge(&other.bins);
+        if !self.settled && !other.settled && self.early.len() + other.early.len() < EARLY {
+            self.early.extend_from_slice(&other.early);
+            return;
+        }
+        if !self.settled {
+            self.settle();
+        }
+        if other.settled {
+            self.cells.merge(&other.cells);
+        } else {
+            for &value_ns in &other.early {
                 self.cells.record(value_ns);
             }
         }
+    }
+
+    /// Moves the early samples to the cells.
+    fn settle(&mut self) {
+        self.cells.base_ns = match &self.base {
+            Base::Zero => 0,
+            Base::EarlyMinimum(bases, at) => *bases[*at].get_or_init(|| self.moments.min),
+        };
+        for &value_ns in &self.early {
+            self.cells.record(value_ns);
+        }
+        self.early.clear();
+        self.settled = true;
     }
 
     /// The figures so far; `None` where there is no sample.
@@ -297,10 +377,8 @@ impl Distribution {
         }
         let (min, max) = (self.moments.min, self.moments.max);
         let mut sorted = Vec::new();
-        if self.early.len() < EARLY {
-            sorted.extend_from_slice(&self.early);
-            sorted.sort_unstable();
-        }
+        sorted.extend_from_slice(&self.early);
+        sorted.sort_unstable();
         let at_rank = |rank: u64| {
             let early = usize::try_from(rank - 1)
                 .ok()
@@ -327,7 +405,7 @@ impl Distribution {
             p99_999: percentile(P99_999),
             max,
             stddev: self.moments.stddev(),
-            jitter: (n > 1).then_some(self.jitter.smoothed),
+            jitter: self.jitter.report().filter(|_| n > 1),
             ipdv: self.pairs.report(),
             pdv: report::Pdv {
                 // None is negative: all values are clamped to the minimum.
@@ -343,7 +421,7 @@ impl Distribution {
     /// All samples, in ascending cells: those whose highest values the percentiles are.
     #[must_use]
     pub fn histogram(&self) -> report::Histogram {
-        if self.early.len() == EARLY {
+        if self.settled {
             return self.cells.report(self.moments.min, self.moments.max);
         }
         let mut sorted = self.early.clone();
@@ -360,26 +438,41 @@ impl Distribution {
         }
     }
 
+    /// Forgets all samples, and counts the next ones from a base of their own.
+    fn start_over(&mut self) {
+        self.clear();
+        if let Base::EarlyMinimum(_, at) = &mut self.base {
+            *at = 1;
+        }
+    }
+
     /// Forgets all samples; allocates nothing.
     fn clear(&mut self) {
         self.moments = Moments::default();
         self.jitter = Jitter::default();
         self.pairs.clear();
         self.early.clear();
+        self.settled = false;
+        if let Base::EarlyMinimum(bases, at) = &mut self.base
+            && let Some(bases) = Arc::get_mut(bases)
+        {
+            // Nobody else counts from it: the next samples may have a better one.
+            bases[*at].take();
+        }
         self.cells.clear();
         self.bins.clear();
     }
 
     /// The base, as it would be if it had to be settled with the samples so far.
     fn base_ns(&self) -> i64 {
-        match self.base {
+        match &self.base {
             Base::Zero => 0,
-            Base::EarlyMinimum => self.moments.min,
+            Base::EarlyMinimum(bases, at) => bases[*at].get().copied().unwrap_or(self.moments.min),
         }
     }
 
     fn out_of_range(&self) -> report::OutOfRange {
-        if self.early.len() == EARLY {
+        if self.settled {
             return report::OutOfRange {
                 below: self.cells.below.beyond,
                 above: self.cells.above.beyond,
@@ -430,6 +523,24 @@ impl Moments {
         self.sum_of_squares += step * (difference - self.mean_of_differences);
     }
 
+    /// Adds the values of another one; the squares by the formula of Chan, Golub and LeVeque.
+    fn merge(&mut self, other: &Self) {
+        if self.count == 0 {
+            *self = other.clone();
+            return;
+        }
+        let (ours, theirs) = (float(self.count.into()), float(other.count.into()));
+        let both = ours + theirs;
+        let between = float(i128::from(other.first) - i128::from(self.first))
+            + (other.mean_of_differences - self.mean_of_differences);
+        self.mean_of_differences += between * theirs / both;
+        self.sum_of_squares += other.sum_of_squares + between * between * (ours / both) * theirs;
+        self.count += other.count;
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+        self.sum += other.sum;
+    }
+
     /// Rounded once, from the exact sum.
     fn mean(&self) -> f64 {
         let n = i128::from(self.count);
@@ -448,6 +559,8 @@ impl Moments {
 struct Jitter {
     smoothed: f64,
     previous: Option<i64>,
+    /// Values of several flows: no jitter of any.
+    mixed: bool,
 }
 
 impl Jitter {
@@ -455,6 +568,17 @@ impl Jitter {
         if let Some(previous) = self.previous.replace(value) {
             self.smoothed += (float(value.abs_diff(previous).into()) - self.smoothed) / 16.0;
         }
+    }
+
+    fn merge(&mut self, other: &Self, mixed: bool) {
+        *self = Self {
+            mixed: mixed || other.mixed,
+            ..other.clone()
+        };
+    }
+
+    fn report(&self) -> Option<f64> {
+        (!self.mixed).then_some(self.smoothed)
     }
 }
 
@@ -511,6 +635,21 @@ impl Pairs {
         self.max = self.max.max(difference);
         self.sum_of_absolutes += i128::from(difference.unsigned_abs());
         self.absolutes.record(difference.unsigned_abs());
+    }
+
+    /// Adds the differences of another flow.
+    fn merge(&mut self, other: &Self) {
+        if other.count == 0 {
+            return;
+        }
+        if self.count == 0 {
+            (self.min, self.max) = (other.min, other.max);
+        }
+        self.count += other.count;
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+        self.sum_of_absolutes += other.sum_of_absolutes;
+        self.absolutes.merge(&other.absolutes);
     }
 
     fn report(&self) -> Option<report::Ipdv> {
@@ -577,6 +716,16 @@ impl SignedCells {
         } else {
             self.below.record(distance);
         }
+    }
+
+    /// Adds the values of one that counts from the same base.
+    fn merge(&mut self, other: &Self) {
+        assert_eq!(
+            self.base_ns, other.base_ns,
+            "cells that count from one base"
+        );
+        self.above.merge(&other.above);
+        self.below.merge(&other.below);
     }
 
     /// The highest value of the cell in which the `rank`-th smallest value is: as many values as
@@ -656,6 +805,12 @@ impl Cells {
         if distance > BOUND_NS || self.histogram.record(distance).is_err() {
             self.beyond += 1;
         }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        let added = self.histogram.add(&other.histogram);
+        added.expect("histograms of the same bounds");
+        self.beyond += other.beyond;
     }
 
     fn len(&self) -> u64 {
@@ -991,6 +1146,89 @@ mod tests {
             filled(Distribution::from_zero(), &[-1000; 2000]).median,
             -1000
         );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn merged_samples_are_as_those_of_one(
+            seed: u64, n in 1_usize..6000, flows in 1_usize..5, far: bool,
+        ) {
+            let mut random = Pcg64Mcg::seed_from_u64(seed);
+            let offset = if far { -YEAR_NS } else { 0 };
+            let values: Vec<i64> =
+                (0..n).map(|_| offset + i64::from(random.next_u32() % 3_000_000)).collect();
+            let kind = if far { Distribution::with_unknown_offset() } else { Distribution::from_zero() };
+            // The shares are uneven, and some may be empty.
+            let mut parts = vec![kind.clone(); flows];
+            let mut one = kind.clone();
+            for (seq, &value) in (0..).step_by(2).zip(&values) {
+                let part = (random.next_u32() % 8) as usize;
+                parts[part.min(flows - 1)].record(seq, value);
+                one.record(seq, value);
+            }
+            let mut merged = kind.clone();
+            for part in &parts {
+                merged.merge(part);
+            }
+            let (got, expected) = (merged.report().unwrap(), one.report().unwrap());
+            let filled = parts.iter().filter(|part| part.moments.count > 0).count();
+            prop_assert_eq!(got.jitter.is_some(), filled == 1 && n > 1);
+            prop_assert!(near(got.stddev.unwrap_or(0.0), expected.stddev.unwrap_or(0.0)));
+            let comparable = |delay: report::Delay| report::Delay {
+                jitter: None,
+                stddev: None,
+                ..delay
+            };
+            prop_assert_eq!(comparable(got), comparable(expected));
+            prop_assert_eq!(merged.histogram().cells.iter().map(|cell| cell.count).sum::<u64>(), n as u64);
+        }
+    }
+
+    #[test]
+    fn pairs_of_several_flows_are_those_of_each() {
+        let mut flows = [Distribution::from_zero(), Distribution::from_zero()];
+        for seq in 0..2000 {
+            flows[0].record(seq, 10 * i64::try_from(seq % 2).unwrap());
+            flows[1].record(seq, 1_000_000);
+        }
+        let [mut merged, other] = flows;
+        merged.merge(&other);
+        let ipdv = merged.report().unwrap().ipdv.unwrap();
+        assert_eq!(
+            (ipdv.min, ipdv.max, merged.pairs.count),
+            (-10, 10, 2 * 1999)
+        );
+        assert!(near(ipdv.mean_abs, 5.0));
+    }
+
+    #[test]
+    fn sessions_of_two_kinds_of_t1_do_not_mix() {
+        let sample = |seq, stamp| Sample {
+            seq,
+            t1_ns: 0,
+            t1_stamp_ns: stamp,
+            t2_ns: 500,
+            t3_ns: 600,
+            t4_ns: 1100,
+            size_class: 0,
+        };
+        let mut plain = Delays::new(2, false);
+        let mut stamped = plain.alike();
+        plain.record(&[sample(0, None), sample(1, None)]);
+        stamped.record(&[sample(0, Some(100))]);
+        for (first, second) in [(&plain, &stamped), (&stamped, &plain)] {
+            let mut both = first.alike();
+            both.merge(first);
+            both.merge(second);
+            let report = both.report();
+            assert_eq!((both.recorded(), both.t1_stamped()), (3, true));
+            assert_eq!(report.inbound.unwrap().samples, 3);
+            let roundtrip = report.roundtrip.unwrap();
+            assert_eq!((roundtrip.samples, roundtrip.max), (1, 900));
+            assert_eq!(both.size_roundtrip(0).unwrap().samples, 1);
+        }
     }
 
     /// IPDV by its definition: every pair of consecutive sequence numbers, in order.

@@ -52,6 +52,53 @@ pub struct Counts {
     pub counter_began_at: u64,
 }
 
+impl Counts {
+    /// The counts of several sessions together, each with the number of packets sent. What is not
+    /// known of one is not known of all; one without any reply lost all where nothing tells the
+    /// direction.
+    #[must_use]
+    pub fn together<'a>(sessions: impl Iterator<Item = (u64, &'a Self)> + Clone) -> Self {
+        let mut all = Self {
+            own_counter: Some(true),
+            directions: Some(Directions::default()),
+            ..Self::default()
+        };
+        let silent = |counts: &Self| counts.received + counts.late + counts.duplicates == 0;
+        let mut anything = false;
+        for (sent, counts) in sessions {
+            all.received += counts.received;
+            all.late += counts.late;
+            all.duplicates += counts.duplicates;
+            all.reordered += counts.reordered;
+            all.bursts.count += counts.bursts.count;
+            all.bursts.longest = all.bursts.longest.max(counts.bursts.longest);
+            all.senseless |= counts.senseless;
+            all.restarts += counts.restarts;
+            all.counter_began_at = all.counter_began_at.max(counts.counter_began_at);
+            let unattributed = Directions {
+                lost_unattributed: sent,
+                ..Directions::default()
+            };
+            let silent = silent(counts);
+            let told = counts.directions.or(silent.then_some(unattributed));
+            all.directions = all.directions.zip(told).map(|(a, b)| a.plus(b));
+            if !silent {
+                anything = true;
+                // One that copies our numbers is proof enough that something does.
+                all.own_counter = match (all.own_counter, counts.own_counter) {
+                    (Some(a), Some(b)) => Some(a && b),
+                    (Some(false), None) | (None, Some(false)) => Some(false),
+                    _ => None,
+                };
+            }
+        }
+        if !anything {
+            (all.directions, all.own_counter) = (None, None);
+        }
+        all
+    }
+}
+
 /// Counts by direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Directions {
@@ -69,6 +116,20 @@ pub struct Directions {
     pub reordered_outbound: u64,
     /// Reordered after the reflector.
     pub reordered_inbound: u64,
+}
+
+impl Directions {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            lost_outbound: self.lost_outbound + other.lost_outbound,
+            lost_inbound: self.lost_inbound + other.lost_inbound,
+            lost_unattributed: self.lost_unattributed + other.lost_unattributed,
+            duplicates_outbound: self.duplicates_outbound + other.duplicates_outbound,
+            duplicates_inbound: self.duplicates_inbound + other.duplicates_inbound,
+            reordered_outbound: self.reordered_outbound + other.reordered_outbound,
+            reordered_inbound: self.reordered_inbound + other.reordered_inbound,
+        }
+    }
 }
 
 /// Loss periods (RFC 3357).
@@ -841,6 +902,53 @@ mod tests {
                 .map(|key| case[key].as_u64().unwrap());
             assert_eq!(losses(&counts), expected.into(), "{}", case["name"]);
         }
+    }
+
+    #[test]
+    fn sessions_together_have_the_sums_and_no_more_than_is_known() {
+        let known = Counts {
+            received: 90,
+            duplicates: 1,
+            reordered: 2,
+            directions: Some(Directions {
+                lost_outbound: 7,
+                lost_inbound: 3,
+                duplicates_inbound: 1,
+                reordered_outbound: 2,
+                ..Directions::default()
+            }),
+            own_counter: Some(true),
+            bursts: Bursts {
+                count: 4,
+                longest: 5,
+                running: 0,
+            },
+            ..Counts::default()
+        };
+        let silent = Counts::default();
+        let unknown = Counts {
+            received: 10,
+            ..Counts::default()
+        };
+        let of = |all: &[(u64, &Counts)]| Counts::together(all.iter().copied());
+        let two = of(&[(100, &known), (100, &known)]);
+        assert_eq!(
+            (two.received, two.bursts.count, two.bursts.longest),
+            (180, 8, 5)
+        );
+        let directions = two.directions.unwrap();
+        assert_eq!((directions.lost_outbound, directions.lost_inbound), (14, 6));
+        assert_eq!(two.own_counter, Some(true));
+        // A flow that gets nothing through says nothing of the others.
+        let one = of(&[(100, &known), (50, &silent)]);
+        let directions = one.directions.unwrap();
+        assert_eq!(
+            (directions.lost_outbound, directions.lost_unattributed),
+            (7, 50)
+        );
+        assert_eq!(one.own_counter, Some(true));
+        assert_eq!(of(&[(100, &known), (10, &unknown)]).directions, None);
+        assert_eq!(of(&[(50, &silent), (50, &silent)]), Counts::default());
     }
 
     #[test]
