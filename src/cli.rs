@@ -27,7 +27,7 @@ use crate::config::{
     Sizes, SocketOptions, Span, Tos, WatchConfig, dscp_table, dscp_table_json, frame_of_payload,
     payload_of_frame,
 };
-use crate::engine::{self, Failure, Progress, Reflecting, Stop, Update};
+use crate::engine::{self, Failure, Measured, Progress, Reflecting, Stop, Update};
 use crate::output::{histogram, hlog, live, text};
 use crate::report::Report;
 use crate::wire::{Format, MAX_UDP_PAYLOAD, Reply, SENDER_LEN, parse_request};
@@ -78,6 +78,8 @@ Examples:
         ten thousand packets a second in the class EF for a minute
   twamp-blast sender [2001:db8::1]:862 -i 20ms -c 500 --json | jq .delay_ns.roundtrip
         figures for a program
+  twamp-blast sender 192.0.2.1 --rate 4M --burst 32 --threads 4
+        four flows, which a router may spread over its paths and queues
   twamp-blast sender 192.0.2.1 --find-rate --sizes 83,512,1514,imix --loss 0.001%
         the fastest rate that the path carries, for each size
 ";
@@ -179,6 +181,16 @@ struct ResultArgs {
     json: bool,
 }
 
+impl ResultArgs {
+    fn detail(&self) -> text::Detail {
+        match self.stats {
+            StatsArg::Brief => text::Detail::Brief,
+            StatsArg::Normal => text::Detail::Normal,
+            StatsArg::Full => text::Detail::Full,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Load")]
 struct LoadArgs {
@@ -216,6 +228,11 @@ struct LoadArgs {
     /// or auto: 1 as long as that keeps the rate, then only as many as it takes [example: 32]
     #[arg(long, value_name = "N", default_value = "auto", allow_negative_numbers = true, value_parser = parse_burst)]
     burst: Burst,
+    /// Pairs of a sending and a receiving thread that share the load, each from a source port of its own
+    /// (a given LOCAL port and those that follow), 1 to 64; figures are of all, and with -v or --json of
+    /// each thread too [example: 4]
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true, value_parser = parse_pairs)]
+    threads: u16,
     /// Sequence number of the first packet, 0 to 4294967295, to see it wrap [example: 4294967290]
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = whole::<u32>)]
     first_seq: u32,
@@ -454,15 +471,37 @@ fn sender(args: &SenderArgs) -> Result<u8, Error> {
         json: args.results.json,
         peer: remote.ip(),
     };
-    let report = engine::measure(&config, inside, &stop, |update| watcher.show(&update));
+    let measured = engine::measure(&config, inside, &stop, |update| watcher.show(&update));
     watcher.progress.clear();
-    let report = report?;
+    let Measured { report, threads } = measured?;
     for reason in &report.host.reasons {
         log::info!("tool-limited: {reason}");
     }
-    let shown = results.show(&report, talk);
+    let shown = threads_apart(&threads, args);
+    let shown = shown.and_then(|()| results.show(&report, talk));
     let code = verdict(&report);
     shown.map(|()| code)
+}
+
+/// Prints what each of several threads measured: JSON always, for readers only if they want it.
+fn threads_apart(threads: &[Report], args: &SenderArgs) -> Result<(), Error> {
+    if args.results.json {
+        return threads
+            .iter()
+            .try_for_each(|report| print(&(report.to_json_line() + "\n")));
+    }
+    if threads.is_empty() || !(args.log.verbose || args.log.debug) {
+        return Ok(());
+    }
+    for (number, report) in (1..).zip(threads) {
+        let local = report
+            .local
+            .map_or(String::new(), |addr| format!(", from {addr}"));
+        let heading = format!("--- thread {number} of {}{local} ---", threads.len());
+        let summary = text::summary(report, args.results.detail());
+        print(&format!("{heading}\n{summary}\n"))?;
+    }
+    print("--- all threads ---\n")
 }
 
 /// Where a run's figures go, ready before it starts.
@@ -498,12 +537,7 @@ impl<'a> Results<'a> {
         if self.args.json {
             print(&(report.to_json_line() + "\n"))?;
         } else {
-            let detail = match self.args.stats {
-                StatsArg::Brief => text::Detail::Brief,
-                StatsArg::Normal => text::Detail::Normal,
-                StatsArg::Full => text::Detail::Full,
-            };
-            print(&text::summary(report, detail))?;
+            print(&text::summary(report, self.args.detail()))?;
         }
         if self.args.histogram {
             print(&format!("\n{}", histogram::show(report)))?;
@@ -562,9 +596,14 @@ fn verdict(report: &Report) -> u8 {
 
 /// The reflector that a sender without REMOTE measures.
 fn inside_reflector(args: &SenderArgs) -> ReflectorConfig {
+    let senders = 2 * usize::from(args.load.threads);
     let cpus = args.host.cpu.as_ref().and_then(|list| {
-        let cpu = list.cpus().get(2).or(list.cpus().last())?;
-        CpuList::new(vec![*cpu]).ok()
+        let rest = list.cpus().get(senders..).filter(|rest| !rest.is_empty());
+        CpuList::new(rest.map_or_else(
+            || list.cpus().last().copied().into_iter().collect(),
+            <[usize]>::to_vec,
+        ))
+        .ok()
     });
     ReflectorConfig {
         listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
@@ -582,7 +621,7 @@ fn inside_reflector(args: &SenderArgs) -> ReflectorConfig {
             busy_poll_us: None,
             io: io_kind(args.host.io),
         },
-        threads: 1,
+        threads: usize::from(args.load.threads),
         cpus,
         impairment: None,
         watch: false,
@@ -658,10 +697,19 @@ fn session(
         return Err(usage("--stats-interval: use 100ms or more, or 0 for none"));
     }
     let seed = args.load.seed;
+    let local = local(args.local.as_ref(), remote, args.ip.interface.as_deref())?;
+    let last = local.port().checked_add(args.load.threads - 1);
+    if last.is_none() {
+        return Err(usage(format!(
+            "--threads {}: there are not so many ports from {} on; use a lower LOCAL port, or none",
+            args.load.threads,
+            local.port()
+        )));
+    }
     let tos = args.ip.tos.or(args.ip.dscp.map(Tos::from));
     Ok(SessionConfig {
         remote,
-        local: local(args.local.as_ref(), remote, args.ip.interface.as_deref())?,
+        local,
         departures,
         end,
         sizes: sizes(&args.sizes, Family::of(remote.ip()))?,
@@ -685,6 +733,7 @@ fn session(
         },
         realtime: args.realtime,
         cpus: args.host.cpu.clone(),
+        threads: usize::from(args.load.threads),
         burst: args.load.burst,
         first_seq: args.load.first_seq,
         watch: WatchConfig {
@@ -859,6 +908,13 @@ fn parse_interface(text: &str) -> Result<String, String> {
         return Err("no name of an interface; see `ip link`".to_owned());
     }
     Ok(text.to_owned())
+}
+
+fn parse_pairs(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(threads @ 1..=64) => Ok(threads),
+        _ => Err("use 1 to 64".to_owned()),
+    }
 }
 
 fn parse_threads(text: &str) -> Result<u16, String> {
@@ -1097,10 +1153,11 @@ impl Watcher {
     fn show(&mut self, update: &Update) {
         match update {
             Update::Progress(now) => self.progress.show(*now),
-            Update::Happened(happening) => {
-                log::info!("{}", live::logged(happening, self.peer));
+            Update::Happened { thread, what } => {
+                let of = thread.map_or(String::new(), |thread| format!("thread {thread}: "));
+                log::info!("{of}{}", live::logged(what, self.peer));
                 if self.responses {
-                    self.line(&live::line(happening, self.peer));
+                    self.line(&format!("{of}{}", live::line(what, self.peer)));
                 }
             }
             Update::NotShown(count) => {

@@ -4,7 +4,7 @@
 //! unrecorded; they never read as lost packets, since packet counts are kept by the packet thread
 //! itself. The last block is sent by [`Pipe::finish`].
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Select, Sender, TrySendError, bounded};
 
 /// The four timestamps of one reply that came back in time, in nanoseconds since the Unix epoch.
 ///
@@ -150,12 +150,67 @@ impl<T> Pipe<T> {
 impl<T> Blocks<T> {
     /// Shows the records of the next block to `f`; false when the packet thread has finished.
     pub fn next(&self, f: impl FnOnce(&[T])) -> bool {
-        let Ok(mut block) = self.full.recv() else {
+        let Ok(block) = self.full.recv() else {
             return false;
         };
         f(&block);
+        self.give_back(block);
+        true
+    }
+
+    fn give_back(&self, mut block: Vec<T>) {
         block.clear();
+        // There is room: there are as many blocks as the channel holds.
         let _ = self.empty.try_send(block);
+    }
+}
+
+/// The reading ends of several packet threads.
+#[derive(Debug)]
+pub struct Joined<T = Sample>(Vec<Option<Blocks<T>>>);
+
+impl<T> Joined<T> {
+    /// Blocks of all of these, as they come.
+    #[must_use]
+    pub fn new(pipes: Vec<Blocks<T>>) -> Self {
+        Self(pipes.into_iter().map(Some).collect())
+    }
+
+    /// Shows `f` which pipe has its next block, and the records; `None` in their place when that
+    /// packet thread has finished. False when all have.
+    pub fn next(&mut self, f: impl FnOnce(usize, Option<&[T]>)) -> bool {
+        if let [Some(one)] = self.0.as_slice()
+            && let Ok(block) = one.full.recv()
+        {
+            f(0, Some(&block));
+            one.give_back(block);
+            return true;
+        }
+        let open: Vec<usize> = (0..self.0.len())
+            .filter(|at| self.0[*at].is_some())
+            .collect();
+        let mut select = Select::new();
+        for blocks in self.0.iter().flatten() {
+            select.recv(&blocks.full);
+        }
+        if open.is_empty() {
+            return false;
+        }
+        let ready = select.select();
+        let at = open[ready.index()];
+        let Some(blocks) = &self.0[at] else {
+            return false;
+        };
+        match ready.recv(&blocks.full) {
+            Ok(block) => {
+                f(at, Some(&block));
+                blocks.give_back(block);
+            }
+            Err(_) => {
+                f(at, None);
+                self.0[at] = None;
+            }
+        }
         true
     }
 }
@@ -197,6 +252,28 @@ mod tests {
             }
         }) {}
         assert_eq!((next, writer.join().unwrap()), (total, 0));
+    }
+
+    #[test]
+    fn joined_pipes_are_read_to_the_end_of_each() {
+        let (pipes, blocks): (Vec<_>, Vec<_>) = (0..3).map(|_| pipe::<Sample>()).unzip();
+        for (thread, mut pipe) in (0..).zip(pipes) {
+            for seq in 0..thread * 1000 {
+                pipe.push(sample(seq));
+            }
+            assert_eq!(pipe.finish(), 0);
+        }
+        let mut joined = Joined::new(blocks);
+        let (mut seen, mut over) = ([0; 3], Vec::new());
+        while joined.next(|thread, block| match block {
+            Some(block) => {
+                assert_eq!(block[0].seq, seen[thread]);
+                seen[thread] += block.len() as u64;
+            }
+            None => over.push(thread),
+        }) {}
+        over.sort_unstable();
+        assert_eq!((seen, over), ([0, 1000, 2000], vec![0, 1, 2]));
     }
 
     #[test]

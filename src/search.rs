@@ -195,11 +195,12 @@ fn measure(
     if let Some(reflector) = &inside {
         session.remote = reflector.local()[0];
     }
-    engine::measure(&session, inside, stop, |update| {
+    let measured = engine::measure(&session, inside, stop, |update| {
         if let engine::Update::Progress(now) = update {
             progress(now);
         }
-    })
+    });
+    measured.map(|measured| measured.report)
 }
 
 fn trial(plan: &Plan, pps: u64, report: &Report) -> Trial {

@@ -33,6 +33,9 @@ pub struct SessionConfig {
     pub realtime: bool,
     /// CPUs for sender, receiver and reflector, in this order; `None`: a sensible choice.
     pub cpus: Option<CpuList>,
+    /// Pairs of a sending and a receiving thread that share the load, each with sockets and a source
+    /// port of its own.
+    pub threads: usize,
     /// Packets that leave as one train.
     pub burst: Burst,
     /// Sequence number of the first packet: 0 (RFC 4656 §4.1.2), or another one to see it wrap.
@@ -70,6 +73,50 @@ impl WatchConfig {
 }
 
 impl SessionConfig {
+    /// The sessions of the threads: together they send what this one would.
+    ///
+    /// There are fewer than [`threads`](Self::threads) where there are fewer packets. Where a source
+    /// port is given, the threads have it and the ones that follow.
+    #[must_use]
+    pub fn shares(&self) -> Vec<Self> {
+        let count = match (self.departures, self.end.duration_ns) {
+            // So that the packets are those of one sender, however many share them.
+            (Departures::Periodic(rate), Some(ns)) => {
+                let within = rate.count_in(ns);
+                Some(self.end.count.map_or(within, |count| count.min(within)))
+            }
+            _ => self.end.count,
+        };
+        let most = count.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
+        let threads = self.threads.clamp(1, most.max(1));
+        if threads == 1 {
+            return vec![Self {
+                threads: 1,
+                ..self.clone()
+            }];
+        }
+        let share = |index: u16| {
+            let mut local = self.local;
+            if local.port() > 0 {
+                local.set_port(local.port().saturating_add(index));
+            }
+            let rate = self.departures.rate().map(|rate| rate.shared_by(threads));
+            let (index, threads) = (u64::from(index), threads as u64);
+            Self {
+                local,
+                departures: rate.map_or(self.departures, |rate| self.departures.at(rate)),
+                end: End {
+                    count: count.map(|count| (count - index).div_ceil(threads)),
+                    ..self.end
+                },
+                seed: self.seed.wrapping_add(index),
+                threads: 1,
+                ..self.clone()
+            }
+        };
+        (0..).take(threads).map(share).collect()
+    }
+
     /// Every parameter as it is in force, as arguments of a command line that asks for the same.
     #[must_use]
     pub fn command(&self) -> Vec<String> {
@@ -115,6 +162,9 @@ impl SessionConfig {
             Burst::Fixed(packets) => packets.to_string(),
         };
         flag("burst", Some(burst));
+        if self.threads > 1 {
+            flag("threads", Some(self.threads.to_string()));
+        }
         if self.first_seq > 0 {
             flag("first-seq", Some(self.first_seq.to_string()));
         }

@@ -64,6 +64,24 @@ impl Rate {
         self.packets as f64 * SECOND as f64 / self.per_ns as f64
     }
 
+    /// The rate of each of `parts` that together have this one; at least one part.
+    ///
+    /// Exact but for rates whose nanoseconds do not fit 64 bits then, which no one types.
+    #[must_use]
+    pub fn shared_by(self, parts: usize) -> Self {
+        let parts = parts.max(1) as u128;
+        let common = common_divisor(u128::from(self.packets), parts);
+        let mut packets = u128::from(self.packets) / common;
+        let mut per_ns = u128::from(self.per_ns) * (parts / common);
+        while per_ns > u128::from(u64::MAX) {
+            (packets, per_ns) = (packets / 2, per_ns / 2);
+        }
+        Self {
+            packets: narrow(packets.max(1)),
+            per_ns: narrow(per_ns),
+        }
+    }
+
     /// `packets` every `per_ns`, within the range of the type; `text` is for the error.
     fn ratio(packets: u128, per_ns: u128, text: &str) -> Result<Self, ValueError> {
         const PER_NS_MAX: u64 = 1_000_000_000_000_000_000;
@@ -174,6 +192,24 @@ mod tests {
 
     fn rate(text: &str) -> Rate {
         text.parse().unwrap_or_else(|e| panic!("{text}: {e}"))
+    }
+
+    #[test]
+    fn a_shared_rate_is_exact() {
+        for (text, parts, each) in [
+            ("100k", 4, "25k"),
+            ("100k", 3, "100k/3s"),
+            ("1", 7, "1/7s"),
+            ("2M", 1, "2M"),
+            ("0.5", 2, "0.25"),
+        ] {
+            assert_eq!(rate(text).shared_by(parts), rate(each), "{text} by {parts}");
+        }
+        // Beyond 64 bits: as near as they allow.
+        let odd = rate("1/86399999999999ns").shared_by(256);
+        assert_eq!(odd.due_ns(1), 86_399_999_999_999 * 256);
+        let odd = rate("99.999999999").shared_by(255);
+        assert!((odd.per_second() * 255.0 - 100.0).abs() < 1e-6);
     }
 
     #[test]

@@ -25,8 +25,11 @@ const FEW_LATE: u64 = 2;
 
 /// Everything a report is made of.
 pub(super) struct Parts<'a> {
+    pub(super) scope: report::Scope,
     pub(super) config: &'a SessionConfig,
     pub(super) granted: &'a Granted,
+    /// The source ports of all threads, where these are the figures of several.
+    pub(super) ports: &'a [u16],
     pub(super) window: u64,
     pub(super) sent: &'a Sent,
     pub(super) received: &'a Received,
@@ -59,11 +62,15 @@ pub(super) fn report(parts: &Parts<'_>) -> Report {
         schema: report::Schema::default(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         command: SessionConfig {
-            local: granted.local,
+            // That of the first of several threads, and the others follow, or each has what it got.
+            local: match parts.ports {
+                [] => granted.local,
+                _ => config.local,
+            },
             ..config.clone()
         }
         .command(),
-        scope: report::Scope::Session,
+        scope: parts.scope,
         protocol: report::Protocol::TwampLight,
         role: report::Role::Sender,
         security: report::Security::Unauthenticated,
@@ -272,14 +279,17 @@ fn path(parts: &Parts<'_>) -> report::PathFacts {
 fn host(parts: &Parts<'_>, load: &report::Load) -> report::Host {
     let (sent, received) = (parts.sent, parts.received);
     let own = received.kernel_drops;
-    let reflector = parts.reflected.and_then(|(totals, _)| totals.kernel_drops);
+    // A thread's report is of its own sockets.
+    let whole = parts.scope != report::Scope::Thread;
+    let reflector = parts.reflected.filter(|_| whole);
+    let reflector = reflector.and_then(|(totals, _)| totals.kernel_drops);
     let kernel_drops = match (own, reflector) {
         (Some(a), Some(b)) => Some(a + b),
         (a, b) => a.or(b),
     };
     let asked = parts.granted.transmit.is_some();
     let reasons = reasons(parts, kernel_drops, load);
-    let usage = os::usage();
+    let usage = os::usage().filter(|_| whole);
     report::Host {
         verdict: if reasons.is_empty() {
             report::Verdict::Ok
@@ -378,6 +388,14 @@ fn notes(parts: &Parts<'_>, received: &Received, delays: &report::DelaySet) -> V
     if parts.reflected.is_some() {
         notes.push("the reflector runs in this process, over loopback".to_owned());
     }
+    if parts.ports.len() > 1 {
+        let ports: Vec<String> = parts.ports.iter().map(ToString::to_string).collect();
+        notes.push(format!(
+            "{} threads sent from the ports {}; jitter is of one flow and told of each thread alone",
+            ports.len(),
+            ports.join(", ")
+        ));
+    }
     if let SizeProfile::Imix = config.sizes.profile
         && config.remote.is_ipv6()
     {
@@ -389,7 +407,9 @@ fn notes(parts: &Parts<'_>, received: &Received, delays: &report::DelaySet) -> V
     if let Some(error) = &sent.realtime_refused {
         notes.push(format!("no real-time scheduling: {error}"));
     }
-    if let Some(rate) = config.departures.rate()
+    // Each thread has a buffer.
+    let each = config.departures.rate();
+    if let Some(rate) = each.map(|rate| rate.shared_by(config.threads))
         && let Some(buffer) = parts.granted.receive_buffer
     {
         let largest = config
@@ -580,6 +600,7 @@ mod tests {
             },
             seed: 1,
             burst: crate::config::Burst::Auto,
+            threads: 1,
             first_seq: 0,
             timeout_ns: 5_000_000_000,
             format: Format::Ntp,
@@ -618,6 +639,8 @@ mod tests {
             cpus: None,
         };
         report(&Parts {
+            scope: report::Scope::Session,
+            ports: &[],
             config: &config(),
             granted: &Granted {
                 local: "192.0.2.1:40000".parse().unwrap(),

@@ -10,13 +10,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::flight::Flight;
+use super::intervals::{Begun, Counts, Figures};
 use crate::config::WatchConfig;
 use crate::os;
-use crate::report::{
-    DelaySet, Happening, Interval, IntervalFigures, IntervalPackets, IntervalSchema,
-};
-use crate::sample::{Blocks, Pipe, Sample, pipe};
-use crate::stats::delay::Delays;
+use crate::report::{Happening, Interval};
+use crate::sample::{Blocks, Joined, Pipe, Sample, pipe};
 use crate::stats::sequence::{self, Checkpoint, Tracker};
 use crate::wire::{Format, REFLECTOR_LEN};
 
@@ -36,7 +34,12 @@ pub enum Update {
     /// How far the session is; a few times a second.
     Progress(Progress),
     /// Something happened to a packet.
-    Happened(Happening),
+    Happened {
+        /// Of which thread, from 1 on; `None` where there is one alone.
+        thread: Option<usize>,
+        /// What happened.
+        what: Happening,
+    },
     /// So many happenings were too fast to be told.
     NotShown(u64),
     /// An interval is over.
@@ -145,26 +148,6 @@ pub(crate) struct Record {
     sample: Sample,
 }
 
-/// The session's counts at one moment.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Counts {
-    number: u64,
-    at_ns: i64,
-    wall_ns: i64,
-    sent: u64,
-    received: u64,
-    lost: u64,
-    /// `None` where the direction cannot be told.
-    lost_outbound: Option<u64>,
-    lost_inbound: Option<u64>,
-    duplicates: u64,
-    late: u64,
-    reordered: u64,
-    /// Replies that found no room in the pipe.
-    unrecorded: u64,
-    last: bool,
-}
-
 /// The receiver thread's end.
 pub(crate) struct Tap {
     pipe: Pipe<Record>,
@@ -186,15 +169,16 @@ pub(crate) struct Tap {
     decided: Option<(Checkpoint, u64)>,
     /// What was told of loss outbound and inbound.
     told: (u64, u64),
+    /// The interval under way, from 1 on.
     number: u64,
+    /// Counts that were sent.
+    marked: u64,
 }
 
 /// The live thread's end.
 pub(crate) struct Watched {
     blocks: Blocks<Record>,
     marks: Receiver<Counts>,
-    /// By the monotonic and the real-time clock.
-    begun: (i64, i64),
 }
 
 pub(crate) fn tap(
@@ -202,10 +186,10 @@ pub(crate) fn tap(
     timeout_ns: i64,
     format: Format,
     prompt: bool,
+    begun: Begun,
 ) -> (Tap, Watched) {
     let (records, blocks) = pipe();
     let (marks_in, marks_out) = bounded(MARKS);
-    let begun = (os::monotonic_ns(), os::realtime_ns());
     let interval_ns = config
         .interval_ns
         .map(|ns| i64::try_from(ns).unwrap_or(i64::MAX));
@@ -215,7 +199,7 @@ pub(crate) fn tap(
         interval_ns,
         timeout_ns,
         format,
-        next_mark_ns: interval_ns.map_or(i64::MAX, |ns| begun.0.saturating_add(ns)),
+        next_mark_ns: interval_ns.map_or(i64::MAX, |ns| begun.at_ns.saturating_add(ns)),
         prompt,
         next_expected: 0,
         swept: 0,
@@ -224,12 +208,12 @@ pub(crate) fn tap(
         checkpoint_at: i64::MIN,
         decided: None,
         told: (0, 0),
-        number: 0,
+        number: 1,
+        marked: 0,
     };
     let watched = Watched {
         blocks,
         marks: marks_out,
-        begun,
     };
     (tap, watched)
 }
@@ -300,9 +284,11 @@ impl Tap {
             // Without room the interval just becomes longer.
             if self.mark(counts) {
                 let interval_ns = self.interval_ns.unwrap_or(i64::MAX);
-                let behind = (now - self.next_mark_ns) / interval_ns;
-                let next = interval_ns.saturating_mul(behind + 1);
+                let over = (now - self.next_mark_ns) / interval_ns + 1;
+                let next = interval_ns.saturating_mul(over);
                 self.next_mark_ns = self.next_mark_ns.saturating_add(next);
+                // So that all threads have one number for one time.
+                self.number += over.unsigned_abs();
             }
         }
         if self.prompt {
@@ -353,7 +339,8 @@ impl Tap {
         let known = self.lost == 0 || tracker.own_counter_proved();
         let (outbound, inbound) = self.directions(tracker);
         Counts {
-            number: self.number + 1,
+            mark: self.marked,
+            number: self.number,
             at_ns: now,
             wall_ns,
             sent,
@@ -371,10 +358,10 @@ impl Tap {
 
     /// Ends an interval; false where there is no room to say so.
     fn mark(&mut self, counts: Counts) -> bool {
-        // Counts whose record found no room are passed over by their number.
-        self.number = counts.number;
+        // Counts whose record found no room are passed over.
+        self.marked += 1;
         let record = Record {
-            kind: Kind::Mark(counts.number),
+            kind: Kind::Mark(counts.mark),
             sample: only(0),
         };
         self.marks.try_send(counts).is_ok() && self.pipe.try_push(record)
@@ -385,7 +372,8 @@ impl Tap {
         if self.interval_ns.is_some() {
             let told = found.directions.map(|d| (d.lost_outbound, d.lost_inbound));
             let counts = Counts {
-                number: self.number + 1,
+                mark: self.marked,
+                number: self.number,
                 at_ns: os::monotonic_ns(),
                 wall_ns: os::realtime_ns(),
                 sent,
@@ -402,7 +390,7 @@ impl Tap {
             // The packets are over: waiting for room delays nothing that is measured.
             if self.marks.send(counts).is_ok() {
                 self.pipe.push_waiting(Record {
-                    kind: Kind::Mark(counts.number),
+                    kind: Kind::Mark(counts.mark),
                     sample: only(0),
                 });
             }
@@ -423,9 +411,10 @@ fn only(seq: u64) -> Sample {
     }
 }
 
-/// Reads records until the session is over.
+/// Reads records until the session is over, of all its threads.
 pub(crate) fn run(
-    watched: &Watched,
+    watched: Vec<Watched>,
+    begun: Begun,
     config: WatchConfig,
     first_seq: u32,
     stamps_only: bool,
@@ -435,34 +424,37 @@ pub(crate) fn run(
         updates,
         replies: config.happenings,
         first_seq,
+        several: watched.len() > 1,
+        thread: 1,
         budget: TOLD,
         refilled: Instant::now(),
         skipped: 0,
     };
-    let mut figures = config.interval_ns.map(|_| Figures {
-        interval: Delays::new(1, stamps_only),
-        session: Delays::new(1, stamps_only),
-        before: Counts {
-            at_ns: watched.begun.0,
-            wall_ns: watched.begun.1,
-            lost_outbound: Some(0),
-            lost_inbound: Some(0),
-            ..Counts::default()
-        },
-        number: 0,
-    });
-    while watched.blocks.next(|block| {
+    let mut figures = config
+        .interval_ns
+        .map(|_| Figures::new(watched.len(), stamps_only, begun));
+    let (blocks, marks): (Vec<_>, Vec<_>) =
+        watched.into_iter().map(|w| (w.blocks, w.marks)).unzip();
+    let mut blocks = Joined::new(blocks);
+    while blocks.next(|thread, block| {
+        teller.thread = thread + 1;
+        let Some(block) = block else {
+            let last = figures
+                .as_mut()
+                .map_or_else(Vec::new, |figures| figures.over(thread));
+            last.into_iter()
+                .for_each(|interval| teller.interval(interval));
+            return;
+        };
         for record in block {
             match (&mut figures, record.kind) {
-                (Some(figures), Kind::Mark(number)) => {
-                    let counts = watched.marks.try_iter().find(|c| c.number == number);
-                    if let Some(counts) = counts
-                        && let Some(interval) = figures.end(counts)
-                    {
-                        teller.tell(Update::Interval(Box::new(interval)), true);
-                    }
+                (Some(figures), Kind::Mark(mark)) => {
+                    let counts = marks[thread].try_iter().find(|c| c.mark == mark);
+                    let over = counts.map_or_else(Vec::new, |counts| figures.mark(thread, counts));
+                    over.into_iter()
+                        .for_each(|interval| teller.interval(interval));
                 }
-                (Some(figures), Kind::Reply { .. }) => figures.record(&record.sample),
+                (Some(figures), Kind::Reply { .. }) => figures.record(thread, &record.sample),
                 _ => {}
             }
             teller.happened(record, stamps_only);
@@ -471,101 +463,14 @@ pub(crate) fn run(
     teller.refill(true);
 }
 
-struct Figures {
-    interval: Delays,
-    session: Delays,
-    before: Counts,
-    number: u64,
-}
-
-impl Figures {
-    fn record(&mut self, sample: &Sample) {
-        let sample = Sample {
-            size_class: 0,
-            ..*sample
-        };
-        self.interval.record(&[sample]);
-        self.session.record(&[sample]);
-    }
-
-    /// `None` for a last interval in which nothing happened.
-    fn end(&mut self, now: Counts) -> Option<Interval> {
-        let before = std::mem::replace(&mut self.before, now);
-        if now.last
-            && now.sent == before.sent
-            && now.received == before.received
-            && now.lost == before.lost
-        {
-            return None;
-        }
-        self.number += 1;
-        let lost = now.lost.saturating_sub(before.lost);
-        // What is known of a direction later than of the loss itself is told with the session.
-        let more = |a: Option<u64>, b: Option<u64>| Some(a?.saturating_sub(b?));
-        let outbound = more(now.lost_outbound, before.lost_outbound).map(|n| n.min(lost));
-        let inbound = more(now.lost_inbound, before.lost_inbound)
-            .map(|n| n.min(lost - outbound.unwrap_or(0)));
-        let packets = |sent, received, lost, outbound, inbound, duplicates, reordered, late| {
-            let told: Option<u64> = Option::zip(outbound, inbound).map(|(a, b): (u64, u64)| a + b);
-            IntervalPackets {
-                sent,
-                received,
-                lost,
-                lost_outbound: outbound,
-                lost_inbound: inbound,
-                lost_unattributed: told.map(|told| u64::saturating_sub(lost, told)),
-                duplicates,
-                reordered,
-                late,
-            }
-        };
-        let of_interval = packets(
-            now.sent.saturating_sub(before.sent),
-            now.received.saturating_sub(before.received),
-            lost,
-            outbound,
-            inbound,
-            now.duplicates.saturating_sub(before.duplicates),
-            now.reordered.saturating_sub(before.reordered),
-            now.late.saturating_sub(before.late),
-        );
-        let of_session = packets(
-            now.sent,
-            now.received,
-            now.lost,
-            now.lost_outbound,
-            now.lost_inbound,
-            now.duplicates,
-            now.reordered,
-            now.late,
-        );
-        let delays: DelaySet = self.interval.report();
-        self.interval.clear();
-        Some(Interval {
-            schema: IntervalSchema::default(),
-            number: self.number,
-            at: super::assemble::rfc3339(now.wall_ns),
-            at_ns: now.wall_ns,
-            length_ns: u64::try_from(now.at_ns - before.at_ns).unwrap_or(0),
-            samples_not_recorded: now.unrecorded,
-            in_flight: now.sent.saturating_sub(now.received + now.lost),
-            interval: IntervalFigures {
-                packets: of_interval,
-                delay_ns: delays,
-            },
-            session: IntervalFigures {
-                packets: of_session,
-                delay_ns: self.session.report(),
-            },
-        })
-    }
-}
-
 /// Tells what a reader can follow, and how much there was beside.
 struct Teller {
     updates: Sender<Update>,
     replies: bool,
     first_seq: u32,
+    /// More than one thread has replies; the one that they are of now, from 1 on.
+    several: bool,
+    thread: usize,
     budget: u32,
     refilled: Instant,
     skipped: u64,
@@ -589,13 +494,13 @@ impl Teller {
                         last: self.on_the_wire(record.sample.seq - 1),
                         received: seq,
                     };
-                    self.tell(Update::Happened(gap), true);
+                    self.happening(gap, true);
                 }
                 if out_of_order {
-                    self.tell(Update::Happened(Happening::OutOfOrder { seq }), true);
+                    self.happening(Happening::OutOfOrder { seq }, true);
                 }
                 let reply = reply(&record.sample, seq, reflector_seq, stamps_only);
-                self.tell(Update::Happened(reply), false);
+                self.happening(reply, false);
             }
             Kind::Unusable { reflector_seq } => {
                 let reply = Happening::Reply {
@@ -605,11 +510,11 @@ impl Teller {
                     outbound_ns: None,
                     inbound_ns: None,
                 };
-                self.tell(Update::Happened(reply), false);
+                self.happening(reply, false);
             }
-            Kind::Timeout => self.tell(Update::Happened(Happening::Timeout { seq }), true),
-            Kind::Late => self.tell(Update::Happened(Happening::Late { seq }), true),
-            Kind::Duplicate => self.tell(Update::Happened(Happening::Duplicate { seq }), true),
+            Kind::Timeout => self.happening(Happening::Timeout { seq }, true),
+            Kind::Late => self.happening(Happening::Late { seq }, true),
+            Kind::Duplicate => self.happening(Happening::Duplicate { seq }, true),
             Kind::Mark(_) => {}
         }
     }
@@ -634,12 +539,17 @@ impl Teller {
         }
     }
 
+    fn interval(&mut self, interval: Interval) {
+        // Few and wanted: whoever reads them slowly gets them late.
+        let _ = self.updates.send(Update::Interval(Box::new(interval)));
+    }
+
+    fn happening(&mut self, what: Happening, matters: bool) {
+        let thread = self.several.then_some(self.thread);
+        self.tell(Update::Happened { thread, what }, matters);
+    }
+
     fn tell(&mut self, update: Update, matters: bool) {
-        if matches!(update, Update::Interval(_)) {
-            // Few and wanted: whoever reads them slowly gets them late.
-            let _ = self.updates.send(update);
-            return;
-        }
         let least = if matters { 0 } else { TOLD / 2 };
         if self.budget <= least || self.skipped > 0 {
             self.refill(false);

@@ -1,20 +1,23 @@
 //! A run is one call: [`measure`] for a session, [`Reflecting`] for a reflector.
 //!
-//! Threads of a session: the sender and the receiver, each pinned and with sockets, batches and an
-//! event loop of its own, and the stats thread, which gets the samples. Packet counts come back when
-//! a thread ends; no channel that is full can lose them.
+//! Threads of a session: sender and receiver, each pinned and with sockets, batches and an event loop
+//! of its own, and the stats thread, which gets the samples; as many of these as the load is shared by.
+//! Packet counts come back when a thread ends; no channel that is full can lose them.
 
 mod account;
 pub mod admission;
 mod assemble;
+mod cores;
 mod flight;
 mod impair;
 mod impaired;
+mod intervals;
 mod live;
 mod receiver;
 mod reflector;
 pub mod schedule;
 mod sender;
+mod session;
 mod wheel;
 
 use std::io;
@@ -24,24 +27,19 @@ use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select, tick};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use mio::Waker;
 
 use self::admission::SessionEvent;
 pub use self::impair::Flow;
 pub use self::live::{PacketCopy, Progress, Update};
 pub use self::reflector::{Reflected, Refusal};
-use crate::config::{Burst, CpuList, IoKind, ReflectorConfig, SessionConfig};
+pub use self::session::{Measured, measure};
+use crate::config::{IoKind, ReflectorConfig};
 #[cfg(target_os = "linux")]
 use crate::io::linux;
-use crate::io::{Granted, ReceiveHalf, SendHalf, SocketPlan, StampKind, is_local, portable};
-use crate::report::Report;
-use crate::sample::pipe;
-use crate::stats::delay::Delays;
-use crate::wire::{MAX_UDP_PAYLOAD, fill_padding};
+use crate::io::{Granted, SocketPlan, StampKind, portable};
 use crate::{io as packets, os};
-
-use flight::Flight;
 
 /// Socket buffers are raised as far as the system allows, up to this.
 const SOCKET_BUFFER: usize = 64 << 20;
@@ -49,21 +47,6 @@ const SOCKET_BUFFER: usize = 64 << 20;
 const BUFFER_NS: u64 = 50_000_000;
 /// What the kernel takes for a datagram beside its octets.
 const BUFFER_OVERHEAD: u64 = 768;
-/// Most packets under way that are told apart; more leave the window before their timeout.
-const MAX_WINDOW: u64 = 1 << 24;
-/// Of those, where each packet is kept on its own.
-const MAX_SINGLES: u64 = 1 << 22;
-/// The rate above which not even a fast host sends each packet by itself.
-const SINGLES_RATE: f64 = 400_000.0;
-/// Above that, trains are as long as it takes to have at most so many a second.
-const TRAINS_RATE: f64 = 62_500.0;
-/// Trains of a batch: they are long, and few are due together.
-const TRAINS: usize = 8;
-/// From this rate on, replies are let gather before they are taken: they carry kernel timestamps.
-const GATHER_RATE: f64 = 20_000.0;
-const GATHER_NS: i64 = 100_000;
-/// Octets of socket buffer that one waiting transmit stamp may take.
-const STAMP_OCTETS: usize = 1024;
 /// Sessions that came or went and of which nobody has been told yet.
 const SESSION_EVENTS: usize = 1024;
 /// Progress is shown this often.
@@ -173,64 +156,6 @@ impl Stop {
     }
 }
 
-/// Runs a session to its end and reports.
-///
-/// `reflector`, where given, runs in this process: it is stopped when the session is over, and its
-/// socket's drops are this host's. `watch` is called a few times a second with the progress, and with
-/// what [`SessionConfig::watch`] asks for; however slow it is, the measurement does not wait for it.
-///
-/// # Errors
-/// [`Failure`] where the session did not come about. What goes wrong later is in the report.
-pub fn measure(
-    config: &SessionConfig,
-    reflector: Option<Reflecting>,
-    stop: &Stop,
-    watch: impl FnMut(Update),
-) -> Result<Report, Failure> {
-    let rate = config.departures.rate();
-    let per_second = rate.map_or(f64::MAX, crate::config::Rate::per_second);
-    let trains = Trains::choose(config, per_second);
-    let plan = socket_plan(
-        config.local,
-        &config.socket,
-        config.socket.tos,
-        trains.burst > 1,
-    );
-    let open = |source| Failure::Open {
-        what: format!("{} towards {}", config.local, config.remote),
-        source,
-    };
-    let padding = padding(config, trains.most);
-    let pristine = padding.clone();
-    match config.socket.io {
-        #[cfg(target_os = "linux")]
-        IoKind::Batched => {
-            let (tx, rx, granted) = linux::open_session(&plan, config.remote).map_err(open)?;
-            let places = if trains.burst > 1 {
-                TRAINS
-            } else {
-                packets::BATCH
-            };
-            let halves = (move || tx.start(&padding, places), move || rx.start());
-            run_session(config, reflector, stop, watch, (&granted, pristine), halves)
-        }
-        _ => {
-            let (tx, rx, granted) = portable::open_session(&plan, config.remote).map_err(open)?;
-            let halves = (move || tx.start(&padding), move || rx.start());
-            run_session(config, reflector, stop, watch, (&granted, pristine), halves)
-        }
-    }
-}
-
-/// Octets of a packet, or of the longest train.
-fn padding(config: &SessionConfig, most_burst: u32) -> Vec<u8> {
-    let longest = config.sizes.classes.iter().map(|c| c.payload).max();
-    let packets = usize::try_from(most_burst).unwrap_or(1);
-    let mut padding = vec![0; (longest.unwrap_or(0) * packets).min(MAX_UDP_PAYLOAD)];
-    fill_padding(&mut padding, config.seed);
-    padding
-}
-
 fn socket_plan(
     local: SocketAddr,
     options: &crate::config::SocketOptions,
@@ -250,261 +175,6 @@ fn socket_plan(
     }
 }
 
-/// Starts the threads of a session, waits for them, and puts the report together.
-fn run_session<S: SendHalf, R: ReceiveHalf>(
-    config: &SessionConfig,
-    reflector: Option<Reflecting>,
-    stop: &Stop,
-    mut watch: impl FnMut(Update),
-    (granted, padding): (&Granted, Vec<u8>),
-    (start_sending, start_receiving): (
-        impl FnOnce() -> S + Send + 'static,
-        impl FnOnce() -> R + Send + 'static,
-    ),
-) -> Result<Report, Failure> {
-    let rate = config.departures.rate();
-    let per_second = rate.map_or(f64::MAX, crate::config::Rate::per_second);
-    let trains = Trains::choose(config, per_second);
-    let flight = Arc::new(Flight::new(window(config, trains), trains.shift));
-    flight.set_burst(trains.burst);
-    let live = Arc::new(receiver::Live::default());
-    let cpus = Cpus::choose(config.cpus.as_ref());
-    let classes = config.sizes.classes.len();
-    let timeout_ns = i64::try_from(config.timeout_ns).unwrap_or(i64::MAX);
-    log::info!("measuring from {} to {}", granted.local, config.remote);
-    log::info!(
-        "receive buffer {}, T4 by {}, T1 by {}, sender on {}, receiver on {}",
-        known(granted.receive_buffer, "bytes"),
-        granted.receive,
-        granted.transmit.unwrap_or(StampKind::Userspace),
-        on_cpu(cpus.sender),
-        on_cpu(cpus.receiver),
-    );
-    log::debug!("{}", config.command().join(" "));
-    let (samples, blocks) = pipe();
-    let (probe_in, probe_out) = bounded(packets::BATCH);
-
-    // The interface's clock and this system's are no one clock.
-    let stamps_only = granted.receive == StampKind::Hardware;
-    let delays = spawn("stats", move || {
-        let mut delays = Delays::new(classes, stamps_only);
-        while blocks.next(|block| delays.record(block)) {}
-        delays
-    })?;
-
-    let (updates_in, updates) = live::updates();
-    let copier = |came| {
-        let watched = config.watch.packets;
-        watched.then(|| live::Copier::new(updates_in.clone(), came))
-    };
-    let (left, came) = (copier(false), copier(true));
-    let tap = if config.watch.any() {
-        let prompt = per_second < GATHER_RATE;
-        let (tap, watched) = live::tap(config.watch, timeout_ns, config.format, prompt);
-        let (watch, first_seq) = (config.watch, config.first_seq);
-        let live = move || live::run(&watched, watch, first_seq, stamps_only, updates_in);
-        Some((tap, spawn("live", live)?))
-    } else {
-        drop(updates_in);
-        None
-    };
-    let (tap, live_thread) = tap.unzip();
-
-    let plan = receiver::Plan {
-        timeout_ns,
-        first_seq: config.first_seq,
-        format: config.format,
-        classes,
-        stamps: granted.transmit.is_some(),
-        hardware: granted.receive == StampKind::Hardware,
-        errors_queued: config.socket.io == IoKind::Batched && cfg!(target_os = "linux"),
-        gather_ns: if granted.receive != StampKind::Userspace && per_second >= GATHER_RATE {
-            GATHER_NS
-        } else {
-            0
-        },
-        cpu: cpus.receiver,
-        realtime: config.realtime,
-    };
-    let (waker_in, waker_out) = bounded(1);
-    let (done_in, done_out) = bounded::<()>(1);
-    let receiver = {
-        let (flight, live) = (Arc::clone(&flight), Arc::clone(&live));
-        spawn("receiver", move || {
-            let mut half = start_receiving();
-            // There is room for the one waker, and whoever waits for it is still there.
-            let ready = |waker| drop(waker_in.send(waker));
-            let pipes = (samples, tap, came);
-            let result = receiver::run(&mut half, &plan, &flight, &live, pipes, ready, probe_in);
-            drop(done_in);
-            result
-        })?
-    };
-    let Ok(receiver_waker) = waker_out.recv() else {
-        let result = join("receiver", receiver)?;
-        return Err(result.map_or_else(
-            |source| start("receiver", source),
-            |_| Failure::Bug { thread: "receiver" },
-        ));
-    };
-
-    let plan = sender::Plan {
-        schedule: schedule::Schedule::new(
-            config.departures,
-            config.end,
-            &config.sizes.classes,
-            config.seed,
-            trains.burst,
-        ),
-        payloads: config.sizes.classes.iter().map(|c| c.payload).collect(),
-        padding,
-        timeout_ns,
-        most_burst: trains.most,
-        first_seq: config.first_seq,
-        count: config.end.count,
-        mean_gap_ns: rate.map_or(0, |rate| i64::try_from(rate.due_ns(1)).unwrap_or(i64::MAX)),
-        format: config.format,
-        pacing: config.pacing,
-        may_spin: cpus.apart,
-        stamps_under_way: match (granted.transmit, granted.receive_buffer) {
-            (Some(_), Some(octets)) => u64::try_from(octets / STAMP_OCTETS).unwrap_or(u64::MAX),
-            _ => 0,
-        },
-        cpu: cpus.sender,
-        realtime: config.realtime,
-    };
-    let sender = {
-        let (flight, stop) = (Arc::clone(&flight), stop.clone());
-        spawn("sender", move || {
-            let mut half = start_sending();
-            let mut woken = None;
-            let ready = |waker| woken = Some(stop.wakes(waker));
-            let flag = stop.flag();
-            sender::run(
-                &mut half,
-                plan,
-                &flight,
-                flag,
-                ready,
-                &receiver_waker,
-                (&probe_out, left),
-            )
-        })?
-    };
-
-    let progress = || {
-        Update::Progress(Progress {
-            sent: flight.departed(),
-            received: live.received.load(Ordering::Relaxed),
-        })
-    };
-    let again = tick(PROGRESS);
-    loop {
-        select! {
-            recv(updates) -> update => match update {
-                Ok(update) => watch(update),
-                // Nothing more to tell, or nothing was to be told at all.
-                Err(_) => match done_out.recv_timeout(PROGRESS) {
-                    Err(RecvTimeoutError::Timeout) => watch(progress()),
-                    _ => break,
-                }
-            },
-            recv(again) -> _ => watch(progress()),
-        }
-    }
-    if let Some(thread) = live_thread {
-        join("live", thread)?;
-    }
-    let received = join("receiver", receiver)?;
-    let sent = join("sender", sender)?.map_err(|source| start("sender", source))?;
-    let received = received.map_err(|source| start("receiver", source))?;
-    let delays = join("stats", delays)?;
-    let reflected = reflector.map(Reflecting::finish).transpose()?;
-    Ok(assemble::report(&assemble::Parts {
-        config,
-        granted,
-        window: flight.window(),
-        sent: &sent,
-        received: &received,
-        delays: &delays,
-        reflected: reflected.as_ref(),
-        same_clock: is_local(config.remote.ip()) && granted.receive != StampKind::Hardware,
-    }))
-}
-
-/// Packets that may be under way within the timeout, with some room to spare.
-fn window(config: &SessionConfig, trains: Trains) -> u64 {
-    let most = (MAX_SINGLES << trains.shift).min(MAX_WINDOW);
-    let Some(rate) = config.departures.rate() else {
-        return most;
-    };
-    let within = rate.count_in(config.timeout_ns.saturating_add(500_000_000));
-    let all = config.end.count.unwrap_or(u64::MAX);
-    within.min(all).saturating_add(1024).min(most)
-}
-
-/// How packets are put together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Trains {
-    /// Packets of a train to begin with, and at most.
-    burst: u32,
-    most: u32,
-    /// All trains have a multiple of `1 << shift` packets.
-    shift: u32,
-}
-
-impl Trains {
-    const NONE: Self = Self {
-        burst: 1,
-        most: 1,
-        shift: 0,
-    };
-
-    fn choose(config: &SessionConfig, per_second: f64) -> Self {
-        if config.socket.io == IoKind::Portable || !cfg!(target_os = "linux") {
-            return Self::NONE;
-        }
-        let largest = config.sizes.classes.iter().map(|c| c.payload).max();
-        let fitting = MAX_UDP_PAYLOAD / largest.unwrap_or(MAX_UDP_PAYLOAD).max(1);
-        let most = u32::try_from(fitting)
-            .unwrap_or(1)
-            .clamp(1, sender::MOST_BURST);
-        match config.burst {
-            Burst::Fixed(burst) => {
-                let burst = burst.clamp(1, most);
-                Self {
-                    burst,
-                    most: burst,
-                    shift: burst.trailing_zeros(),
-                }
-            }
-            Burst::Auto if config.departures.rate().is_none() => Self::NONE,
-            Burst::Auto => {
-                let most = 1 << most.ilog2();
-                let mut burst = 1;
-                if per_second > SINGLES_RATE {
-                    while burst < most && f64::from(burst) * TRAINS_RATE < per_second {
-                        burst *= 2;
-                    }
-                }
-                Self {
-                    burst,
-                    most,
-                    shift: burst.trailing_zeros(),
-                }
-            }
-        }
-    }
-}
-
-fn known(value: Option<usize>, unit: &str) -> String {
-    value.map_or("not known".to_owned(), |value| format!("{value} {unit}"))
-}
-
-fn on_cpu(cpu: Option<usize>) -> String {
-    cpu.map_or("any CPU".to_owned(), |cpu| format!("CPU {cpu}"))
-}
-
 fn spawn<T: Send + 'static>(
     name: &'static str,
     run: impl FnOnce() -> T + Send + 'static,
@@ -521,46 +191,6 @@ fn start(thread: &'static str, source: io::Error) -> Failure {
 
 fn join<T>(thread: &'static str, handle: JoinHandle<T>) -> Result<T, Failure> {
     handle.join().map_err(|_| Failure::Bug { thread })
-}
-
-/// Which thread runs where; `None`: anywhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Cpus {
-    sender: Option<usize>,
-    receiver: Option<usize>,
-    /// Sender and receiver have a CPU each.
-    apart: bool,
-}
-
-impl Cpus {
-    fn choose(wish: Option<&CpuList>) -> Self {
-        let allowed = os::allowed_cpus();
-        let (sender, receiver) = match (wish.map(CpuList::cpus), allowed.as_slice()) {
-            (Some([one]), _) => (Some(*one), Some(*one)),
-            (Some([first, second, ..]), _) => (Some(*first), Some(*second)),
-            // Interrupts, statistics and everything else keep the first one.
-            (_, [_, second, third, _, ..]) => (Some(*second), Some(*third)),
-            (_, [first, second, ..]) => (Some(*first), Some(*second)),
-            _ => (None, None),
-        };
-        Self {
-            sender,
-            receiver,
-            apart: sender != receiver,
-        }
-    }
-
-    /// The CPU of reflector thread `index`: the last ones, since sessions take the first.
-    fn reflector(wish: Option<&CpuList>, index: usize) -> Option<usize> {
-        if let Some(list) = wish {
-            return list.cpus().get(index % list.cpus().len()).copied();
-        }
-        let allowed = os::allowed_cpus();
-        if allowed.len() < 2 {
-            return None;
-        }
-        allowed.iter().rev().cycle().nth(index).copied()
-    }
 }
 
 /// CPUs that this process may run on; empty where the system does not tell.
@@ -760,7 +390,7 @@ impl Reflecting {
         self.live.push(Arc::clone(&live));
         // Held by the thread for as long as it runs, also where there is nothing to tell.
         let running = self.events_in.clone();
-        let cpu = Cpus::reflector(config.cpus.as_ref(), index);
+        let cpu = cores::reflector(config.cpus.as_ref(), index);
         let stop = self.stop.clone();
         self.threads.push(spawn("reflector", move || {
             let mut woken = None;

@@ -12,6 +12,7 @@ use mio::{Token, Waker};
 
 use super::flight::{Flight, PROBES};
 use super::live::{Copier, Tap};
+use super::sender::merged;
 use crate::io::{Datagram, Event, ReceiveHalf};
 use crate::os::{self, EventLoop};
 use crate::sample::{Pipe, Sample};
@@ -71,6 +72,32 @@ pub(crate) struct Received {
     pub(crate) cpus: Option<Vec<usize>>,
 }
 
+impl Received {
+    /// What several receiver threads found, each with the number of packets sent.
+    pub(crate) fn together<'a>(
+        classes: usize,
+        threads: impl Iterator<Item = (u64, &'a Self)> + Clone,
+    ) -> Self {
+        let mut all = Self {
+            counts: Counts::together(threads.clone().map(|(sent, one)| (sent, &one.counts))),
+            facts: Facts::new(classes),
+            kernel_drops: Some(0),
+            unrecorded: 0,
+            cpus: Some(Vec::new()),
+        };
+        for (_, one) in threads {
+            all.facts.add(&one.facts);
+            all.kernel_drops = all.kernel_drops.zip(one.kernel_drops).map(|(a, b)| a + b);
+            all.unrecorded += one.unrecorded;
+            all.cpus = all
+                .cpus
+                .zip(one.cpus.as_ref())
+                .map(|(cpus, more)| merged(cpus, more));
+        }
+        all
+    }
+}
+
 /// What replies told beside their timestamps.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
@@ -121,6 +148,39 @@ impl Facts {
             short_replies: 0,
             bundled: 0,
         }
+    }
+
+    fn add(&mut self, other: &Self) {
+        let sum = |a: &mut [u64], b: &[u64]| {
+            for (a, b) in a.iter_mut().zip(b) {
+                *a += b;
+            }
+        };
+        self.invalid += other.invalid;
+        sum(&mut *self.icmp, &*other.icmp);
+        self.rejected += other.rejected;
+        self.unstamped += other.unstamped;
+        self.cut += other.cut;
+        self.stamps_back += other.stamps_back;
+        sum(&mut self.received_by_class, &other.received_by_class);
+        sum(&mut *self.ttl_out, &*other.ttl_out);
+        sum(&mut *self.ttl_in, &*other.ttl_in);
+        sum(&mut *self.tos_in, &*other.tos_in);
+        self.reply_sizes = merged(std::mem::take(&mut self.reply_sizes), &other.reply_sizes);
+        self.more_reply_sizes |= other.more_reply_sizes;
+        if let Some(synchronised) = other.remote_synchronised {
+            self.remote_error_ns = match self.remote_synchronised {
+                None => other.remote_error_ns,
+                Some(_) => self
+                    .remote_error_ns
+                    .zip(other.remote_error_ns)
+                    .map(|(a, b)| a.max(b)),
+            };
+            self.remote_synchronised =
+                Some(self.remote_synchronised.unwrap_or(true) && synchronised);
+        }
+        self.short_replies += other.short_replies;
+        self.bundled += other.bundled;
     }
 
     fn note_icmp(&mut self, errno: i32) {

@@ -8,7 +8,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender as ChannelSender};
 use mio::{Token, Waker};
 use zerocopy::IntoBytes;
 
@@ -25,7 +25,7 @@ const SPIN_GAP_NS: i64 = 200_000;
 /// How long before a departure a sleeping sender wakes up, to spin for the rest.
 const WAKE_AHEAD_NS: i64 = 150_000;
 /// From the start of the session to its first departure.
-const LEAD_NS: i64 = 1_000_000;
+pub(crate) const LEAD_NS: i64 = 1_000_000;
 /// A socket that has no room is looked at again after this.
 const RETRY_NS: i64 = 1_000_000;
 /// A session of which nothing could be sent ends after this.
@@ -60,6 +60,25 @@ pub(crate) struct Plan {
     pub(crate) stamps_under_way: u64,
     pub(crate) cpu: Option<usize>,
     pub(crate) realtime: bool,
+    pub(crate) start: Start,
+}
+
+/// Lets all senders of a session begin together.
+#[derive(Debug)]
+pub(crate) struct Start {
+    /// Told when this one is ready; hung up where it failed.
+    pub(crate) ready: ChannelSender<()>,
+    /// When to begin, by the monotonic clock; hung up where another one failed.
+    pub(crate) at: Receiver<i64>,
+    /// How long after that this one begins.
+    pub(crate) offset_ns: i64,
+}
+
+impl Start {
+    fn wait(&self) -> Option<i64> {
+        self.ready.send(()).ok()?;
+        Some(self.at.recv().ok()?.saturating_add(self.offset_ns))
+    }
 }
 
 /// What the sender thread did.
@@ -92,6 +111,55 @@ pub(crate) struct Sent {
     pub(crate) interrupted: bool,
     pub(crate) cpus: Option<Vec<usize>>,
     pub(crate) realtime_refused: Option<String>,
+}
+
+impl Sent {
+    /// What several sender threads of one session did.
+    pub(crate) fn together<'a>(threads: impl Iterator<Item = &'a Self>) -> Self {
+        let mut all = Self::default();
+        let mut cpus: Option<Vec<usize>> = Some(Vec::new());
+        for thread in threads {
+            // The first and the last departure are of threads that sent something.
+            if thread.sent > 0 && (all.sent == 0 || thread.first_ns < all.first_ns) {
+                (all.first_ns, all.started_ns) = (thread.first_ns, thread.started_ns);
+            }
+            if thread.sent > 0 && (all.sent == 0 || thread.last_ns > all.last_ns) {
+                (all.last_ns, all.last_burst) = (thread.last_ns, thread.last_burst);
+            }
+            all.sent += thread.sent;
+            all.overdue += thread.overdue;
+            all.refused += thread.refused;
+            all.refusal = all.refusal.or(thread.refusal);
+            all.no_room += thread.no_room;
+            all.icmp += thread.icmp;
+            all.by_class.resize(thread.by_class.len(), 0);
+            for (count, more) in all.by_class.iter_mut().zip(&thread.by_class) {
+                *count += more;
+            }
+            all.late_departures += thread.late_departures;
+            all.longest_burst = all.longest_burst.max(thread.longest_burst);
+            all.max_slip_ns = all.max_slip_ns.max(thread.max_slip_ns);
+            all.stamps_requested += thread.stamps_requested;
+            all.stamp_one_in = all.stamp_one_in.max(thread.stamp_one_in);
+            all.interrupted |= thread.interrupted;
+            cpus = cpus
+                .zip(thread.cpus.as_ref())
+                .map(|(cpus, more)| merged(cpus, more));
+            if all.realtime_refused.is_none() {
+                all.realtime_refused.clone_from(&thread.realtime_refused);
+            }
+        }
+        all.cpus = cpus;
+        all
+    }
+}
+
+/// Both lists, ascending, each number once.
+pub(crate) fn merged(mut list: Vec<usize>, more: &[usize]) -> Vec<usize> {
+    list.extend_from_slice(more);
+    list.sort_unstable();
+    list.dedup();
+    list
 }
 
 /// Runs a session's departures, then answers the receiver's wishes for probes until it hangs up.
@@ -249,7 +317,9 @@ impl<S: SendHalf> Sender<'_, S> {
     }
 
     fn depart(&mut self) {
-        let start = os::monotonic_ns() + LEAD_NS;
+        let Some(start) = self.plan.start.wait() else {
+            return;
+        };
         let end = self.plan.schedule.duration_ns();
         let end = end.and_then(|ns| start.checked_add_unsigned(ns));
         let mut schedule = self.plan.schedule.clone();

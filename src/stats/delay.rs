@@ -72,6 +72,15 @@ impl Delays {
         other
     }
 
+    /// Has nothing in common with others any more: each [`clear`](Self::clear) finds a better base.
+    pub(crate) fn count_from_anew(&mut self) {
+        for distribution in [&mut self.outbound, &mut self.inbound] {
+            if let Base::EarlyMinimum(bases, _) = &mut distribution.base {
+                *bases = Arc::default();
+            }
+        }
+    }
+
     /// Adds the samples of a session [alike](Self::alike). Every figure is what it would be had one
     /// session had all samples, but for the smoothed jitter, which is of one flow and then `None`.
     ///
@@ -446,12 +455,14 @@ impl Distribution {
         }
     }
 
-    /// Forgets all samples; allocates nothing.
+    /// Forgets all samples; allocates nothing, but for a clone that is cleared for the first time.
     fn clear(&mut self) {
         self.moments = Moments::default();
         self.jitter = Jitter::default();
         self.pairs.clear();
         self.early.clear();
+        // A clone has no room to spare; any other has this much.
+        self.early.reserve_exact(EARLY);
         self.settled = false;
         if let Base::EarlyMinimum(bases, at) = &mut self.base
             && let Some(bases) = Arc::get_mut(bases)

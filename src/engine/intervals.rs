@@ -1,0 +1,283 @@
+//! The figures of each interval of a session, put together from its threads.
+//!
+//! Every thread ends its intervals at the same moments. An interval is told once all threads have ended
+//! it: each thread's delays are kept apart until then, since variation is of one flow.
+
+use std::collections::VecDeque;
+
+use crate::report::{DelaySet, Interval, IntervalFigures, IntervalPackets, IntervalSchema};
+use crate::sample::Sample;
+use crate::stats::delay::Delays;
+
+/// When a session was begun.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Begun {
+    /// By the monotonic clock.
+    pub(crate) at_ns: i64,
+    /// By the real-time clock.
+    pub(crate) wall_ns: i64,
+}
+
+/// A session's counts at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    /// Tells these counts from others of the thread.
+    pub(crate) mark: u64,
+    /// The interval that ends, from 1 on: the same for all threads.
+    pub(crate) number: u64,
+    pub(crate) at_ns: i64,
+    pub(crate) wall_ns: i64,
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+    pub(crate) lost: u64,
+    /// `None` where the direction cannot be told.
+    pub(crate) lost_outbound: Option<u64>,
+    pub(crate) lost_inbound: Option<u64>,
+    pub(crate) duplicates: u64,
+    pub(crate) late: u64,
+    pub(crate) reordered: u64,
+    /// Replies that found no room in the pipe.
+    pub(crate) unrecorded: u64,
+    pub(crate) last: bool,
+}
+
+impl Counts {
+    fn begin(begun: Begun) -> Self {
+        Self {
+            at_ns: begun.at_ns,
+            wall_ns: begun.wall_ns,
+            lost_outbound: Some(0),
+            lost_inbound: Some(0),
+            ..Self::default()
+        }
+    }
+
+    /// With those of another thread; the later moment.
+    fn plus(self, other: &Self) -> Self {
+        let sum = |a: Option<u64>, b: Option<u64>| Some(a? + b?);
+        Self {
+            mark: 0,
+            number: self.number.max(other.number),
+            at_ns: self.at_ns.max(other.at_ns),
+            wall_ns: self.wall_ns.max(other.wall_ns),
+            sent: self.sent + other.sent,
+            received: self.received + other.received,
+            lost: self.lost + other.lost,
+            lost_outbound: sum(self.lost_outbound, other.lost_outbound),
+            lost_inbound: sum(self.lost_inbound, other.lost_inbound),
+            duplicates: self.duplicates + other.duplicates,
+            late: self.late + other.late,
+            reordered: self.reordered + other.reordered,
+            unrecorded: self.unrecorded + other.unrecorded,
+            last: self.last && other.last,
+        }
+    }
+}
+
+/// What one thread has of an interval and of the session.
+struct Thread {
+    /// Of the interval under way, and of the session.
+    interval: Delays,
+    session: Delays,
+    /// Intervals that ended and have not been told, with their delays.
+    ended: VecDeque<(Counts, Delays)>,
+    /// Emptied delays.
+    spare: Vec<Delays>,
+    latest: Counts,
+    over: bool,
+    /// There is no other one: nothing is to be merged.
+    alone: bool,
+}
+
+impl Thread {
+    fn end(&mut self, counts: Counts) {
+        let next = self.spare.pop().unwrap_or_else(|| {
+            let mut next = self.interval.clone();
+            next.clear();
+            if self.alone {
+                next.count_from_anew();
+            }
+            next
+        });
+        let full = std::mem::replace(&mut self.interval, next);
+        self.ended.push_back((counts, full));
+        self.over = counts.last;
+    }
+}
+
+/// The intervals of all threads.
+pub(crate) struct Figures {
+    threads: Vec<Thread>,
+    before: Counts,
+    number: u64,
+}
+
+impl Figures {
+    pub(crate) fn new(threads: usize, stamps_only: bool, begun: Begun) -> Self {
+        let first = Delays::new(1, stamps_only);
+        let thread = || Thread {
+            interval: first.alike(),
+            session: first.alike(),
+            ended: VecDeque::new(),
+            spare: Vec::new(),
+            latest: Counts::begin(begun),
+            over: false,
+            alone: threads == 1,
+        };
+        let mut threads: Vec<Thread> = (0..threads).map(|_| thread()).collect();
+        if let [one] = threads.as_mut_slice() {
+            one.interval.count_from_anew();
+        }
+        Self {
+            threads,
+            before: Counts::begin(begun),
+            number: 0,
+        }
+    }
+
+    pub(crate) fn record(&mut self, thread: usize, sample: &Sample) {
+        let sample = Sample {
+            size_class: 0,
+            ..*sample
+        };
+        self.threads[thread].interval.record(&[sample]);
+        self.threads[thread].session.record(&[sample]);
+    }
+
+    /// A thread ends an interval: returns those that all threads have ended.
+    pub(crate) fn mark(&mut self, thread: usize, counts: Counts) -> Vec<Interval> {
+        self.threads[thread].end(counts);
+        self.due()
+    }
+
+    /// A thread has nothing more to tell.
+    pub(crate) fn over(&mut self, thread: usize) -> Vec<Interval> {
+        self.threads[thread].over = true;
+        self.due()
+    }
+
+    fn due(&mut self) -> Vec<Interval> {
+        let mut due = Vec::new();
+        let ready = |thread: &Thread| thread.over || !thread.ended.is_empty();
+        while self.threads.iter().all(ready) {
+            let fronts = self
+                .threads
+                .iter()
+                .filter_map(|thread| thread.ended.front());
+            let Some(number) = fronts.map(|(counts, _)| counts.number).min() else {
+                break;
+            };
+            due.extend(self.end(number));
+        }
+        due
+    }
+
+    /// Ends interval `number`; `None` for a last one in which nothing happened.
+    fn end(&mut self, number: u64) -> Option<Interval> {
+        let mut ended = Vec::new();
+        for (at, thread) in self.threads.iter_mut().enumerate() {
+            let front = thread.ended.front();
+            if front.is_some_and(|(counts, _)| counts.number == number)
+                && let Some((counts, delays)) = thread.ended.pop_front()
+            {
+                thread.latest = counts;
+                ended.push((at, delays));
+            }
+        }
+        let interval = together(ended.iter().map(|(_, delays)| delays))?;
+        for (at, mut delays) in ended {
+            delays.clear();
+            self.threads[at].spare.push(delays);
+        }
+        let session = together(self.threads.iter().map(|thread| &thread.session))?;
+        let latest = self.threads.iter().map(|thread| thread.latest);
+        let now = latest.reduce(|a, b| a.plus(&b))?;
+        let before = std::mem::replace(&mut self.before, now);
+        let told = told(before, now, interval, session)?;
+        self.number += 1;
+        Some(Interval {
+            number: self.number,
+            ..told
+        })
+    }
+}
+
+/// The figures of all flows; `None` for none.
+fn together<'a>(mut flows: impl Iterator<Item = &'a Delays>) -> Option<DelaySet> {
+    let first = flows.next()?;
+    let Some(second) = flows.next() else {
+        return Some(first.report());
+    };
+    let mut all = first.clone();
+    all.merge(second);
+    flows.for_each(|flow| all.merge(flow));
+    Some(all.report())
+}
+
+/// What happened between two moments; `None` for a last interval in which nothing did.
+fn told(before: Counts, now: Counts, interval: DelaySet, session: DelaySet) -> Option<Interval> {
+    if now.last
+        && now.sent == before.sent
+        && now.received == before.received
+        && now.lost == before.lost
+    {
+        return None;
+    }
+    let lost = now.lost.saturating_sub(before.lost);
+    // What is known of a direction later than of the loss itself is told with the session.
+    let more = |a: Option<u64>, b: Option<u64>| Some(a?.saturating_sub(b?));
+    let outbound = more(now.lost_outbound, before.lost_outbound).map(|n| n.min(lost));
+    let inbound =
+        more(now.lost_inbound, before.lost_inbound).map(|n| n.min(lost - outbound.unwrap_or(0)));
+    let packets = |sent, received, lost, outbound, inbound, duplicates, reordered, late| {
+        let told: Option<u64> = Option::zip(outbound, inbound).map(|(a, b): (u64, u64)| a + b);
+        IntervalPackets {
+            sent,
+            received,
+            lost,
+            lost_outbound: outbound,
+            lost_inbound: inbound,
+            lost_unattributed: told.map(|told| u64::saturating_sub(lost, told)),
+            duplicates,
+            reordered,
+            late,
+        }
+    };
+    let of_interval = packets(
+        now.sent.saturating_sub(before.sent),
+        now.received.saturating_sub(before.received),
+        lost,
+        outbound,
+        inbound,
+        now.duplicates.saturating_sub(before.duplicates),
+        now.reordered.saturating_sub(before.reordered),
+        now.late.saturating_sub(before.late),
+    );
+    let of_session = packets(
+        now.sent,
+        now.received,
+        now.lost,
+        now.lost_outbound,
+        now.lost_inbound,
+        now.duplicates,
+        now.reordered,
+        now.late,
+    );
+    Some(Interval {
+        schema: IntervalSchema::default(),
+        number: now.number,
+        at: super::assemble::rfc3339(now.wall_ns),
+        at_ns: now.wall_ns,
+        length_ns: u64::try_from(now.at_ns - before.at_ns).unwrap_or(0),
+        samples_not_recorded: now.unrecorded,
+        in_flight: now.sent.saturating_sub(now.received + now.lost),
+        interval: IntervalFigures {
+            packets: of_interval,
+            delay_ns: interval,
+        },
+        session: IntervalFigures {
+            packets: of_session,
+            delay_ns: session,
+        },
+    })
+}

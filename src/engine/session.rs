@@ -1,0 +1,621 @@
+//! A session: opens its sockets, starts its threads, waits for them, and has the report put together.
+//!
+//! The load is shared by pairs of a sending and a receiving thread (lanes), each with sockets, a source
+//! port, packets under way and statistics of its own. Nothing is shared on the packet path, and what
+//! they measured is merged when they are done.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select, tick};
+
+use super::cores::{self, Pair};
+use super::flight::Flight;
+use super::intervals::Begun;
+use super::live::{self, Progress, Update, Watched};
+use super::receiver::{self, Received};
+use super::sender::{self, Sent};
+use super::{
+    Failure, Reflecting, Stop, assemble, join, packets, schedule, socket_plan, spawn, start,
+};
+use crate::config::{Burst, IoKind, SessionConfig};
+#[cfg(target_os = "linux")]
+use crate::io::linux;
+use crate::io::{Granted, ReceiveHalf, SendHalf, StampKind, is_local, portable};
+use crate::os;
+use crate::report::{Report, Scope};
+use crate::sample::pipe;
+use crate::stats::delay::Delays;
+use crate::wire::{MAX_UDP_PAYLOAD, fill_padding};
+
+/// Most packets under way that are told apart; more leave the window before their timeout.
+const MAX_WINDOW: u64 = 1 << 24;
+/// Of those, where each packet is kept on its own.
+const MAX_SINGLES: u64 = 1 << 22;
+/// The rate above which not even a fast host sends each packet by itself.
+const SINGLES_RATE: f64 = 400_000.0;
+/// Above that, trains are as long as it takes to have at most so many a second.
+const TRAINS_RATE: f64 = 62_500.0;
+/// Trains of a batch: they are long, and few are due together.
+const TRAINS: usize = 8;
+/// From this rate on, replies are let gather before they are taken: they carry kernel timestamps.
+const GATHER_RATE: f64 = 20_000.0;
+const GATHER_NS: i64 = 100_000;
+/// Octets of socket buffer that one waiting transmit stamp may take.
+const STAMP_OCTETS: usize = 1024;
+
+/// What a session measured.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// Of all threads together.
+    pub report: Report,
+    /// Of each thread, where the load was shared by several.
+    pub threads: Vec<Report>,
+}
+
+/// Runs a session to its end and reports.
+///
+/// `reflector`, where given, runs in this process: it is stopped when the session is over, and its
+/// socket's drops are this host's. `watch` is called a few times a second with the progress, and with
+/// what [`SessionConfig::watch`] asks for; however slow it is, the measurement does not wait for it.
+///
+/// # Errors
+/// [`Failure`] where the session did not come about. What goes wrong later is in the report.
+pub fn measure(
+    config: &SessionConfig,
+    reflector: Option<Reflecting>,
+    stop: &Stop,
+    watch: impl FnMut(Update),
+) -> Result<Measured, Failure> {
+    let shares = config.shares();
+    match config.socket.io {
+        #[cfg(target_os = "linux")]
+        IoKind::Batched => {
+            let open = |share: SessionConfig| {
+                let trains = Trains::choose(&share);
+                let plan = socket_plan(
+                    share.local,
+                    &share.socket,
+                    share.socket.tos,
+                    trains.burst > 1,
+                );
+                let opened = linux::open_session(&plan, share.remote);
+                let (tx, rx, granted) = opened.map_err(|source| cannot_open(&share, source))?;
+                let places = if trains.burst > 1 {
+                    TRAINS
+                } else {
+                    packets::BATCH
+                };
+                let padding = padding(&share, trains.most);
+                let pristine = padding.clone();
+                let halves = (move || tx.start(&padding, places), move || rx.start());
+                Ok(Lane::new(share, trains, granted, pristine, halves))
+            };
+            let lanes: Result<Vec<_>, Failure> = shares.into_iter().map(open).collect();
+            run(config, lanes?, reflector, stop, watch)
+        }
+        _ => {
+            let open = |share: SessionConfig| {
+                let trains = Trains::choose(&share);
+                let plan = socket_plan(share.local, &share.socket, share.socket.tos, false);
+                let opened = portable::open_session(&plan, share.remote);
+                let (tx, rx, granted) = opened.map_err(|source| cannot_open(&share, source))?;
+                let padding = padding(&share, trains.most);
+                let pristine = padding.clone();
+                let halves = (move || tx.start(&padding), move || rx.start());
+                Ok(Lane::new(share, trains, granted, pristine, halves))
+            };
+            let lanes: Result<Vec<_>, Failure> = shares.into_iter().map(open).collect();
+            run(config, lanes?, reflector, stop, watch)
+        }
+    }
+}
+
+fn cannot_open(share: &SessionConfig, source: std::io::Error) -> Failure {
+    Failure::Open {
+        what: format!("{} towards {}", share.local, share.remote),
+        source,
+    }
+}
+
+/// A share of the load, with sockets open and no thread yet.
+struct Lane<S, R> {
+    share: SessionConfig,
+    trains: Trains,
+    granted: Granted,
+    /// What the batch of the sender is filled with.
+    padding: Vec<u8>,
+    start_sending: S,
+    start_receiving: R,
+}
+
+impl<S, R> Lane<S, R> {
+    fn new(
+        share: SessionConfig,
+        trains: Trains,
+        granted: Granted,
+        padding: Vec<u8>,
+        (start_sending, start_receiving): (S, R),
+    ) -> Self {
+        Self {
+            share,
+            trains,
+            granted,
+            padding,
+            start_sending,
+            start_receiving,
+        }
+    }
+}
+
+/// A lane whose threads run.
+struct Running {
+    share: SessionConfig,
+    granted: Granted,
+    flight: Arc<Flight>,
+    live: Arc<receiver::Live>,
+    sender: JoinHandle<std::io::Result<Sent>>,
+    receiver: JoinHandle<std::io::Result<Received>>,
+    delays: JoinHandle<Delays>,
+    ready: Receiver<()>,
+    begin: Sender<i64>,
+}
+
+/// What a lane did.
+struct Done {
+    share: SessionConfig,
+    granted: Granted,
+    window: u64,
+    sent: Sent,
+    received: Received,
+    delays: Delays,
+}
+
+impl Running {
+    fn finish(self) -> Result<Done, Failure> {
+        let received = join("receiver", self.receiver)?;
+        let sent = join("sender", self.sender)?.map_err(|source| start("sender", source))?;
+        let received = received.map_err(|source| start("receiver", source))?;
+        Ok(Done {
+            share: self.share,
+            granted: self.granted,
+            window: self.flight.window(),
+            sent,
+            received,
+            delays: join("stats", self.delays)?,
+        })
+    }
+}
+
+/// What the lanes of a session have in common while they run.
+struct Common<'a> {
+    config: &'a SessionConfig,
+    begun: Begun,
+    stop: &'a Stop,
+    updates: Sender<Update>,
+    /// Hung up when all receivers have ended.
+    done: Sender<()>,
+    /// No samples yet.
+    delays: Delays,
+}
+
+/// Starts the threads, waits for them, and reports.
+fn run<S: SendHalf, R: ReceiveHalf>(
+    config: &SessionConfig,
+    lanes: Vec<Lane<impl FnOnce() -> S + Send + 'static, impl FnOnce() -> R + Send + 'static>>,
+    reflector: Option<Reflecting>,
+    stop: &Stop,
+    mut watch: impl FnMut(Update),
+) -> Result<Measured, Failure> {
+    log::debug!("{}", config.command().join(" "));
+    let interface = config.socket.interface.as_deref();
+    let pairs = cores::pairs(
+        config.cpus.as_ref(),
+        lanes.len(),
+        config.local.ip(),
+        interface,
+    );
+    let receive = lanes.first().map(|lane| lane.granted.receive);
+    // The interface's clock and this system's are no one clock.
+    let stamps_only = receive == Some(StampKind::Hardware);
+    let (updates_in, updates) = live::updates();
+    let (done_in, done_out) = bounded::<()>(1);
+    let common = Common {
+        config,
+        begun: Begun {
+            at_ns: os::monotonic_ns(),
+            wall_ns: os::realtime_ns(),
+        },
+        stop,
+        updates: updates_in,
+        done: done_in,
+        delays: Delays::new(config.sizes.classes.len(), stamps_only),
+    };
+    let (mut running, mut watched): (Vec<Running>, Vec<Watched>) = (Vec::new(), Vec::new());
+    for (index, (lane, pair)) in (0..).zip(lanes.into_iter().zip(pairs)) {
+        let (lane, tapped) = start_lane(&common, index, lane, pair)?;
+        running.push(lane);
+        watched.extend(tapped);
+    }
+    let Common {
+        begun,
+        updates: updates_in,
+        done,
+        ..
+    } = common;
+    drop(done);
+    let live_thread = if watched.is_empty() {
+        drop(updates_in);
+        None
+    } else {
+        let (watch, first_seq) = (config.watch, config.first_seq);
+        let live = move || live::run(watched, begun, watch, first_seq, stamps_only, updates_in);
+        Some(spawn("live", live)?)
+    };
+
+    if running.iter().all(|lane| lane.ready.recv().is_ok()) {
+        let begin = os::monotonic_ns() + sender::LEAD_NS;
+        for lane in &running {
+            // One that has gone tells why when it is waited for.
+            let _ = lane.begin.send(begin);
+        }
+    } else {
+        // Hung up on, the others send nothing; why one failed is found below.
+        for lane in &mut running {
+            lane.begin = bounded(0).0;
+        }
+    }
+    let progress = || {
+        let received = running
+            .iter()
+            .map(|lane| lane.live.received.load(Ordering::Relaxed));
+        Update::Progress(Progress {
+            sent: running.iter().map(|lane| lane.flight.departed()).sum(),
+            received: received.sum(),
+        })
+    };
+    let again = tick(super::PROGRESS);
+    loop {
+        select! {
+            recv(updates) -> update => match update {
+                Ok(update) => watch(update),
+                // Nothing more to tell, or nothing was to be told at all.
+                Err(_) => match done_out.recv_timeout(super::PROGRESS) {
+                    Err(RecvTimeoutError::Timeout) => watch(progress()),
+                    _ => break,
+                }
+            },
+            recv(again) -> _ => watch(progress()),
+        }
+    }
+    if let Some(thread) = live_thread {
+        join("live", thread)?;
+    }
+    let done: Result<Vec<Done>, Failure> = running.into_iter().map(Running::finish).collect();
+    let done = done?;
+    let reflected = reflector.map(Reflecting::finish).transpose()?;
+    let same_clock = is_local(config.remote.ip()) && receive != Some(StampKind::Hardware);
+    let report = |lane: &Done, scope| {
+        assemble::report(&assemble::Parts {
+            scope,
+            config: &lane.share,
+            granted: &lane.granted,
+            ports: &[],
+            window: lane.window,
+            sent: &lane.sent,
+            received: &lane.received,
+            delays: &lane.delays,
+            reflected: reflected.as_ref(),
+            same_clock,
+        })
+    };
+    if let [one] = done.as_slice() {
+        return Ok(Measured {
+            report: report(one, Scope::Session),
+            threads: Vec::new(),
+        });
+    }
+    Ok(Measured {
+        report: combined(config, &done, |together, ports| {
+            assemble::report(&assemble::Parts {
+                scope: Scope::Combined,
+                config: &together.share,
+                granted: &together.granted,
+                ports,
+                window: together.window,
+                sent: &together.sent,
+                received: &together.received,
+                delays: &together.delays,
+                reflected: reflected.as_ref(),
+                same_clock,
+            })
+        }),
+        threads: done
+            .iter()
+            .map(|lane| report(lane, Scope::Thread))
+            .collect(),
+    })
+}
+
+/// What all lanes did, and their source ports.
+fn combined(
+    config: &SessionConfig,
+    lanes: &[Done],
+    report: impl FnOnce(&Done, &[u16]) -> Report,
+) -> Report {
+    let mut granted = lanes[0].granted.clone();
+    let mut delays = lanes[0].delays.alike();
+    for lane in lanes {
+        delays.merge(&lane.delays);
+        let more = lane.granted.remarks.iter();
+        let more: Vec<String> = more
+            .filter(|r| !granted.remarks.contains(r))
+            .cloned()
+            .collect();
+        granted.remarks.extend(more);
+    }
+    let each = lanes.iter().map(|lane| (lane.sent.sent, &lane.received));
+    let together = Done {
+        share: SessionConfig {
+            threads: lanes.len(),
+            ..config.clone()
+        },
+        granted,
+        window: lanes.iter().map(|lane| lane.window).sum(),
+        sent: Sent::together(lanes.iter().map(|lane| &lane.sent)),
+        received: Received::together(config.sizes.classes.len(), each),
+        delays,
+    };
+    let ports: Vec<u16> = lanes.iter().map(|lane| lane.granted.local.port()).collect();
+    report(&together, &ports)
+}
+
+/// Starts the threads of a lane; its sender waits for the word to begin.
+fn start_lane<S: SendHalf, R: ReceiveHalf>(
+    common: &Common<'_>,
+    index: u64,
+    lane: Lane<impl FnOnce() -> S + Send + 'static, impl FnOnce() -> R + Send + 'static>,
+    pair: Pair,
+) -> Result<(Running, Option<Watched>), Failure> {
+    let Lane {
+        share,
+        trains,
+        granted,
+        padding,
+        start_sending,
+        start_receiving,
+    } = lane;
+    let rate = share.departures.rate();
+    let per_second = rate.map_or(f64::MAX, crate::config::Rate::per_second);
+    let flight = Arc::new(Flight::new(window(&share, trains), trains.shift));
+    flight.set_burst(trains.burst);
+    let live = Arc::new(receiver::Live::default());
+    let classes = share.sizes.classes.len();
+    let timeout_ns = i64::try_from(share.timeout_ns).unwrap_or(i64::MAX);
+    log::info!("measuring from {} to {}", granted.local, share.remote);
+    log::info!(
+        "receive buffer {}, T4 by {}, T1 by {}, sender on {}, receiver on {}",
+        known(granted.receive_buffer, "bytes"),
+        granted.receive,
+        granted.transmit.unwrap_or(StampKind::Userspace),
+        on_cpu(pair.sender),
+        on_cpu(pair.receiver),
+    );
+    let (samples, blocks) = pipe();
+    let (probe_in, probe_out) = bounded(packets::BATCH);
+
+    let mut delays = common.delays.alike();
+    let delays = spawn("stats", move || {
+        while blocks.next(|block| delays.record(block)) {}
+        delays
+    })?;
+
+    let copier = |came| {
+        let watched = share.watch.packets;
+        watched.then(|| live::Copier::new(common.updates.clone(), came))
+    };
+    let (left, came) = (copier(false), copier(true));
+    let (tap, watched) = if share.watch.any() {
+        let prompt = per_second < GATHER_RATE;
+        Some(live::tap(
+            share.watch,
+            timeout_ns,
+            share.format,
+            prompt,
+            common.begun,
+        ))
+    } else {
+        None
+    }
+    .unzip();
+
+    let plan = receiver::Plan {
+        timeout_ns,
+        first_seq: share.first_seq,
+        format: share.format,
+        classes,
+        stamps: granted.transmit.is_some(),
+        hardware: granted.receive == StampKind::Hardware,
+        errors_queued: share.socket.io == IoKind::Batched && cfg!(target_os = "linux"),
+        gather_ns: if granted.receive != StampKind::Userspace && per_second >= GATHER_RATE {
+            GATHER_NS
+        } else {
+            0
+        },
+        cpu: pair.receiver,
+        realtime: share.realtime,
+    };
+    let (waker_in, waker_out) = bounded(1);
+    let receiver = {
+        let (flight, live, done) = (Arc::clone(&flight), Arc::clone(&live), common.done.clone());
+        spawn("receiver", move || {
+            let mut half = start_receiving();
+            // There is room for the one waker, and whoever waits for it is still there.
+            let ready = |waker| drop(waker_in.send(waker));
+            let pipes = (samples, tap, came);
+            let result = receiver::run(&mut half, &plan, &flight, &live, pipes, ready, probe_in);
+            drop(done);
+            result
+        })?
+    };
+    let Ok(receiver_waker) = waker_out.recv() else {
+        let result = join("receiver", receiver)?;
+        return Err(result.map_or_else(
+            |source| start("receiver", source),
+            |_| Failure::Bug { thread: "receiver" },
+        ));
+    };
+
+    let (ready_in, ready) = bounded(1);
+    let (begin, begin_out) = bounded(1);
+    let plan = sender::Plan {
+        schedule: schedule::Schedule::new(
+            share.departures,
+            share.end,
+            &share.sizes.classes,
+            share.seed,
+            trains.burst,
+        ),
+        payloads: share.sizes.classes.iter().map(|c| c.payload).collect(),
+        padding,
+        timeout_ns,
+        most_burst: trains.most,
+        first_seq: share.first_seq,
+        count: share.end.count,
+        mean_gap_ns: rate.map_or(0, |rate| i64::try_from(rate.due_ns(1)).unwrap_or(i64::MAX)),
+        format: share.format,
+        pacing: share.pacing,
+        may_spin: pair.apart,
+        stamps_under_way: match (granted.transmit, granted.receive_buffer) {
+            (Some(_), Some(octets)) => u64::try_from(octets / STAMP_OCTETS).unwrap_or(u64::MAX),
+            _ => 0,
+        },
+        cpu: pair.sender,
+        realtime: share.realtime,
+        start: sender::Start {
+            ready: ready_in,
+            at: begin_out,
+            // The threads' packets or trains leave in turn.
+            offset_ns: common.config.departures.rate().map_or(0, |all| {
+                let before = index * u64::from(trains.burst);
+                i64::try_from(all.due_ns(before)).unwrap_or(0)
+            }),
+        },
+    };
+    let sender = {
+        let (flight, stop) = (Arc::clone(&flight), common.stop.clone());
+        spawn("sender", move || {
+            let mut half = start_sending();
+            let mut woken = None;
+            let ready = |waker| woken = Some(stop.wakes(waker));
+            let flag = stop.flag();
+            let probes = (&probe_out, left);
+            sender::run(
+                &mut half,
+                plan,
+                &flight,
+                flag,
+                ready,
+                &receiver_waker,
+                probes,
+            )
+        })?
+    };
+    let running = Running {
+        share,
+        granted,
+        flight,
+        live,
+        sender,
+        receiver,
+        delays,
+        ready,
+        begin,
+    };
+    Ok((running, watched))
+}
+
+/// Octets of a packet, or of the longest train.
+fn padding(config: &SessionConfig, most_burst: u32) -> Vec<u8> {
+    let longest = config.sizes.classes.iter().map(|c| c.payload).max();
+    let packets = usize::try_from(most_burst).unwrap_or(1);
+    let mut padding = vec![0; (longest.unwrap_or(0) * packets).min(MAX_UDP_PAYLOAD)];
+    fill_padding(&mut padding, config.seed);
+    padding
+}
+
+/// Packets that may be under way within the timeout, with some room to spare.
+fn window(config: &SessionConfig, trains: Trains) -> u64 {
+    let most = (MAX_SINGLES << trains.shift).min(MAX_WINDOW);
+    let Some(rate) = config.departures.rate() else {
+        return most;
+    };
+    let within = rate.count_in(config.timeout_ns.saturating_add(500_000_000));
+    let all = config.end.count.unwrap_or(u64::MAX);
+    within.min(all).saturating_add(1024).min(most)
+}
+
+/// How packets are put together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Trains {
+    /// Packets of a train to begin with, and at most.
+    burst: u32,
+    most: u32,
+    /// All trains have a multiple of `1 << shift` packets.
+    shift: u32,
+}
+
+impl Trains {
+    const NONE: Self = Self {
+        burst: 1,
+        most: 1,
+        shift: 0,
+    };
+
+    fn choose(config: &SessionConfig) -> Self {
+        let rate = config.departures.rate();
+        let per_second = rate.map_or(f64::MAX, crate::config::Rate::per_second);
+        if config.socket.io == IoKind::Portable || !cfg!(target_os = "linux") {
+            return Self::NONE;
+        }
+        let largest = config.sizes.classes.iter().map(|c| c.payload).max();
+        let fitting = MAX_UDP_PAYLOAD / largest.unwrap_or(MAX_UDP_PAYLOAD).max(1);
+        let most = u32::try_from(fitting)
+            .unwrap_or(1)
+            .clamp(1, sender::MOST_BURST);
+        match config.burst {
+            Burst::Fixed(burst) => {
+                let burst = burst.clamp(1, most);
+                Self {
+                    burst,
+                    most: burst,
+                    shift: burst.trailing_zeros(),
+                }
+            }
+            Burst::Auto if rate.is_none() => Self::NONE,
+            Burst::Auto => {
+                let most = 1 << most.ilog2();
+                let mut burst = 1;
+                if per_second > SINGLES_RATE {
+                    while burst < most && f64::from(burst) * TRAINS_RATE < per_second {
+                        burst *= 2;
+                    }
+                }
+                Self {
+                    burst,
+                    most,
+                    shift: burst.trailing_zeros(),
+                }
+            }
+        }
+    }
+}
+
+fn known(value: Option<usize>, unit: &str) -> String {
+    value.map_or("not known".to_owned(), |value| format!("{value} {unit}"))
+}
+
+fn on_cpu(cpu: Option<usize>) -> String {
+    cpu.map_or("any CPU".to_owned(), |cpu| format!("CPU {cpu}"))
+}
