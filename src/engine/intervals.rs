@@ -92,8 +92,7 @@ struct Thread {
 impl Thread {
     fn end(&mut self, counts: Counts) {
         let next = self.spare.pop().unwrap_or_else(|| {
-            let mut next = self.interval.clone();
-            next.clear();
+            let mut next = self.interval.emptied();
             if self.alone {
                 next.count_from_anew();
             }

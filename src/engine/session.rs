@@ -242,9 +242,10 @@ fn run<S: SendHalf, R: ReceiveHalf>(
         begun,
         updates: updates_in,
         done,
+        delays,
         ..
     } = common;
-    drop(done);
+    drop((done, delays));
     let live_thread = if watched.is_empty() {
         drop(updates_in);
         None

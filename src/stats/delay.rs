@@ -63,13 +63,29 @@ impl Delays {
     /// No samples, of a session to the same reflector: the two can be merged.
     #[must_use]
     pub fn alike(&self) -> Self {
-        let mut other = self.clone();
-        other.clear();
+        let mut other = self.emptied();
         other.t1_stamped = self.stamps_only;
         if let Base::EarlyMinimum(_, at) = &mut other.outbound.base {
             *at = 0;
         }
         other
+    }
+
+    /// The same without samples: a clone that is cleared, without a copy of the cells.
+    #[must_use]
+    pub(crate) fn emptied(&self) -> Self {
+        Self {
+            roundtrip: self.roundtrip.emptied(),
+            outbound: self.outbound.emptied(),
+            inbound: self.inbound.emptied(),
+            reflector: self.reflector.emptied(),
+            sizes: self.sizes.iter().map(Distribution::emptied).collect(),
+            t1_stamped: self.t1_stamped,
+            stamps_only: self.stamps_only,
+            best: None,
+            recorded: 0,
+            rejected: 0,
+        }
     }
 
     /// Has nothing in common with others any more: each [`clear`](Self::clear) finds a better base.
@@ -323,6 +339,10 @@ impl Distribution {
         }
     }
 
+    fn emptied(&self) -> Self {
+        Self::new(self.base.clone())
+    }
+
     /// Adds the delay of packet `seq`. Call in order of arrival, once for each sequence number.
     pub fn record(&mut self, seq: u64, value_ns: i64) {
         self.moments.record(value_ns);
@@ -455,14 +475,12 @@ impl Distribution {
         }
     }
 
-    /// Forgets all samples; allocates nothing, but for a clone that is cleared for the first time.
+    /// Forgets all samples; allocates nothing.
     fn clear(&mut self) {
         self.moments = Moments::default();
         self.jitter = Jitter::default();
         self.pairs.clear();
         self.early.clear();
-        // A clone has no room to spare; any other has this much.
-        self.early.reserve_exact(EARLY);
         self.settled = false;
         if let Base::EarlyMinimum(bases, at) = &mut self.base
             && let Some(bases) = Arc::get_mut(bases)
