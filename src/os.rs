@@ -86,6 +86,24 @@ pub(crate) fn pin(cpu: usize) -> Option<Vec<usize>> {
     (cpus == [cpu]).then_some(cpus)
 }
 
+/// Keeps the calling thread off these CPUs, as long as it may use any other one.
+pub(crate) fn keep_off(cpus: &[usize]) {
+    #[cfg(target_os = "linux")]
+    {
+        use nix::sched::{CpuSet, sched_setaffinity};
+
+        let others = allowed_cpus().into_iter().filter(|cpu| !cpus.contains(cpu));
+        let mut set = CpuSet::new();
+        let known = others.filter(|cpu| set.set(*cpu).is_ok()).count();
+        if known > 0 {
+            // A refusal costs punctuality, which the report tells of.
+            let _ = sched_setaffinity(nix::unistd::Pid::from_raw(0), &set);
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = cpus;
+}
+
 #[cfg(target_os = "linux")]
 fn thread_cpus() -> Option<Vec<usize>> {
     let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).ok()?;
@@ -222,6 +240,24 @@ mod tests {
         let far = monotonic_ns() + 3_600 * NS;
         events.wait_until(far);
         assert!(monotonic_ns() < far);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_thread_keeps_off_cpus_unless_there_is_no_other() {
+        let cpus = allowed_cpus();
+        let off = |off: Vec<usize>| {
+            std::thread::spawn(move || {
+                keep_off(&off);
+                thread_cpus().unwrap()
+            })
+            .join()
+            .unwrap()
+        };
+        assert_eq!(off(cpus.clone()), cpus);
+        if cpus.len() > 1 {
+            assert_eq!(off(vec![cpus[0]]), cpus[1..]);
+        }
     }
 
     #[test]

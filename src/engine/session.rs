@@ -198,6 +198,8 @@ struct Common<'a> {
     done: Sender<()>,
     /// No samples yet.
     delays: Delays,
+    /// CPUs of the senders: where other threads ran, packets would leave late.
+    punctual: Vec<usize>,
 }
 
 /// Starts the threads, waits for them, and reports.
@@ -231,6 +233,7 @@ fn run<S: SendHalf, R: ReceiveHalf>(
         updates: updates_in,
         done: done_in,
         delays: Delays::new(config.sizes.classes.len(), stamps_only),
+        punctual: pairs.iter().filter_map(|pair| pair.sender).collect(),
     };
     let (mut running, mut watched): (Vec<Running>, Vec<Watched>) = (Vec::new(), Vec::new());
     for (index, (lane, pair)) in (0..).zip(lanes.into_iter().zip(pairs)) {
@@ -243,6 +246,7 @@ fn run<S: SendHalf, R: ReceiveHalf>(
         updates: updates_in,
         done,
         delays,
+        punctual,
         ..
     } = common;
     drop((done, delays));
@@ -251,7 +255,10 @@ fn run<S: SendHalf, R: ReceiveHalf>(
         None
     } else {
         let (watch, first_seq) = (config.watch, config.first_seq);
-        let live = move || live::run(watched, begun, watch, first_seq, stamps_only, updates_in);
+        let live = move || {
+            os::keep_off(&punctual);
+            live::run(watched, begun, watch, first_seq, stamps_only, updates_in);
+        };
         Some(spawn("live", live)?)
     };
 
@@ -407,8 +414,10 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
     let (probe_in, probe_out) = bounded(packets::BATCH);
 
     let mut delays = common.delays.alike();
+    let off = common.punctual.clone();
     let delays = spawn("stats", move || {
-        while blocks.next(|block| delays.record(block)) {}
+        os::keep_off(&off);
+        blocks.each(|block| delays.record(block));
         delays
     })?;
 

@@ -4,21 +4,37 @@ use crate::report::Bin;
 
 /// Counts by bin, in constant memory.
 #[derive(Clone, Debug)]
-pub(super) struct Bins([u64; BOUNDS.len() + 1]);
+pub(super) struct Bins {
+    counts: [u64; BOUNDS.len() + 1],
+    /// The bin of the last delay: the next one is most often near.
+    last: usize,
+}
 
 impl Bins {
     pub(super) fn new() -> Self {
-        Self([0; BOUNDS.len() + 1])
+        Self {
+            counts: [0; BOUNDS.len() + 1],
+            last: 0,
+        }
     }
 
     /// Adds a delay in nanoseconds.
     pub(super) fn record(&mut self, value_ns: i64) {
-        self.0[BOUNDS.partition_point(|bound| *bound <= value_ns)] += 1;
+        let above = self.last == 0 || BOUNDS[self.last - 1] <= value_ns;
+        let below = self.last == BOUNDS.len() || value_ns < BOUNDS[self.last];
+        if !(above && below) {
+            self.last = BOUNDS.partition_point(|bound| *bound <= value_ns);
+        }
+        self.counts[self.last] += 1;
     }
 
     /// The bins that hold something, ascending.
     pub(super) fn report(&self) -> Vec<Bin> {
-        let bins = self.0.iter().enumerate().filter(|(_, count)| **count > 0);
+        let bins = self
+            .counts
+            .iter()
+            .enumerate()
+            .filter(|(_, count)| **count > 0);
         bins.map(|(at, &count)| Bin {
             from: at.checked_sub(1).map(|below| BOUNDS[below]),
             to: BOUNDS.get(at).copied(),
@@ -28,7 +44,7 @@ impl Bins {
     }
 
     pub(super) fn merge(&mut self, other: &Self) {
-        for (count, other) in self.0.iter_mut().zip(&other.0) {
+        for (count, other) in self.counts.iter_mut().zip(&other.counts) {
             *count += other;
         }
     }

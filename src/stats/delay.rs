@@ -32,6 +32,7 @@ pub struct Delays {
     /// Whether `roundtrip`, `outbound`, `sizes` and `best` rest on stamped T1.
     t1_stamped: bool,
     stamps_only: bool,
+    columns: Columns,
     /// The smallest round-trip delay and the offset estimate of its sample.
     best: Option<(i64, i64)>,
     recorded: u64,
@@ -54,6 +55,7 @@ impl Delays {
             sizes: (0..separate).map(|_| Distribution::from_zero()).collect(),
             t1_stamped: stamps_only,
             stamps_only,
+            columns: Columns::new(separate),
             best: None,
             recorded: 0,
             rejected: 0,
@@ -82,6 +84,7 @@ impl Delays {
             sizes: self.sizes.iter().map(Distribution::emptied).collect(),
             t1_stamped: self.t1_stamped,
             stamps_only: self.stamps_only,
+            columns: Columns::new(self.sizes.len()),
             best: None,
             recorded: 0,
             rejected: 0,
@@ -125,6 +128,14 @@ impl Delays {
 
     /// Adds samples, in order of arrival, each sequence number once.
     pub fn record(&mut self, block: &[Sample]) {
+        for part in block.chunks(COLUMN) {
+            self.sort_into_columns(part);
+            self.record_columns();
+        }
+    }
+
+    /// The differences of each sample, quantity by quantity.
+    fn sort_into_columns(&mut self, block: &[Sample]) {
         for sample in block {
             let t1_ns = match sample.t1_stamp_ns {
                 None if self.stamps_only => None,
@@ -135,16 +146,31 @@ impl Delays {
                 continue;
             };
             self.recorded += 1;
-            self.inbound.record(sample.seq, delay.inbound);
-            self.reflector.record(sample.seq, delay.reflector);
+            self.columns.seq.push(sample.seq);
+            self.columns.inbound.push(delay.inbound);
+            self.columns.reflector.push(delay.reflector);
             let stamped = sample.t1_stamp_ns.is_some();
             if stamped && !self.t1_stamped {
                 self.start_over_with_stamps();
             }
             if let Some(sent) = delay.sent.filter(|_| stamped == self.t1_stamped) {
-                self.record_with_t1(sample, &sent, delay.inbound);
+                self.sort_with_t1(sample, &sent, delay.inbound);
             }
         }
+    }
+
+    fn record_columns(&mut self) {
+        let columns = &mut self.columns;
+        self.inbound.record_all(&columns.seq, &columns.inbound);
+        self.reflector.record_all(&columns.seq, &columns.reflector);
+        self.roundtrip
+            .record_all(&columns.sent_seq, &columns.roundtrip);
+        self.outbound
+            .record_all(&columns.sent_seq, &columns.outbound);
+        for (size, (seq, roundtrip)) in self.sizes.iter_mut().zip(&columns.sizes) {
+            size.record_all(seq, roundtrip);
+        }
+        columns.clear();
     }
 
     /// Forgets all samples, but not which kind of T1 is in use; allocates nothing.
@@ -217,11 +243,14 @@ impl Delays {
         self.rejected
     }
 
-    fn record_with_t1(&mut self, sample: &Sample, delay: &SinceT1, inbound: i64) {
-        self.roundtrip.record(sample.seq, delay.roundtrip);
-        self.outbound.record(sample.seq, delay.outbound);
-        if let Some(size) = self.sizes.get_mut(usize::from(sample.size_class)) {
-            size.record(sample.seq, delay.roundtrip);
+    fn sort_with_t1(&mut self, sample: &Sample, delay: &SinceT1, inbound: i64) {
+        self.columns.sent_seq.push(sample.seq);
+        self.columns.roundtrip.push(delay.roundtrip);
+        self.columns.outbound.push(delay.outbound);
+        let class = usize::from(sample.size_class);
+        if let Some((seq, roundtrip)) = self.columns.sizes.get_mut(class) {
+            seq.push(sample.seq);
+            roundtrip.push(delay.roundtrip);
         }
         if self
             .best
@@ -234,10 +263,59 @@ impl Delays {
     fn start_over_with_stamps(&mut self) {
         self.t1_stamped = true;
         self.best = None;
+        self.columns.clear_sent();
         self.roundtrip.clear();
         self.outbound.start_over();
         for size in &mut self.sizes {
             size.clear();
+        }
+    }
+}
+
+/// The differences of a part of a block, quantity by quantity: recorded one after the other, each has
+/// its cells in the cache and its recurrences once a part.
+#[derive(Clone, Debug)]
+struct Columns {
+    seq: Vec<u64>,
+    inbound: Vec<i64>,
+    reflector: Vec<i64>,
+    /// Of the samples with the T1 in use.
+    sent_seq: Vec<u64>,
+    roundtrip: Vec<i64>,
+    outbound: Vec<i64>,
+    /// Sequence numbers and round-trip delays of each size class.
+    sizes: Vec<(Vec<u64>, Vec<i64>)>,
+}
+
+impl Columns {
+    fn new(sizes: usize) -> Self {
+        let seq = || Vec::with_capacity(COLUMN);
+        let delay = || Vec::with_capacity(COLUMN);
+        Self {
+            seq: seq(),
+            inbound: delay(),
+            reflector: delay(),
+            sent_seq: seq(),
+            roundtrip: delay(),
+            outbound: delay(),
+            sizes: (0..sizes).map(|_| (seq(), delay())).collect(),
+        }
+    }
+
+    fn clear(&mut self) {
+        self.seq.clear();
+        self.inbound.clear();
+        self.reflector.clear();
+        self.clear_sent();
+    }
+
+    fn clear_sent(&mut self) {
+        self.sent_seq.clear();
+        self.roundtrip.clear();
+        self.outbound.clear();
+        for (seq, roundtrip) in &mut self.sizes {
+            seq.clear();
+            roundtrip.clear();
         }
     }
 }
@@ -345,17 +423,28 @@ impl Distribution {
 
     /// Adds the delay of packet `seq`. Call in order of arrival, once for each sequence number.
     pub fn record(&mut self, seq: u64, value_ns: i64) {
-        self.moments.record(value_ns);
-        self.jitter.record(value_ns);
-        self.pairs.record(seq, value_ns);
-        self.bins.record(value_ns);
-        if self.settled {
-            self.cells.record(value_ns);
-            return;
+        self.record_all(&[seq], &[value_ns]);
+    }
+
+    /// Adds the delays of several packets, in order of arrival; both slices have one length.
+    fn record_all(&mut self, seq: &[u64], values_ns: &[i64]) {
+        self.moments.record(values_ns);
+        for &value_ns in values_ns {
+            self.jitter.record(value_ns);
+            self.bins.record(value_ns);
         }
-        self.early.push(value_ns);
-        if self.early.len() == EARLY {
-            self.settle();
+        for (&seq, &value_ns) in seq.iter().zip(values_ns) {
+            self.pairs.record(seq, value_ns);
+        }
+        for &value_ns in values_ns {
+            if self.settled {
+                self.cells.record(value_ns);
+                continue;
+            }
+            self.early.push(value_ns);
+            if self.early.len() == EARLY {
+                self.settle();
+            }
         }
     }
 
@@ -530,26 +619,44 @@ struct Moments {
     max: i64,
     /// Cannot overflow: fewer than 2^64 values of at most 2^63.
     sum: i128,
-    /// Welford's recurrence runs on differences from the first value, so that a clock offset does
-    /// not use up the precision of a float.
+    /// Of differences from the first value, so that a clock offset does not use up the precision of
+    /// a float.
     first: i64,
     mean_of_differences: f64,
     sum_of_squares: f64,
 }
 
 impl Moments {
-    fn record(&mut self, value: i64) {
-        if self.count == 0 {
-            (self.min, self.max, self.first) = (value, value, value);
+    /// Adds values: those of a block in two passes, and then as one to the others.
+    fn record(&mut self, values: &[i64]) {
+        let Some(&value) = values.first() else {
+            return;
+        };
+        let first = if self.count == 0 { value } else { self.first };
+        let difference = |value: i64| match value.checked_sub(first) {
+            Some(near) => near as f64,
+            None => float(i128::from(value) - i128::from(first)),
+        };
+        let mut block = Self {
+            count: values.len() as u64,
+            min: value,
+            max: value,
+            first,
+            ..Self::default()
+        };
+        let mut sum_of_differences = 0.0;
+        for &value in values {
+            block.min = block.min.min(value);
+            block.max = block.max.max(value);
+            block.sum += i128::from(value);
+            sum_of_differences += difference(value);
         }
-        self.count += 1;
-        self.min = self.min.min(value);
-        self.max = self.max.max(value);
-        self.sum += i128::from(value);
-        let difference = float(i128::from(value) - i128::from(self.first));
-        let step = difference - self.mean_of_differences;
-        self.mean_of_differences += step / float(self.count.into());
-        self.sum_of_squares += step * (difference - self.mean_of_differences);
+        block.mean_of_differences = sum_of_differences / float(block.count.into());
+        for &value in values {
+            let distance = difference(value) - block.mean_of_differences;
+            block.sum_of_squares += distance * distance;
+        }
+        self.merge(&block);
     }
 
     /// Adds the values of another one; the squares by the formula of Chan, Golub and LeVeque.
@@ -902,6 +1009,8 @@ fn float(value: i128) -> f64 {
     value as f64
 }
 
+/// Samples that are recorded together.
+const COLUMN: usize = 256;
 /// Samples held until the base is settled.
 const EARLY: usize = 1024;
 /// Sequence numbers whose delays are remembered for IPDV.
