@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 
 use common::{LIMIT, Outcome, Reflector, Running, assert_no_loss, binary, skip, words};
+use serde_json::Value;
 
 /// A network namespace, which ends with the process that holds it: `cat` on a pipe of this test.
 struct Namespace(Running);
@@ -329,14 +330,14 @@ fn intervals_know_nothing_of_what_was_not_sent() {
          --packet-timeout 300ms --stats-interval 100ms --json"
     );
     let outcome = pair.near.run(&line);
-    let lines: Vec<serde_json::Value> = outcome
+    let lines: Vec<Value> = outcome
         .stdout
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     let (report, intervals) = lines.split_last().unwrap();
     assert_eq!(report["packets"]["not_sent"], 45, "{report:#}");
-    let sent = |of: &serde_json::Value| of["packets"]["sent"].as_u64().unwrap();
+    let sent = |of: &Value| of["packets"]["sent"].as_u64().unwrap();
     let sum: u64 = intervals.iter().map(|line| sent(&line["interval"])).sum();
     assert_eq!(sum, sent(report));
     assert_eq!(sent(&intervals.last().unwrap()["session"]), sent(report));
@@ -364,6 +365,40 @@ fn trains_are_cut_by_the_kernel_where_the_interface_cannot() {
     assert_eq!(packets["sent"], 3200, "{packets:#}");
     assert_eq!(packets["lost_outbound"], 320, "{packets:#}");
     assert_eq!(packets["lost_inbound"], 0, "{packets:#}");
+}
+
+#[test]
+fn loss_of_several_threads_is_told_to_the_packet() {
+    let pair = or_skip!(Pair::new());
+    for host in ["10.9.0.2", "[fd09::2]"] {
+        let reflector = pair.far.reflector(&format!("{host}:0 --threads 2"));
+        let remote = reflector.address();
+        pair.warm_up(remote);
+        or_skip!(pair.far.set_up(&format!(
+            "nft add table inet loss
+             nft add chain inet loss into '{{ type filter hook input priority 0; }}'
+             nft add rule inet loss into udp dport {} numgen inc mod 10 == 4 drop",
+            remote.port()
+        )));
+        let line = format!("sender {remote} --threads 3 -c 3000 --rate 3k --json");
+        let outcome = pair.near.run(&line);
+        or_skip!(pair.far.set_up("nft delete table inet loss"));
+        let reports: Vec<Value> = outcome
+            .stdout
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let [threads @ .., combined] = reports.as_slice() else {
+            panic!("{outcome:?}");
+        };
+        assert_eq!(threads.len(), 3);
+        let packets = &combined["packets"];
+        assert_eq!(packets["lost_outbound"], 300, "{packets:#}");
+        assert_eq!(packets["lost_inbound"], 0, "{packets:#}");
+        let of_threads = threads.iter().map(|one| &one["packets"]["lost_outbound"]);
+        let sum: u64 = of_threads.map(|lost| lost.as_u64().unwrap()).sum();
+        assert_eq!(sum, 300, "{packets:#}");
+    }
 }
 
 #[test]
