@@ -407,9 +407,17 @@ fn a_train_too_large_for_the_path_goes_packet_by_packet() {
     let reflector = pair.far.reflector("10.9.0.2:0");
     let remote = reflector.address();
     pair.warm_up(remote);
-    let line = format!("sender {remote} --rate 2k -c 200 --burst 8 --payload-size 3000 --json");
-    let report = pair.near.run(&line).measured();
-    assert_no_loss(&report, 200);
+    let line = format!("sender {remote} --rate 2k -c 200 --burst 8 --json");
+    for (sizes, burst) in [("--payload-size 3000", 1), ("--size-mix 83:3,3042:2", 8)] {
+        let report = pair.near.run(&format!("{line} {sizes}")).measured();
+        assert_no_loss(&report, 200);
+        for count in ["duplicates", "invalid", "not_sent"] {
+            assert_eq!(report["packets"][count], 0, "{sizes}: {report:#}");
+        }
+        assert_eq!(report["load"]["burst"], burst, "{sizes}");
+        let notes = report["notes"].to_string();
+        assert!(notes.contains("refuses trains"), "{sizes}: {notes}");
+    }
 }
 
 #[test]

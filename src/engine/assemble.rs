@@ -445,6 +445,13 @@ fn notes(parts: &Parts<'_>, received: &Received, delays: &report::DelaySet) -> V
             Errno::from_raw(errno).desc()
         ));
     }
+    if let Some(errno) = sent.unfolded {
+        notes.push(format!(
+            "this system refuses trains of some or all of these sizes ({}): their packets left one \
+             by one",
+            Errno::from_raw(errno).desc()
+        ));
+    }
     for (errno, count) in received
         .facts
         .icmp

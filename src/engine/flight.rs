@@ -2,9 +2,11 @@
 //!
 //! For each sequence number of a window the exact T1 that was sent, so that only a true reply
 //! counts (RFC 5357 leaves forged and stale ones to the receiver), and the size. Where packets leave
-//! in trains these are kept once for as many packets as begin and end together (a granule).
+//! in trains these are kept once for as many packets as begin and end together (a granule), unless the
+//! system turns out to refuse trains.
 //! Everything is an atomic of its own: neither thread ever waits for the other.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// A place that no other thread's place shares a cache line with.
@@ -12,18 +14,57 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, O
 #[repr(align(128))]
 struct Apart<T>(T);
 
-/// Marks a packet that asked for a transmit stamp; the other bits are its size class.
+/// Marks a packet that asked for a transmit stamp.
 const STAMPED: u8 = 0x80;
+/// Marks a granule that is not the first one of its train.
+const CONTINUED: u8 = 0x40;
+/// The other bits are the size class, of which there are 16 at most.
+const CLASS: u8 = 0x3f;
+/// Most packets under way that are told apart, where each one is kept on its own.
+pub(crate) const MAX_SINGLES: u64 = 1 << 22;
 /// Most probes after a session.
 pub(crate) const PROBES: usize = 3;
 
+/// Room for the packets of a window.
 #[derive(Debug)]
-pub(crate) struct Flight {
+struct Places {
     t1: Box<[AtomicU64]>,
     class: Box<[AtomicU8]>,
     mask: u64,
     /// Packets of a granule, as a power of two.
     shift: u32,
+}
+
+impl Places {
+    fn new(window: u64, shift: u32) -> Self {
+        let size = (window >> shift).max(64).next_power_of_two();
+        let places = usize::try_from(size).expect("a window fits the address space");
+        Self {
+            t1: (0..places).map(|_| AtomicU64::new(0)).collect(),
+            class: (0..places).map(|_| AtomicU8::new(0)).collect(),
+            mask: size - 1,
+            shift,
+        }
+    }
+
+    fn window(&self) -> u64 {
+        (self.mask + 1) << self.shift
+    }
+
+    fn place(&self, seq: u64) -> usize {
+        usize::try_from((seq >> self.shift) & self.mask).expect("within the window")
+    }
+
+    fn class(&self, seq: u64) -> u8 {
+        self.class[self.place(seq)].load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Flight {
+    granules: Places,
+    /// From this sequence number on each packet has a place of its own.
+    singles: OnceLock<(u64, Places)>,
     /// Packets of the longest train so far.
     burst: AtomicU32,
     /// Sequence numbers below may be under way.
@@ -43,13 +84,9 @@ pub(crate) struct Flight {
 impl Flight {
     /// Room for at least `window` packets under way, in granules of `1 << shift` packets.
     pub(crate) fn new(window: u64, shift: u32) -> Self {
-        let size = (window >> shift).max(64).next_power_of_two();
-        let places = usize::try_from(size).expect("a window fits the address space");
         Self {
-            t1: (0..places).map(|_| AtomicU64::new(0)).collect(),
-            class: (0..places).map(|_| AtomicU8::new(0)).collect(),
-            mask: size - 1,
-            shift,
+            granules: Places::new(window, shift),
+            singles: OnceLock::new(),
             burst: AtomicU32::new(1),
             attempted: Apart::default(),
             departed: Apart::default(),
@@ -61,23 +98,41 @@ impl Flight {
         }
     }
 
+    /// Sequence numbers that are told apart.
     pub(crate) fn window(&self) -> u64 {
-        (self.mask + 1) << self.shift
+        let all = self.granules.window();
+        let singles = self.singles.get();
+        singles.map_or(all, |(_, places)| places.window().min(all))
     }
 
-    /// Granules of the window.
+    /// Granules of the window, to begin with.
     pub(crate) fn granules(&self) -> u64 {
-        self.mask + 1
+        self.granules.mask + 1
     }
 
-    /// The granule of a packet.
+    /// The granule of a packet; no two have the same number.
     pub(crate) fn granule(&self, seq: u64) -> u64 {
-        seq >> self.shift
+        seq >> self.places(seq).shift
     }
 
-    /// Packets of a granule.
-    pub(crate) fn granule_len(&self) -> u64 {
-        1 << self.shift
+    /// Packets of the granule that begins with a packet.
+    pub(crate) fn granule_len(&self, seq: u64) -> u64 {
+        1 << self.places(seq).shift
+    }
+
+    fn places(&self, seq: u64) -> &Places {
+        match self.singles.get() {
+            Some((from, singles)) if seq >= *from => singles,
+            _ => &self.granules,
+        }
+    }
+
+    /// Sender: from `seq` on, which is the first one of a granule, packets may leave one by one.
+    pub(crate) fn take_apart(&self, seq: u64) {
+        if self.granules.shift > 0 {
+            let window = self.granules.window().min(MAX_SINGLES);
+            self.singles.get_or_init(|| (seq, Places::new(window, 0)));
+        }
     }
 
     /// Sender: so many packets leave as one train from now on.
@@ -90,19 +145,17 @@ impl Flight {
         self.burst.load(Ordering::Relaxed)
     }
 
-    fn place(&self, seq: u64) -> usize {
-        usize::try_from((seq >> self.shift) & self.mask).expect("within the window")
-    }
-
     /// Sender: notes `count` packets from `seq` on that are about to leave together; `t1` is what
     /// stands in them. `seq` is the first one of a granule.
     pub(crate) fn note(&self, seq: u64, count: u64, t1: u64, class: u8, stamped: bool) {
-        debug_assert_eq!(seq % self.granule_len(), 0);
-        let flag = if stamped { STAMPED } else { 0 };
-        for first in (seq..seq + count).step_by(1 << self.shift) {
-            let place = self.place(first);
-            self.t1[place].store(t1, Ordering::Relaxed);
-            self.class[place].store(class | flag, Ordering::Relaxed);
+        let places = self.places(seq);
+        debug_assert_eq!(seq % (1 << places.shift), 0);
+        let mut class = class | if stamped { STAMPED } else { 0 };
+        for first in (seq..seq + count).step_by(1 << places.shift) {
+            let place = places.place(first);
+            places.t1[place].store(t1, Ordering::Relaxed);
+            places.class[place].store(class, Ordering::Relaxed);
+            class |= CONTINUED;
         }
     }
 
@@ -128,13 +181,19 @@ impl Flight {
 
     /// Receiver: T1 of a packet of the window.
     pub(crate) fn t1(&self, seq: u64) -> u64 {
-        self.t1[self.place(seq)].load(Ordering::Relaxed)
+        let places = self.places(seq);
+        places.t1[places.place(seq)].load(Ordering::Relaxed)
     }
 
     /// Receiver: size class of a packet of the window, and whether it asked for a stamp.
     pub(crate) fn class(&self, seq: u64) -> (u8, bool) {
-        let value = self.class[self.place(seq)].load(Ordering::Relaxed);
-        (value & !STAMPED, value & STAMPED != 0)
+        let value = self.places(seq).class(seq);
+        (value & CLASS, value & STAMPED != 0)
+    }
+
+    /// Receiver: whether a packet, the first one of its granule, left in one train with those before.
+    pub(crate) fn continues(&self, seq: u64) -> bool {
+        self.places(seq).class(seq) & CONTINUED != 0
     }
 
     /// Receiver: so many transmit stamps came back in all.

@@ -480,13 +480,12 @@ impl<'a> Matcher<'a> {
         self.flight.set_stamps_back(self.facts.stamps_back);
         let attempted = self.flight.attempted();
         let mut first = extend(seq, attempted);
-        let t1 = self.flight.t1(first);
-        // A train may have several granules: they carry one T1.
+        // A train may have several granules; the stamp is of all of them, and of no other train.
         loop {
             let granule = self.flight.granule(first);
             let places = self.stamps.len();
             self.stamps[place(granule, places)] = (granule, ns);
-            let next = first + self.flight.granule_len();
+            let next = first + self.flight.granule_len(first);
             for seq in first..next {
                 let waiting = &mut self.pending[place(seq, PENDING)];
                 if let Some(mut sample) = waiting.take_if(|sample| sample.seq == seq) {
@@ -495,7 +494,7 @@ impl<'a> Matcher<'a> {
                 }
             }
             first = next;
-            if first >= attempted || self.flight.t1(first) != t1 {
+            if first >= attempted || !self.flight.continues(first) {
                 return;
             }
         }
@@ -968,6 +967,39 @@ mod tests {
             }
         }) {}
         assert_eq!(seen, 3);
+    }
+
+    #[test]
+    fn packets_that_were_written_together_have_a_stamp_each() {
+        // Two trains of two granules, filled at one moment: they carry one T1.
+        let flight = Flight::new(64, 1);
+        let t1 = Timestamp::from_unix_ns(BEGIN_NS, Format::Ntp);
+        flight.note(0, 4, t1.raw(), 0, true);
+        flight.note(4, 4, t1.raw(), 0, true);
+        flight.attempt(8);
+        let (samples, blocks) = pipe();
+        let mut matcher = Matcher::new(&plan(true), &flight, samples);
+        let mut mirror = reflector(false, Format::Ntp);
+        for seq in 0..8_u32 {
+            let packet = SenderPacket {
+                seq: seq.into(),
+                timestamp: t1,
+                error_estimate: ErrorEstimate::UNKNOWN,
+            };
+            let octets = reply(&mut mirror, packet.as_bytes(), BEGIN_NS + 9, Format::Ntp);
+            arrive(&mut matcher, &octets, BEGIN_NS + 1000);
+        }
+        // Of the second train none comes back.
+        let ns = BEGIN_NS + 3;
+        matcher.on_event(Event::Departed { seq: 0, ns });
+        matcher.finish(8, None, None);
+        let mut stamps = Vec::new();
+        while blocks.next(|block| {
+            stamps.extend(block.iter().map(|sample| (sample.seq, sample.t1_stamp_ns)));
+        }) {}
+        stamps.sort_unstable();
+        let own = |seq| (seq, (seq < 4).then_some(ns));
+        assert_eq!(stamps, (0..8).map(own).collect::<Vec<_>>());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! further behind than the timeout is not sent and takes no sequence number (RFC 4656 §4.1.1), nor
 //! does one that the kernel refuses: such a packet is no loss of the path's.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -92,6 +93,8 @@ pub(crate) struct Sent {
     pub(crate) refusal: Option<i32>,
     /// Of these, dropped by this host's own queue in front of the interface.
     pub(crate) no_room: u64,
+    /// Why trains of some size were refused: packets of that size left one by one.
+    pub(crate) unfolded: Option<i32>,
     /// ICMP errors that the sending socket was told of.
     pub(crate) icmp: u64,
     pub(crate) by_class: Vec<u64>,
@@ -131,6 +134,7 @@ impl Sent {
             all.refused += thread.refused;
             all.refusal = all.refusal.or(thread.refusal);
             all.no_room += thread.no_room;
+            all.unfolded = all.unfolded.or(thread.unfolded);
             all.icmp += thread.icmp;
             all.by_class.resize(thread.by_class.len(), 0);
             for (count, more) in all.by_class.iter_mut().zip(&thread.by_class) {
@@ -186,6 +190,7 @@ pub(crate) fn run<S: SendHalf>(
         events,
         seq: 0,
         batch: Vec::with_capacity(half_places),
+        held: VecDeque::with_capacity(2 * half_places),
         written: vec![(0, 0); half_places],
         unfolded: vec![false; plan.payloads.len()],
         trains: 0,
@@ -257,8 +262,19 @@ struct Agenda {
 }
 
 impl Agenda {
-    fn take(&mut self) -> Option<Departure> {
-        std::mem::replace(&mut self.next, self.schedule.next())
+    /// The next departure, if it is due.
+    fn take_due(&mut self, start: i64, now: i64) -> Option<Due> {
+        let next = self.next?;
+        let at_ns = due(next, start).unwrap_or(now);
+        if at_ns > now {
+            return None;
+        }
+        self.next = self.schedule.next();
+        Some(Due {
+            at_ns,
+            class: next.class,
+            count: next.count,
+        })
     }
 }
 
@@ -291,6 +307,8 @@ struct Sender<'a, S> {
     seq: u64,
     /// The departures that leave together.
     batch: Vec<Due>,
+    /// What was due before, and leaves first: trains that are taken apart.
+    held: VecDeque<Due>,
     /// Octets and number of the packets that were written into each place last.
     written: Vec<(usize, usize)>,
     /// Size classes whose trains the kernel refuses: their packets leave one by one.
@@ -326,17 +344,18 @@ impl<S: SendHalf> Sender<'_, S> {
         let next = schedule.next();
         let mut agenda = Agenda { schedule, next };
         let mut now = os::monotonic_ns();
-        while let Some(next) = agenda.next {
+        while agenda.next.is_some() || !self.held.is_empty() {
             if self.stop.load(Ordering::Relaxed) {
                 self.totals.interrupted = true;
                 return;
             }
-            match due(next, start) {
-                Some(due) if due > now => {
+            match agenda.next.map(|next| due(next, start)) {
+                _ if !self.held.is_empty() => {}
+                Some(Some(due)) if due > now => {
                     now = self.wait_for(due);
                     continue;
                 }
-                None if end.is_some_and(|end| now >= end) => return,
+                Some(None) if end.is_some_and(|end| now >= end) => return,
                 _ => {}
             }
             self.refresh_quality(now);
@@ -382,28 +401,24 @@ impl<S: SendHalf> Sender<'_, S> {
     fn gather(&mut self, agenda: &mut Agenda, start: i64, now: i64) {
         self.batch.clear();
         while self.batch.len() < self.batch.capacity() {
-            let Some(Departure { class, count, .. }) = agenda.next else {
+            let held = self.held.pop_front();
+            let Some(due) = held.or_else(|| agenda.take_due(start, now)) else {
                 return;
             };
-            let due = agenda.next.and_then(|next| due(next, start));
-            if due.is_some_and(|due| due > now) {
-                return;
-            }
-            agenda.take();
-            if due.is_some_and(|due| now - due > self.plan.timeout_ns) {
-                self.totals.overdue += u64::from(count);
+            if now - due.at_ns > self.plan.timeout_ns {
+                self.totals.overdue += u64::from(due.count);
+            } else if due.count > 1 && self.unfolded[usize::from(due.class)] {
+                let count = due.count - 1;
+                self.held.push_front(Due { count, ..due });
+                self.batch.push(Due { count: 1, ..due });
             } else {
-                let at_ns = due.unwrap_or(now);
-                self.batch.push(Due {
-                    at_ns,
-                    class,
-                    count,
-                });
+                self.batch.push(due);
             }
         }
     }
 
-    /// Makes longer trains where the rate is not kept: twice as long, and only as far as needed.
+    /// Makes longer trains where the rate is not kept: twice as long, and only as far as needed; none
+    /// where there can be none.
     fn lengthen(&mut self, agenda: &mut Agenda, now: i64) {
         let Some(first) = self.batch.first() else {
             return;
@@ -416,6 +431,8 @@ impl<S: SendHalf> Sender<'_, S> {
             let longer = (burst * 2).min(self.plan.most_burst);
             agenda.schedule.set_burst(longer);
             self.flight.set_burst(longer);
+        } else if burst > self.plan.most_burst {
+            agenda.schedule.set_burst(self.plan.most_burst);
         }
     }
 
@@ -423,10 +440,6 @@ impl<S: SendHalf> Sender<'_, S> {
     fn send_batch(&mut self, mut now: i64) -> i64 {
         let mut from = 0;
         while from < self.batch.len() {
-            if let Some(until) = self.send_unfolded(from, &mut now) {
-                from = until;
-                continue;
-            }
             self.fill(from);
             match self.half.send(from, self.batch.len()) {
                 Ok(count) => {
@@ -446,7 +459,12 @@ impl<S: SendHalf> Sender<'_, S> {
                     }
                     // It tells of a former packet; this one has not been tried.
                     io::ErrorKind::ConnectionRefused => self.totals.icmp += 1,
-                    _ if self.unfold(from, &error) => {}
+                    _ if self.unfold(from, &error) => {
+                        // These and those behind are gathered anew.
+                        for due in self.batch.drain(from..).rev() {
+                            self.held.push_front(due);
+                        }
+                    }
                     _ => {
                         let count = u64::from(self.batch[from].count);
                         self.totals.refused += count;
@@ -471,24 +489,19 @@ impl<S: SendHalf> Sender<'_, S> {
         from
     }
 
-    /// Whether the trains of this place's class are refused for what they are, and go one by one from
-    /// now on.
+    /// Whether the train of this place is refused for what it is: then the packets of its class go one
+    /// by one from now on.
     fn unfold(&mut self, from: usize, error: &io::Error) -> bool {
-        use nix::errno::Errno;
-
         let due = self.batch[from];
-        // No such option; a device that cannot; packets larger than the path takes whole.
-        let refused = [
-            Errno::EINVAL,
-            Errno::EIO,
-            Errno::EMSGSIZE,
-            Errno::EOPNOTSUPP,
-        ];
-        let errno = error.raw_os_error().map(Errno::from_raw);
-        if due.count == 1 || !errno.is_some_and(|errno| refused.contains(&errno)) {
+        if due.count == 1 || !refuses_trains(error) {
             return false;
         }
+        self.flight.take_apart(self.seq);
         self.unfolded[usize::from(due.class)] = true;
+        self.totals.unfolded = error.raw_os_error();
+        if self.unfolded.iter().all(|unfolded| *unfolded) {
+            self.plan.most_burst = 1;
+        }
         true
     }
 
@@ -498,10 +511,6 @@ impl<S: SendHalf> Sender<'_, S> {
         let mut seq = self.seq;
         for place in from..self.batch.len() {
             let Due { class, count, .. } = self.batch[place];
-            if count > 1 && self.unfolded[usize::from(class)] {
-                // These leave by themselves.
-                break;
-            }
             let train = self.trains + u64::try_from(place - from).unwrap_or(0);
             let stamp = self.stamps.wanted(train);
             self.flight.note(seq, u64::from(count), t1, class, stamp);
@@ -554,59 +563,6 @@ impl<S: SendHalf> Sender<'_, S> {
         }
     }
 
-    /// Where the train at `from` has to go packet by packet: sends it, and returns the next place.
-    /// All of its packets carry one T1, as those of a train do.
-    fn send_unfolded(&mut self, from: usize, now: &mut i64) -> Option<usize> {
-        let due = self.batch[from];
-        if due.count == 1 || !self.unfolded[usize::from(due.class)] {
-            return None;
-        }
-        let t1 = self.new_t1();
-        let count = u64::from(due.count);
-        self.flight.note(self.seq, count, t1, due.class, false);
-        self.flight.attempt(self.seq + count);
-        let mut left = due.count;
-        while left > 0 && !self.stop.load(Ordering::Relaxed) {
-            let places = left.min(u32::try_from(self.half.places()).unwrap_or(1));
-            for place in 0..places {
-                let seq = self.seq + u64::from(place);
-                self.write(
-                    usize::try_from(place).unwrap_or(0),
-                    seq,
-                    due.class,
-                    1,
-                    false,
-                );
-            }
-            match self.half.send(0, usize::try_from(places).unwrap_or(1)) {
-                Ok(sent) => {
-                    let after = os::monotonic_ns();
-                    let sent = u32::try_from(sent).unwrap_or(places);
-                    self.account_one(due, sent, *now);
-                    left -= sent;
-                    *now = after;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.events.wait_until(*now + RETRY_NS);
-                    *now = os::monotonic_ns();
-                }
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    self.totals.icmp += 1;
-                }
-                Err(error) => {
-                    // The sequence numbers of a granule stay together: its rest is given up.
-                    self.totals.refused += u64::from(left);
-                    self.totals.refusal = error.raw_os_error();
-                    if no_room(&error) {
-                        self.totals.no_room += u64::from(left);
-                    }
-                    break;
-                }
-            }
-        }
-        Some(from + 1)
-    }
-
     /// Counts the places `from..from + count` of the batch, which left between two moments.
     fn account(&mut self, from: usize, count: usize, before: i64, after: i64) {
         let step = (after - before) / i64::try_from(count.max(1)).unwrap_or(1);
@@ -615,7 +571,7 @@ impl<S: SendHalf> Sender<'_, S> {
             let due = self.batch[place];
             self.stamps.requested += u64::from(self.flight.class(self.seq).1);
             self.trains += 1;
-            self.account_one(due, due.count, left);
+            self.account_one(due, left);
             left += step;
         }
         let back = self.flight.stamps_back();
@@ -623,13 +579,13 @@ impl<S: SendHalf> Sender<'_, S> {
             .adapt(after, back, count * 2 >= self.batch.capacity());
     }
 
-    /// Counts `count` packets that left together.
-    fn account_one(&mut self, due: Due, count: u32, left: i64) {
+    /// Counts the packets of a place.
+    fn account_one(&mut self, due: Due, left: i64) {
         if self.totals.sent == 0 {
             self.totals.first_ns = left;
             self.totals.started_ns = os::realtime_ns() - (os::monotonic_ns() - left);
         }
-        let count = u64::from(count);
+        let count = u64::from(due.count);
         self.totals.by_class[usize::from(due.class)] += count;
         let slip = left - due.at_ns;
         self.totals.max_slip_ns = self.totals.max_slip_ns.max(slip);
@@ -668,6 +624,23 @@ impl<S: SendHalf> Sender<'_, S> {
             }
         }
     }
+}
+
+/// Whether a train may be refused by this error for being one: no such option, a device that cannot,
+/// packets larger than the path takes whole.
+pub(super) fn refuses_trains(error: &io::Error) -> bool {
+    use nix::errno::Errno;
+
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    errno.is_some_and(|errno| {
+        [
+            Errno::EINVAL,
+            Errno::EIO,
+            Errno::EMSGSIZE,
+            Errno::EOPNOTSUPP,
+        ]
+        .contains(&errno)
+    })
 }
 
 fn no_room(error: &io::Error) -> bool {
@@ -899,3 +872,6 @@ mod tests {
         assert_eq!(stamps.one_in, 1);
     }
 }
+
+#[cfg(test)]
+mod refusals;

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select, tick};
 
 use super::cores::{self, Pair};
-use super::flight::Flight;
+use super::flight::{Flight, MAX_SINGLES};
 use super::intervals::Begun;
 use super::live::{self, Progress, Update, Watched};
 use super::receiver::{self, Received};
@@ -31,8 +31,6 @@ use crate::wire::{MAX_UDP_PAYLOAD, fill_padding};
 
 /// Most packets under way that are told apart; more leave the window before their timeout.
 const MAX_WINDOW: u64 = 1 << 24;
-/// Of those, where each packet is kept on its own.
-const MAX_SINGLES: u64 = 1 << 22;
 /// The rate above which not even a fast host sends each packet by itself.
 const SINGLES_RATE: f64 = 400_000.0;
 /// Above that, trains are as long as it takes to have at most so many a second.

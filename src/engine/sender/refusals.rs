@@ -1,0 +1,207 @@
+//! What leaves where the system refuses packets or whole trains: tests of the sender thread over a
+//! wire in memory.
+
+use crossbeam_channel::{Sender as ChannelSender, bounded};
+use nix::errno::Errno;
+
+use super::*;
+use crate::config::{Departures, End, SizeClass};
+
+/// A place of the batch.
+#[derive(Clone, Debug, Default)]
+struct Slot {
+    octets: Vec<u8>,
+    payload: usize,
+    count: usize,
+    stamped: bool,
+}
+
+/// A packet on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Left {
+    seq: u32,
+    t1: u64,
+    payload: usize,
+    stamped: bool,
+}
+
+/// A sending half whose packets end in a list.
+struct Wire<F> {
+    slots: Vec<Slot>,
+    /// Why a packet or a train is refused: by its octets and its packets.
+    refuse: F,
+    left: Vec<Left>,
+}
+
+impl<F: FnMut(usize, usize) -> Option<Errno>> Wire<F> {
+    fn new(refuse: F) -> Self {
+        Self {
+            slots: vec![Slot::default(); 8],
+            refuse,
+            left: Vec::new(),
+        }
+    }
+}
+
+impl<F: FnMut(usize, usize) -> Option<Errno>> SendHalf for Wire<F> {
+    fn places(&self) -> usize {
+        self.slots.len()
+    }
+
+    fn set(&mut self, index: usize, payload: usize, count: usize, stamp: Option<u32>) -> &mut [u8] {
+        let slot = &mut self.slots[index];
+        let len = payload * count;
+        slot.octets.resize(len.max(slot.octets.len()), 0);
+        (slot.payload, slot.count, slot.stamped) = (payload, count, stamp.is_some());
+        &mut slot.octets[..len]
+    }
+
+    fn send(&mut self, from: usize, to: usize) -> io::Result<usize> {
+        for (sent, slot) in self.slots[from..to].iter().enumerate() {
+            if let Some(errno) = (self.refuse)(slot.payload, slot.count) {
+                return match sent {
+                    0 => Err(errno.into()),
+                    sent => Ok(sent),
+                };
+            }
+            let packets = slot.octets.chunks(slot.payload).take(slot.count);
+            self.left.extend(packets.map(|packet| Left {
+                seq: u32::from_be_bytes(packet[..4].try_into().unwrap()),
+                t1: u64::from_be_bytes(packet[4..12].try_into().unwrap()),
+                payload: slot.payload,
+                stamped: slot.stamped,
+            }));
+        }
+        Ok(to - from)
+    }
+}
+
+const SMALL: usize = 64;
+const LARGE: usize = 3000;
+const BURST: u32 = 4;
+
+fn plan(sizes: &[usize], count: u64, start: (ChannelSender<()>, Receiver<i64>)) -> Plan {
+    let classes: Vec<SizeClass> = sizes
+        .iter()
+        .map(|payload| SizeClass {
+            payload: *payload,
+            frame: payload + 42,
+            weight: 1,
+        })
+        .collect();
+    let end = End {
+        count: Some(count),
+        duration_ns: None,
+    };
+    let rate = "1M".parse().unwrap();
+    Plan {
+        schedule: Schedule::new(Departures::Periodic(rate), end, &classes, 1, BURST),
+        payloads: sizes.to_vec(),
+        padding: vec![0; LARGE * 4],
+        timeout_ns: 5_000_000_000,
+        most_burst: BURST,
+        mean_gap_ns: 1_000,
+        first_seq: 0,
+        count: Some(count),
+        format: Format::Ntp,
+        pacing: Pacing::Sleep,
+        may_spin: false,
+        stamps_under_way: 1 << 20,
+        cpu: None,
+        realtime: false,
+        start: Start {
+            ready: start.0,
+            at: start.1,
+            offset_ns: 0,
+        },
+    }
+}
+
+/// Sends `count` packets of these sizes in trains over a wire that refuses some, and checks that what
+/// left is what the session says: numbers without gaps, and of each packet its T1 and its size.
+fn sent_over<F>(sizes: &[usize], count: u64, refuse: F) -> (Sent, Vec<Left>)
+where
+    F: FnMut(usize, usize) -> Option<Errno>,
+{
+    let flight = Flight::new(count, 2);
+    let events = EventLoop::new().unwrap();
+    let receiver = Waker::new(events.registry(), Token(0)).unwrap();
+    let (ready, _started) = bounded(1);
+    let (begin, at) = bounded(1);
+    begin.send(os::monotonic_ns()).unwrap();
+    let (_, probes) = bounded(0);
+    let mut wire = Wire::new(refuse);
+    let stop = AtomicBool::new(false);
+    let plan = plan(sizes, count, (ready, at));
+    let others = (&probes, None);
+    let sent = run(&mut wire, plan, &flight, &stop, drop, &receiver, others).unwrap();
+    let left = wire.left;
+    assert_eq!(u64::try_from(left.len()).unwrap(), sent.sent);
+    assert_eq!(sent.sent + sent.refused + sent.overdue, count);
+    assert_eq!(flight.departed(), sent.sent);
+    for (seq, packet) in (0_u32..).zip(&left) {
+        assert_eq!(packet.seq, seq);
+        assert_eq!(flight.t1(seq.into()), packet.t1, "T1 of packet {seq}");
+        let (class, _) = flight.class(seq.into());
+        assert_eq!(sizes[usize::from(class)], packet.payload, "packet {seq}");
+    }
+    for (class, payload) in sizes.iter().enumerate() {
+        let packets = left.iter().filter(|packet| packet.payload == *payload);
+        assert_eq!(
+            u64::try_from(packets.count()).unwrap(),
+            sent.by_class[class]
+        );
+    }
+    let stamps = left.iter().filter(|packet| packet.stamped).count();
+    // Of a train, only its first packet's stamp was asked for.
+    assert!(u64::try_from(stamps).unwrap() >= sent.stamps_requested);
+    (sent, left)
+}
+
+fn too_large(payload: usize, count: usize) -> Option<Errno> {
+    (payload == LARGE && count > 1).then_some(Errno::EMSGSIZE)
+}
+
+#[test]
+fn packets_whose_trains_are_refused_leave_one_by_one() {
+    let (sent, left) = sent_over(&[SMALL, LARGE], 4000, too_large);
+    assert_eq!((sent.sent, sent.by_class), (4000, vec![2000, 2000]));
+    assert_eq!(sent.longest_burst, BURST, "the small ones leave as trains");
+    assert_eq!(sent.unfolded, Some(Errno::EMSGSIZE as i32));
+    let stamped = |packet: &&Left| packet.payload == LARGE && packet.stamped;
+    assert!(left.iter().filter(stamped).count() > 0);
+}
+
+#[test]
+fn where_no_trains_are_possible_none_are_reported() {
+    let (sent, _) = sent_over(&[LARGE], 4000, too_large);
+    assert_eq!((sent.sent, sent.longest_burst), (4000, 1));
+}
+
+#[test]
+fn a_refused_packet_of_a_train_that_was_taken_apart_costs_that_packet_alone() {
+    let mut tries = 0;
+    let (sent, _) = sent_over(&[SMALL, LARGE], 4000, |payload, count| {
+        tries += 1;
+        too_large(payload, count).or((tries % 7 == 0).then_some(Errno::ENOBUFS))
+    });
+    assert!(sent.refused > 0 && sent.sent > 2000, "{sent:?}");
+    assert_eq!(sent.no_room, sent.refused);
+}
+
+#[test]
+fn a_size_that_is_refused_altogether_leaves_the_others_alone() {
+    let refuse = |payload: usize, _| (payload == LARGE).then_some(Errno::EMSGSIZE);
+    let (sent, _) = sent_over(&[SMALL, LARGE], 4000, refuse);
+    assert_eq!((sent.sent, sent.refused), (2000, 2000));
+}
+
+#[test]
+fn a_refused_train_takes_no_numbers() {
+    let mut tries = 0;
+    let (sent, _) = sent_over(&[SMALL, LARGE], 4000, |_, _| {
+        tries += 1;
+        (tries % 5 == 0).then_some(Errno::ENOBUFS)
+    });
+    assert!(sent.refused > 0 && sent.refused.is_multiple_of(4));
+}
