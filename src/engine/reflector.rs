@@ -14,7 +14,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::admission::{LoopGuard, Record, Sessions, Visit, allowed};
 use super::impair::Stage;
 use super::impaired::Testing;
-use super::sender::error_estimate;
+use super::sender::{error_estimate, refuses_trains};
 use crate::config::{Dscp, Prefix, ReflectorConfig};
 use crate::io::{BATCH, Mirror, Request, Route};
 use crate::os::{self, EventLoop};
@@ -516,9 +516,7 @@ impl Desk {
                 Err(error) if self.wait_for_room(&error) => {}
                 Err(error) => {
                     let queued = self.reflector.queued[gone];
-                    let refused = error.raw_os_error() != Some(nix::errno::Errno::ENOBUFS as i32)
-                        && error.kind() != io::ErrorKind::WouldBlock;
-                    if queued.replies() > 1 && refused {
+                    if queued.replies() > 1 && refuses_trains(&error) {
                         self.send_unfolded(socket, queued);
                     } else {
                         self.unsent(queued.answer.session, queued.replies());
@@ -543,7 +541,12 @@ impl Desk {
         };
         for at in (0..answer.len).step_by(step) {
             let len = step.min(answer.len - at);
-            match socket.send_part(index, at, len, &route, answer.tos) {
+            let mut send = || socket.send_part(index, at, len, &route, answer.tos);
+            let result = match send() {
+                Err(error) if self.wait_for_room(&error) => send(),
+                result => result,
+            };
+            match result {
                 Ok(()) => self.totals.reflected += 1,
                 Err(_) => self.unsent(answer.session, 1),
             }
@@ -639,6 +642,7 @@ mod test_link {
     use std::net::SocketAddr;
 
     use mio::{Registry, Token};
+    use nix::errno::Errno;
 
     use super::*;
     use crate::config::{IoKind, SocketOptions};
@@ -675,6 +679,10 @@ mod test_link {
         pub(super) segment: usize,
         pub(super) from: SocketAddr,
         pub(super) queued: Vec<(usize, Option<usize>)>,
+        /// Why a train is not taken.
+        pub(super) refusal: Errno,
+        /// Replies that left by themselves.
+        pub(super) parts: usize,
     }
 
     impl Mirror for OneBundle {
@@ -715,13 +723,18 @@ mod test_link {
         }
 
         fn send(&mut self, _: usize) -> io::Result<usize> {
-            Err(io::ErrorKind::WouldBlock.into())
+            Err(self.refusal.into())
         }
 
-        fn skip(&mut self) {}
+        fn skip(&mut self) {
+            self.queued.clear();
+        }
 
         fn route(&self, _: usize) -> Option<Route> {
-            None
+            Some(Route {
+                to: self.from,
+                source: None,
+            })
         }
 
         fn send_alone(&mut self, _: &[u8], _: &Route, _: u8) -> io::Result<()> {
@@ -729,7 +742,8 @@ mod test_link {
         }
 
         fn send_part(&mut self, _: usize, _: usize, _: usize, _: &Route, _: u8) -> io::Result<()> {
-            Err(io::ErrorKind::WouldBlock.into())
+            self.parts += 1;
+            Ok(())
         }
 
         fn register(&mut self, _: &Registry, _: Token) -> io::Result<()> {

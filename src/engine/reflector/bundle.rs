@@ -35,9 +35,15 @@ impl Desk {
         self.totals.received += u64::try_from(packets - 1).unwrap_or(0);
         self.count(&request);
         let (whole, slot) = (request.len, std::mem::take(&mut request.slot));
+        // Replies may be longer than requests. No sender makes trains so long that theirs do not fit.
+        let room = slot.len() / reply_len(segment);
         let mut visit: Option<Visit> = None;
         self.reflector.admitted.clear();
         for at in (0..whole).step_by(segment) {
+            if self.reflector.admitted.len() == room {
+                self.totals.unsent += 1;
+                continue;
+            }
             let len = segment.min(whole - at);
             let one = Request {
                 slot: &mut slot[at..at + len],
@@ -168,7 +174,10 @@ pub(super) fn stamp_train(slot: &mut [u8], step: usize, t3: Timestamp) {
 mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
+    use nix::errno::Errno;
+
     use super::*;
+    use crate::engine::reflector::OneBundle;
     use crate::wire::{ErrorEstimate, Reply};
 
     fn bundle(sizes: &[usize], broken: Option<usize>) -> Vec<u8> {
@@ -183,26 +192,34 @@ mod tests {
                 },
             };
             let mut packet = sender.as_bytes().to_vec();
-            packet.resize(*size, u8::try_from(seq).unwrap() + 100);
+            packet.resize(*size, u8::try_from(seq % 100).unwrap() + 100);
             octets.extend(packet);
         }
         octets
     }
 
-    /// What becomes of a bundle, packet by packet.
-    fn reflected(sizes: &[usize], broken: Option<usize>) -> Vec<Vec<u8>> {
+    /// A desk and a socket on which a bundle has arrived.
+    fn arrived(sizes: &[usize], broken: Option<usize>) -> (Desk, OneBundle) {
         let config = crate::engine::reflector::tests_config();
-        let mut desk = Desk::new(Reflector::new(&config)).unwrap();
+        let desk = Desk::new(Reflector::new(&config)).unwrap();
         let octets = bundle(sizes, broken);
         let mut slot = octets.clone();
         slot.resize(65_536, 0);
-        let mut socket = crate::engine::reflector::OneBundle {
+        let socket = OneBundle {
             slot,
             len: octets.len(),
             segment: sizes[0],
             from: SocketAddr::from((Ipv4Addr::LOCALHOST, 5000)),
             queued: Vec::new(),
+            refusal: Errno::ENOBUFS,
+            parts: 0,
         };
+        (desk, socket)
+    }
+
+    /// What becomes of a bundle, packet by packet.
+    fn reflected(sizes: &[usize], broken: Option<usize>) -> Vec<Vec<u8>> {
+        let (mut desk, mut socket) = arrived(sizes, broken);
         desk.answer_bundle(&mut socket, 0, sizes[0], 1);
         let Some((len, Some(step))) = socket.queued.first().copied() else {
             return Vec::new();
@@ -259,5 +276,37 @@ mod tests {
             let expected: Vec<(u32, u32)> = (0..).zip(seqs).collect();
             assert_eq!(found, expected, "{sizes:?}");
         }
+    }
+
+    #[test]
+    fn a_train_goes_reply_by_reply_only_where_it_is_refused_for_being_one() {
+        for (refusal, parts, unsent) in [
+            (Errno::EMSGSIZE, 5, 0),
+            (Errno::EIO, 5, 0),
+            // A firewall's drop is no reason to try again.
+            (Errno::EPERM, 0, 5),
+            (Errno::ENOBUFS, 0, 5),
+        ] {
+            let (mut desk, mut socket) = arrived(&[64; 5], None);
+            socket.refusal = refusal;
+            desk.answer_bundle(&mut socket, 0, 64, 1);
+            desk.flush(&mut socket);
+            let totals = desk.finish();
+            assert_eq!(socket.parts, parts, "{refusal}");
+            assert_eq!((totals.reflected, totals.unsent), (5 - unsent, unsent));
+        }
+    }
+
+    #[test]
+    fn replies_that_find_no_room_behind_each_other_are_not_sent() {
+        // More than any sender puts into a train: 65,506 octets, whose replies have 191,839.
+        let sizes = [14; 4679];
+        let (mut desk, mut socket) = arrived(&sizes, None);
+        desk.answer_bundle(&mut socket, 0, 14, 1);
+        let (len, step) = socket.queued[0];
+        assert_eq!((len, step), (65_536 / 41 * 41, Some(41)));
+        desk.flush(&mut socket);
+        let totals = desk.finish();
+        assert_eq!((totals.received, totals.unsent), (4678, 4679));
     }
 }
