@@ -71,6 +71,7 @@ fn nothing_yet(plan: &Plan, sizes: &Sizes) -> FindRate {
     FindRate {
         schema: Schema::Version1,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        command: command(plan, sizes),
         remote: remote(plan),
         size: match &sizes.profile {
             SizeProfile::Imix => "imix".to_owned(),
@@ -97,6 +98,35 @@ fn nothing_yet(plan: &Plan, sizes: &Sizes) -> FindRate {
         trials: Vec::new(),
         notes: Vec::new(),
     }
+}
+
+/// Every parameter of the search of one size as it is in force.
+fn command(plan: &Plan, sizes: &Sizes) -> Vec<String> {
+    let session = SessionConfig {
+        sizes: sizes.clone(),
+        end: End {
+            count: None,
+            duration_ns: Some(plan.trial_ns),
+        },
+        ..plan.session.clone()
+    };
+    let mut words = session.command();
+    // Each trial has a rate of its own.
+    if let Some(at) = words.iter().position(|word| word == "--rate") {
+        words.drain(at..at + 2);
+    }
+    // The reflector inside this process is named by nobody.
+    let addresses = if plan.inside.is_some() { 1..3 } else { 3..3 };
+    let mut find = vec![
+        "--find-rate".to_owned(),
+        "--loss".to_owned(),
+        plan.loss.to_string(),
+    ];
+    if let Some(pps) = plan.max_pps {
+        find.extend(["--max-rate".to_owned(), pps.to_string()]);
+    }
+    words.splice(addresses, find);
+    words
 }
 
 fn remote(plan: &Plan) -> Option<SocketAddr> {

@@ -36,6 +36,37 @@ fn each_size_has_a_line_of_json() {
 }
 
 #[test]
+fn a_result_says_how_to_get_it_again() {
+    let reflector = Reflector::start("127.0.0.1:0");
+    let remote = reflector.address().to_string();
+    let line = "--max-rate 200 --loss 0.5% --duration 100ms --packet-timeout 1s --sizes";
+    for (remote, sizes) in [(remote.as_str(), "128,imix"), ("", "1514")] {
+        let outcome = run(&format!(
+            "sender {remote} -q --find-rate {line} {sizes} --json"
+        ));
+        let found = outcome.found_rates();
+        assert_eq!(found.len(), sizes.split(',').count(), "{outcome:?}");
+        for found in found {
+            let words = found["command"].as_array().unwrap().iter();
+            let words: Vec<&str> = words.map(|word| word.as_str().unwrap()).collect();
+            let again = run(&format!("{} -q --json", words.join(" ")));
+            let again = &again.found_rates()[0];
+            for field in [
+                "command",
+                "frames",
+                "trial_ns",
+                "loss_bound",
+                "max_rate_pps",
+            ] {
+                assert_eq!(again[field], found[field], "{field}");
+            }
+            assert_eq!(again["remote"], found["remote"]);
+            assert_eq!(again["timeout_ns"], 1_000_000_000, "{words:?}");
+        }
+    }
+}
+
+#[test]
 fn without_json_there_are_tables_and_with_q_nothing_else() {
     let reflector = Reflector::start("127.0.0.1:0");
     let line = format!("sender {} -q --find-rate", reflector.address());

@@ -11,6 +11,9 @@ pub struct FindRate {
     pub schema: Schema,
     /// Version of the program.
     pub version: String,
+    /// Arguments of a command line that searches this size with the same parameters, all as they were
+    /// in force.
+    pub command: Vec<String>,
     /// The Session-Reflector; `None` for the one inside this process, on another port each trial.
     pub remote: Option<SocketAddr>,
     /// The size as it is typed: octets of the frame, `imix`, or sizes with weights.
@@ -209,6 +212,7 @@ pub(crate) mod tests {
         let mut found = FindRate {
             schema: Schema::Version1,
             version: "0.1.0".into(),
+            command: vec!["sender".into(), "--find-rate".into()],
             remote: Some("192.0.2.1:862".parse().unwrap()),
             size: "1514".into(),
             frames: vec![Frame {
