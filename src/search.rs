@@ -244,7 +244,7 @@ fn trial(plan: &Plan, pps: u64, report: &Report) -> Trial {
         lost: packets.lost.unwrap_or(0),
         kernel_drops: report.host.kernel_drops,
         max_slip_ns: load.max_slip_ns,
-        outcome: judge(report, plan.loss, plan.trial_ns),
+        outcome: judge(report, plan.loss, plan.trial_ns, plan.inside.is_some()),
     }
 }
 
@@ -265,8 +265,9 @@ fn load_point(percent: u64, report: &Report, trial: Trial) -> LoadPoint {
 /// Whether a rate held, and if not, whose fault that was.
 ///
 /// What this host's sockets dropped is the host's, as is what it did not send or sent too late; the
-/// rest of the loss is the path's, which the reflector is part of.
-fn judge(report: &Report, bound: Fraction, trial_ns: u64) -> Outcome {
+/// rest of the loss is the path's, which the reflector is part of. Where that is `inside` this process,
+/// all of the path is this host.
+fn judge(report: &Report, bound: Fraction, trial_ns: u64, inside: bool) -> Outcome {
     let packets = &report.packets;
     let [sent, not_sent, lost] =
         [packets.sent, packets.not_sent, packets.lost].map(|count| count.unwrap_or(0));
@@ -279,7 +280,7 @@ fn judge(report: &Report, bound: Fraction, trial_ns: u64) -> Outcome {
     // A drop that the kernel counts may be of a whole train.
     let burst = u64::try_from(report.load.burst).unwrap_or(u64::MAX);
     let drops = report.host.kernel_drops.unwrap_or(0).saturating_mul(burst);
-    if beyond(lost.saturating_sub(drops), sent) {
+    if !inside && beyond(lost.saturating_sub(drops), sent) {
         return Outcome::Path;
     }
     if beyond(lost, sent) || beyond(not_sent, sent + not_sent) || fell_short(report, trial_ns) {
@@ -332,7 +333,7 @@ mod tests {
     fn loss_is_told_by_whose_it_is() {
         let judged = |not_sent, lost, drops, bound: &str| {
             let report = report(not_sent, lost, drops);
-            judge(&report, bound.parse().unwrap(), SECOND)
+            judge(&report, bound.parse().unwrap(), SECOND, false)
         };
         assert_eq!(judged(0, 0, Some(0), "0"), Outcome::Held);
         assert_eq!(judged(0, 1, Some(0), "0"), Outcome::Path);
@@ -345,6 +346,9 @@ mod tests {
         assert_eq!(judged(1, 0, Some(0), "0"), Outcome::Host);
         assert_eq!(judged(1, 0, Some(0), "0.01%"), Outcome::Held);
         assert_eq!(judged(5, 5, Some(0), "0"), Outcome::Path);
+        let lost = report(0, 3, Some(2));
+        let inside = judge(&lost, Fraction::default(), SECOND, true);
+        assert_eq!(inside, Outcome::Host, "there is no path");
         assert_eq!(judged(0, 10_000, Some(0), "0"), Outcome::Nothing);
         assert_eq!(judged(10_000, 0, Some(0), "0"), Outcome::Nothing);
     }
@@ -353,7 +357,8 @@ mod tests {
     fn a_dropped_datagram_may_be_a_whole_train() {
         let mut report = report(0, 64, Some(2));
         report.load.burst = 32;
-        assert_eq!(judge(&report, Fraction::default(), SECOND), Outcome::Host);
+        let judged = judge(&report, Fraction::default(), SECOND, false);
+        assert_eq!(judged, Outcome::Host);
     }
 
     #[test]
@@ -366,7 +371,8 @@ mod tests {
             let mut report = report(0, 0, Some(0));
             report.load.achieved_pps = Some(achieved);
             report.load.max_slip_ns = Some(slip);
-            assert_eq!(judge(&report, Fraction::default(), SECOND), outcome);
+            let judged = judge(&report, Fraction::default(), SECOND, false);
+            assert_eq!(judged, outcome);
         }
     }
 }

@@ -40,7 +40,8 @@ pub fn summary(results: &[FindRate]) -> String {
             &format!(
                 "Fastest rate with at most {} % loss, by frame size (Ethernet without FCS), in \
                  trials of {} (RFC 2544 section 26.1)",
-                first.loss_bound * 100.0,
+                // To the millionth, as it was typed.
+                (first.loss_bound * 1e6).round() / 1e4,
                 delay(first.trial_ns as f64)
             ),
             0,
@@ -172,6 +173,9 @@ mod tests {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }
         assert_eq!(summary(&[]), "");
+        let mut some = full();
+        some.loss_bound = 0.07;
+        assert!(summary(&[some]).contains(" 7 % loss"));
     }
 
     #[test]
