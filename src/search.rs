@@ -166,7 +166,7 @@ fn find_one(
             Err(failure) => break Err(failure),
             Ok(None) => break Ok(false),
             Ok(Some((report, trial))) => {
-                search.record(pps, trial.outcome);
+                search.record(pps, trial.outcome, trial.lost <= trial.sent / SLIGHT);
                 match trial.outcome {
                     Outcome::Held => last_held = Some(load_point(100, &report, trial.clone())),
                     Outcome::Path => {}
@@ -302,6 +302,8 @@ fn fell_short(report: &Report, trial_ns: u64) -> bool {
         .is_some_and(|slip| slip > (trial_ns / 100).max(MOMENT_NS))
 }
 
+/// One packet lost in so many is a slight loss, which need not be the rate's doing.
+const SLIGHT: u64 = 100;
 /// A shorter delay may be of the last departure alone, in nanoseconds.
 const MOMENT_NS: u64 = 20_000_000;
 /// The part of the rate that must be sent.

@@ -3,7 +3,8 @@
 //! Throughput is the fastest rate without loss (RFC 2544 §26.1), here: without loss beyond a bound.
 //! The rate doubles until a trial fails; then the gap between the fastest rate that held and the
 //! slowest that failed is halved until it is small; then the rate must hold again, [`CONFIRMING`]
-//! times in a row, or it steps down, each time further. Rates are whole packets a second.
+//! times in a row, or it steps down, each time further. Until then a failure that may be of a moment
+//! needs a second one. Rates are whole packets a second.
 
 use crate::report::find_rate::{LimitedBy, Outcome};
 
@@ -50,7 +51,8 @@ pub struct Search {
     confirmed: u32,
     /// Times that a rate was given up which had held once.
     stepped: u32,
-    /// The last trial failed by this host: it gets a second one, which a busy moment does not spoil.
+    /// The last trial failed, perhaps by a busy moment of this host or by a few packets lost to
+    /// something else than the rate: it gets a second one.
     again: Option<u64>,
     trials: u32,
     nothing: bool,
@@ -104,8 +106,9 @@ impl Search {
         }
     }
 
-    /// Takes the outcome of the trial that [`next`](Self::next) asked for.
-    pub fn record(&mut self, pps: u64, outcome: Outcome) {
+    /// Takes the outcome of the trial that [`next`](Self::next) asked for, and whether a loss of the
+    /// path's was a slight one.
+    pub fn record(&mut self, pps: u64, outcome: Outcome, slight: bool) {
         self.trials += 1;
         let second = self.again.take().is_some();
         match outcome {
@@ -116,6 +119,9 @@ impl Search {
             }
             Outcome::Nothing if self.trials == 1 => self.nothing = true,
             Outcome::Host if !second => self.again = Some(pps),
+            // Without it one packet that is lost early on would keep the search far below the path's
+            // rate. A rate that has held before has had its chance.
+            Outcome::Path if slight && !second && pps > self.held => self.again = Some(pps),
             Outcome::Host => self.fail(pps, LimitedBy::Host),
             Outcome::Path | Outcome::Nothing => self.fail(pps, LimitedBy::Path),
         }
@@ -178,7 +184,7 @@ mod tests {
                 Step::Try(pps) => {
                     assert!(tried.len() < 1000, "{tried:?}");
                     tried.push(pps);
-                    search.record(pps, path(pps));
+                    search.record(pps, path(pps), false);
                 }
             }
         }
@@ -260,6 +266,21 @@ mod tests {
         let (pps, by) = (found.pps.unwrap(), found.limited_by);
         assert!((3_938..=4_000).contains(&pps), "{found:?}");
         assert_eq!(by, Some(LimitedBy::Path));
+    }
+
+    #[test]
+    fn a_slight_loss_is_given_a_second_trial_until_a_rate_has_held() {
+        let mut search = Search::new(Some(4_000));
+        let mut tried = Vec::new();
+        while let Step::Try(pps) = search.next() {
+            tried.push(pps);
+            // One packet of the first trial, and one of the second at the rate that is confirmed.
+            let lost = tried.len() == 1 || tried.len() == 5;
+            let outcome = if lost { Outcome::Path } else { Outcome::Held };
+            search.record(pps, outcome, true);
+        }
+        assert_eq!(tried, [1000, 1000, 2000, 4000, 4000, 3938, 3938, 3938]);
+        assert_eq!(search.found().limited_by, Some(LimitedBy::Path));
     }
 
     #[test]
