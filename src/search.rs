@@ -12,7 +12,9 @@ use std::net::SocketAddr;
 use crate::config::{End, Fraction, Rate, ReflectorConfig, SessionConfig, SizeProfile, Sizes};
 use crate::engine::{self, Failure, Progress, Reflecting, Stop};
 use crate::report::Report;
-use crate::report::find_rate::{FindRate, Frame, LoadPoint, Outcome, Roundtrip, Schema, Trial};
+use crate::report::find_rate::{
+    FindRate, Frame, LimitedBy, LoadPoint, Outcome, Roundtrip, Schema, Trial,
+};
 
 use steps::{Search, Step};
 
@@ -56,6 +58,11 @@ pub fn find(plan: &Plan, stop: &Stop, mut show: impl FnMut(Update<'_>)) -> Resul
         let mut found = nothing_yet(plan, sizes);
         let result = find_one(plan, sizes, stop, &mut found, &mut show);
         found.interrupted = stop.requested();
+        let mtu = engine::path_mtu(
+            plan.session.remote,
+            plan.session.socket.interface.as_deref(),
+        );
+        found.notes.extend(readings(&found, mtu));
         show(Update::Found(&found));
         result?;
     }
@@ -143,6 +150,8 @@ fn find_one(
 ) -> Result<(), Failure> {
     let mut search = Search::new(plan.max_pps);
     let mut last_held: Option<LoadPoint> = None;
+    // What was last said about why this host did not keep up.
+    let mut why_host = Vec::new();
     let mut number = 0;
     let mut run = |pps: u64, size: &str| -> Result<Option<(Report, Trial)>, Failure> {
         let report = measure(plan, sizes, pps, stop, |progress| {
@@ -170,8 +179,8 @@ fn find_one(
                 match trial.outcome {
                     Outcome::Held => last_held = Some(load_point(100, &report, trial.clone())),
                     Outcome::Path => {}
-                    Outcome::Host => remark(found, &report.host.reasons),
-                    Outcome::Nothing => remark(found, &report.notes),
+                    Outcome::Host => why_host.clone_from(&report.host.reasons),
+                    Outcome::Nothing => found.notes.clone_from(&report.notes),
                 }
                 found.trials.push(trial);
             }
@@ -181,6 +190,9 @@ fn find_one(
     found.set_rate(result.pps);
     found.stable = result.stable;
     found.limited_by = result.limited_by;
+    if result.limited_by == Some(LimitedBy::Host) {
+        found.notes = why_host;
+    }
     let Some(pps) = result.pps else {
         return ended.map(drop);
     };
@@ -198,10 +210,39 @@ fn find_one(
     Ok(())
 }
 
-/// Keeps what was last said about why this host did not keep up, or why nothing came.
-fn remark(found: &mut FindRate, why: &[String]) {
-    found.notes = why.to_vec();
+/// How the figures are to be read, where that is not plain.
+fn readings(found: &FindRate, mtu: Option<usize>) -> Vec<String> {
+    let mut notes = Vec::new();
+    let largest = found.frames.iter().map(|frame| frame.frame_bytes_l2).max();
+    if let Some((largest, mtu)) = largest.zip(mtu)
+        && largest > mtu + ETHERNET
+    {
+        notes.push(format!(
+            "packets larger than the MTU of {mtu} go in fragments: the bit rates are those of whole \
+             frames of {largest} bytes, and on the wire there is more"
+        ));
+    }
+    let bursts = found.loads.iter().map(|point| point.trial.burst);
+    if let Some(burst) = bursts.max().filter(|burst| *burst > 1) {
+        notes.push(format!(
+            "packets left in trains of up to {burst}, which share their timestamps; --burst 1 sends \
+             each by itself"
+        ));
+    }
+    for point in &found.loads {
+        let LoadPoint { percent, trial, .. } = point;
+        if trial.outcome != Outcome::Held {
+            notes.push(format!(
+                "at {percent} % of the rate, {} of {} packets were lost and {} not sent",
+                trial.lost, trial.sent, trial.not_sent
+            ));
+        }
+    }
+    notes
 }
+
+/// Octets of an Ethernet header.
+const ETHERNET: usize = 14;
 
 /// Runs one trial.
 fn measure(
@@ -353,6 +394,21 @@ mod tests {
         assert_eq!(inside, Outcome::Host, "there is no path");
         assert_eq!(judged(0, 10_000, Some(0), "0"), Outcome::Nothing);
         assert_eq!(judged(10_000, 0, Some(0), "0"), Outcome::Nothing);
+    }
+
+    #[test]
+    fn what_the_figures_do_not_show_is_said() {
+        let mut found = crate::report::find_rate::tests::full();
+        assert_eq!(readings(&found, Some(1500)), Vec::<String>::new());
+        assert_eq!(readings(&found, None), Vec::<String>::new());
+        let [notes] = readings(&found, Some(1499)).try_into().unwrap();
+        assert!(notes.contains("in fragments"), "{notes}");
+        found.loads[2].trial.burst = 32;
+        found.loads[1].trial.outcome = Outcome::Path;
+        found.loads[1].trial.lost = 12;
+        let [trains, lost] = readings(&found, Some(1500)).try_into().unwrap();
+        assert!(trains.contains("trains of up to 32"), "{trains}");
+        assert!(lost.starts_with("at 90 % of the rate, 12 of"), "{lost}");
     }
 
     #[test]
