@@ -735,6 +735,7 @@ fn session(
         cpus: args.host.cpu.clone(),
         threads: usize::from(args.load.threads),
         burst: args.load.burst,
+        loss_bound: None,
         first_seq: args.load.first_seq,
         watch: WatchConfig {
             happenings: args.print_responses || args.log.verbose || args.log.debug,

@@ -256,6 +256,7 @@ fn measure(
     let rate = Rate::from_per_second(pps).expect("the search stays within what a rate can be");
     session.departures = session.departures.at(rate);
     session.sizes = sizes.clone();
+    session.loss_bound = Some(plan.loss);
     session.end = End {
         count: None,
         duration_ns: Some(plan.trial_ns),
@@ -312,9 +313,7 @@ fn judge(report: &Report, bound: Fraction, trial_ns: u64, inside: bool) -> Outco
     let packets = &report.packets;
     let [sent, not_sent, lost] =
         [packets.sent, packets.not_sent, packets.lost].map(|count| count.unwrap_or(0));
-    let beyond = |part: u64, whole: u64| {
-        u128::from(part) * 1_000_000 > u128::from(whole) * u128::from(bound.ppm())
-    };
+    let beyond = |part, whole| bound.exceeded_by(part, whole);
     if packets.received == Some(0) {
         return Outcome::Nothing;
     }

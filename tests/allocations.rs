@@ -121,6 +121,7 @@ fn run(
         },
         seed: 1,
         timeout_ns: 2_000_000_000,
+        loss_bound: None,
         format: Format::Ntp,
         socket: options(io),
         pacing: Pacing::Auto,

@@ -132,3 +132,29 @@ fn an_interrupted_search_shows_what_held_until_then() {
     assert!(found["rate_pps"].as_u64().unwrap() >= 1_000, "{found:#}");
     assert!(!found["trials"].as_array().unwrap().is_empty(), "{found:#}");
 }
+
+#[test]
+fn a_trial_that_lost_too_much_does_not_wait_for_its_timeout() {
+    let (mut replies, mut before) = (0, 0);
+    let reflector = FakeReflector::start(move |request| {
+        // Every other packet of a session is lost; a probe has the number of the last one.
+        let number = request[3];
+        let probe = std::mem::replace(&mut before, number) == number;
+        if number % 2 == 1 && !probe {
+            return vec![];
+        }
+        replies += 1;
+        vec![short_reply(request, replies)]
+    });
+    let line = format!("sender {} -q --find-rate --json", reflector.address);
+    // Waiting once would take longer than any program may run here.
+    let outcome = run(&format!(
+        "{line} --sizes 83 --max-rate 40 --duration 100ms --packet-timeout 70s"
+    ));
+    let found = &outcome.found_rates()[0];
+    // One packet, the first, is sent in a trial at this rate.
+    assert_eq!(found["rate_pps"], 10, "{found:#}");
+    assert_eq!(found["limited_by"], "path", "{found:#}");
+    let lost = found["trials"][0]["lost"].as_u64();
+    assert_eq!(lost, Some(2), "{found:#}");
+}

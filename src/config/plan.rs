@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{CpuList, Dscp, Impairment, Prefix, Rate, SizeMix};
+use super::{CpuList, Dscp, Fraction, Impairment, Prefix, Rate, SizeMix};
 use crate::wire::Format;
 
 /// A Session-Sender's session.
@@ -23,6 +23,10 @@ pub struct SessionConfig {
     /// How long a reply may take, in nanoseconds; one that takes longer is late, and its packet
     /// counts as lost.
     pub timeout_ns: u64,
+    /// Share of packets that may be lost, where all that matters is whether more are: then the session
+    /// does not wait until the timeout for replies of which nobody believes that they will come.
+    /// `None`: it waits.
+    pub loss_bound: Option<Fraction>,
     /// Format of T1.
     pub format: Format,
     /// How the packets look and leave.

@@ -241,6 +241,12 @@ impl Fraction {
     pub fn value(self) -> f64 {
         f64::from(self.0) / f64::from(MILLION)
     }
+
+    /// Whether `part` is a larger share of `whole` than this.
+    #[must_use]
+    pub fn exceeded_by(self, part: u64, whole: u64) -> bool {
+        u128::from(part) * u128::from(MILLION) > u128::from(whole) * u128::from(self.0)
+    }
 }
 
 impl FromStr for Fraction {

@@ -608,6 +608,7 @@ mod tests {
             seed: 1,
             burst: crate::config::Burst::Auto,
             threads: 1,
+            loss_bound: None,
             first_seq: 0,
             timeout_ns: 5_000_000_000,
             format: Format::Ntp,

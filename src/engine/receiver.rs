@@ -13,6 +13,7 @@ use mio::{Token, Waker};
 use super::flight::{Flight, PROBES};
 use super::live::{Copier, Tap};
 use super::sender::merged;
+use crate::config::Fraction;
 use crate::io::{Datagram, Event, ReceiveHalf};
 use crate::os::{self, EventLoop};
 use crate::sample::{Pipe, Sample};
@@ -29,6 +30,9 @@ const BUDGET: usize = 16;
 const STEP_NS: i64 = 1_000_000;
 /// How long after the last missing reply a duplicate is still waited for, at least and at most.
 const LINGER_NS: (i64, i64) = (20_000_000, 200_000_000);
+/// Where all that matters is a bound of loss, and it is passed: after so long without a reply a probe
+/// finds out whether any is still to come; after more where one has taken more than a quarter of it.
+const QUIET_NS: i64 = 200_000_000;
 /// How long the answer to a probe is waited for, at least.
 const PROBE_NS: i64 = 100_000_000;
 /// Distinct reply sizes that are listed.
@@ -38,6 +42,8 @@ const REPLY_SIZES: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) timeout_ns: i64,
+    /// See [`SessionConfig::loss_bound`](crate::config::SessionConfig::loss_bound).
+    pub(crate) loss_bound: Option<Fraction>,
     /// The number of the first packet on the wire.
     pub(crate) first_seq: u32,
     /// Of T1.
@@ -243,7 +249,7 @@ pub(crate) fn run<R: ReceiveHalf>(
     }
     let mut matcher = Matcher::new(plan, flight, pipe);
     (matcher.tap, matcher.copier) = (tap, copier);
-    let mut ending = Ending::new(plan.timeout_ns, probes);
+    let mut ending = Ending::new(plan.timeout_ns, plan.loss_bound, probes);
     let mut bundles = false;
     let mut flush_at = os::monotonic_ns() + FLUSH_NS;
     loop {
@@ -321,6 +327,11 @@ fn drain<R: ReceiveHalf>(half: &mut R, matcher: &mut Matcher<'_>) -> Drained {
 /// How a session ends, step by step.
 struct Ending {
     timeout_ns: i64,
+    loss_bound: Option<Fraction>,
+    /// How many packets were answered when the last one was, and when that was seen.
+    quiet: (u64, i64),
+    /// Probes so far.
+    asked: usize,
     /// Hung up when no more probes are wanted.
     probes: Option<Sender<usize>>,
     step: Step,
@@ -334,9 +345,12 @@ enum Step {
 }
 
 impl Ending {
-    fn new(timeout_ns: i64, probes: Sender<usize>) -> Self {
+    fn new(timeout_ns: i64, loss_bound: Option<Fraction>, probes: Sender<usize>) -> Self {
         Self {
             timeout_ns,
+            loss_bound,
+            quiet: (u64::MAX, 0),
+            asked: 0,
             probes: Some(probes),
             step: Step::Sending,
         }
@@ -352,7 +366,7 @@ impl Ending {
             self.step = Step::Missing { until };
         }
         if let Step::Missing { until } = self.step {
-            if matcher.answered() < sent && now < until {
+            if let Some(until) = self.missing(matcher, sent, until, now) {
                 return Some(until);
             }
             let (least, most) = LINGER_NS;
@@ -367,7 +381,7 @@ impl Ending {
             if matcher.answered() == 0 || matcher.tracker.settled(sent) {
                 return None;
             }
-            return self.ask(0, matcher, now);
+            return self.ask(matcher, now);
         }
         if let Step::Probing { index, until } = self.step {
             if matcher.tracker.settled(sent) {
@@ -376,18 +390,59 @@ impl Ending {
             if now < until && !matcher.probed[index] {
                 return Some(until);
             }
-            return self.ask(index + 1, matcher, now);
+            return self.ask(matcher, now);
         }
         None
     }
 
-    fn ask(&mut self, index: usize, matcher: &mut Matcher<'_>, now: i64) -> Option<i64> {
-        if index == PROBES {
+    /// When to look again for replies that are missing; `None`: they are not waited for any longer.
+    fn missing(
+        &mut self,
+        matcher: &mut Matcher<'_>,
+        sent: u64,
+        until: i64,
+        now: i64,
+    ) -> Option<i64> {
+        let answered = matcher.answered();
+        if answered >= sent || now >= until {
+            return None;
+        }
+        let passed = |bound: Fraction| bound.exceeded_by(sent - answered, sent);
+        if answered == 0 || !self.loss_bound.is_some_and(passed) {
+            return Some(until);
+        }
+        // A reflector that only rested answers a probe after everything before.
+        if matcher.probed.contains(&true) {
+            return None;
+        }
+        if self.quiet.0 != answered {
+            self.quiet = (answered, now);
+        }
+        let quiet = matcher.longest_ns.saturating_mul(4).max(QUIET_NS);
+        if now >= self.quiet.1.saturating_add(quiet) {
+            if self.asked == PROBES {
+                return Some(until);
+            }
+            self.send_probe(matcher)?;
+            self.quiet.1 = now;
+        }
+        Some(self.quiet.1.saturating_add(quiet).min(until))
+    }
+
+    fn send_probe(&mut self, matcher: &mut Matcher<'_>) -> Option<usize> {
+        let index = self.asked;
+        matcher.probing = true;
+        self.probes.as_ref()?.send(index).ok()?;
+        self.asked += 1;
+        Some(index)
+    }
+
+    fn ask(&mut self, matcher: &mut Matcher<'_>, now: i64) -> Option<i64> {
+        if self.asked == PROBES {
             self.probes = None;
             return None;
         }
-        matcher.probing = true;
-        self.probes.as_ref()?.send(index).ok()?;
+        let index = self.send_probe(matcher)?;
         let wait = matcher.longest_ns.saturating_mul(2);
         let until = now + wait.clamp(PROBE_NS, self.timeout_ns.max(PROBE_NS));
         self.step = Step::Probing { index, until };
@@ -724,6 +779,7 @@ mod tests {
     fn plan(stamps: bool) -> Plan {
         Plan {
             timeout_ns: TIMEOUT_NS,
+            loss_bound: None,
             first_seq: 0,
             format: Format::Ntp,
             classes: 1,
@@ -967,6 +1023,57 @@ mod tests {
             }
         }) {}
         assert_eq!(seen, 3);
+    }
+
+    /// An ending after 10 packets of which some were answered, each after the same time; with what it
+    /// says at 5,000 ns, and when a probe is asked for and after one was answered.
+    fn ends(bound: Option<&str>, answered: u64, took_ns: i64) -> (Vec<Option<i64>>, usize) {
+        let flight = Flight::new(64, 0);
+        let (samples, _blocks) = pipe();
+        let mut matcher = Matcher::new(&plan(false), &flight, samples);
+        let mut mirror = reflector(false, Format::Ntp);
+        for seq in 0..10 {
+            let octets = request(&flight, seq, BEGIN_NS, false);
+            if seq < answered {
+                let octets = reply(&mut mirror, &octets, BEGIN_NS + 10, Format::Ntp);
+                arrive(&mut matcher, &octets, BEGIN_NS + took_ns);
+            }
+        }
+        flight.finish(10, 1000);
+        let bound = bound.map(|text| text.parse().unwrap());
+        let (probes, wanted) = crossbeam_channel::bounded(8);
+        let mut ending = Ending::new(TIMEOUT_NS, bound, probes);
+        let mut said = vec![ending.next(&mut matcher, 5000)];
+        said.push(ending.next(&mut matcher, 5000 + QUIET_NS));
+        let asked = wanted.len();
+        matcher.probed[0] = asked > 0;
+        said.push(ending.next(&mut matcher, 6000 + QUIET_NS));
+        (said, asked)
+    }
+
+    #[test]
+    fn where_a_bound_of_loss_is_passed_an_answered_probe_ends_the_session() {
+        let timeout = Some(TIMEOUT_NS + 1000);
+        let quiet = |times| Some(5000 + times * QUIET_NS);
+        let lingering = Some(6000 + QUIET_NS + LINGER_NS.0);
+        for (bound, answered, said, asked) in [
+            (None, 8, [timeout, timeout, timeout], 0),
+            (Some("20%"), 8, [timeout, timeout, timeout], 0),
+            // The first one is still to come.
+            (Some("0"), 0, [timeout, timeout, timeout], 0),
+            (Some("19%"), 8, [quiet(1), quiet(2), lingering], 1),
+        ] {
+            let expected = (said.to_vec(), asked);
+            assert_eq!(
+                ends(bound, answered, 1000),
+                expected,
+                "{bound:?} {answered}"
+            );
+        }
+        // Where replies take long, silence means little.
+        let long = QUIET_NS / 4 + 1000;
+        assert_eq!(ends(Some("0"), 8, long).0[0], Some(5000 + 4 * long));
+        assert_eq!(ends(Some("0"), 8, TIMEOUT_NS / 2).0[0], timeout);
     }
 
     #[test]

@@ -440,6 +440,7 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
 
     let plan = receiver::Plan {
         timeout_ns,
+        loss_bound: share.loss_bound,
         first_seq: share.first_seq,
         format: share.format,
         classes,
