@@ -278,10 +278,27 @@ pub struct Load {
     pub burst: usize,
     /// One entry for each size sent.
     pub sizes: Vec<SizeEntry>,
-    /// Packets that left more than one interval after their scheduled time.
+    /// Who kept the schedule; `None` where there was none.
+    pub paced_by: Option<PacedBy>,
+    /// Packets that left more than one interval after their scheduled time; `None` where the queueing
+    /// discipline paced and not every packet has a transmit timestamp.
     pub late_departures: Option<u64>,
-    /// Largest delay of a departure behind its schedule, in nanoseconds.
+    /// Largest delay of a departure behind its schedule, in nanoseconds: of packets that the queueing
+    /// discipline paced, by their transmit timestamps.
     pub max_slip_ns: Option<u64>,
+}
+
+/// Who made packets leave at their time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PacedBy {
+    /// The sender, which handed each over when it was due.
+    Sender,
+    /// The queueing discipline, which held each until its departure time (SO_TXTIME), but for the first
+    /// ones, which showed that it does.
+    Qdisc,
+    /// Some packets the one, some the other.
+    Mixed,
 }
 
 /// Packet size mix.
@@ -746,6 +763,7 @@ pub(crate) mod tests {
                     received: Some(9),
                     roundtrip: Some(delay.clone()),
                 }],
+                paced_by: Some(PacedBy::Sender),
                 late_departures: Some(0),
                 max_slip_ns: Some(12),
             },
@@ -846,6 +864,7 @@ pub(crate) mod tests {
                 seed: None,
                 burst: 1,
                 sizes: Vec::new(),
+                paced_by: None,
                 late_departures: None,
                 max_slip_ns: None,
                 ..full.load

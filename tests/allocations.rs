@@ -125,6 +125,7 @@ fn run(
         format: Format::Ntp,
         socket: options(io),
         pacing: Pacing::Auto,
+        txtime: false,
         realtime: false,
         cpus: None,
         burst: Burst::Auto,

@@ -6,12 +6,13 @@ use nix::errno::Errno;
 
 use super::reflector::Reflected;
 use super::{BUFFER_NS, BUFFER_OVERHEAD};
-use super::{receiver::Received, sender::Sent};
+use super::{receiver::Received, sender::Sent, txtime};
 use crate::config::{Departures, IoKind, SessionConfig, SizeProfile};
 use crate::io::{Granted, StampKind};
 use crate::os;
 use crate::report::{self, Report, finite};
 use crate::stats::delay::Delays;
+use crate::stats::sequence::Directions;
 
 /// Share of departures later than one interval from which the host is said to have missed them:
 /// one in this many.
@@ -102,7 +103,9 @@ fn ratio(a: u64, b: u64) -> Option<f64> {
 
 fn load(parts: &Parts<'_>, duration_ns: Option<u64>) -> report::Load {
     let (config, sent) = (parts.config, parts.sent);
-    let achieved_pps = duration_ns
+    // The first packet may have been handed over ahead, to see whether it waits.
+    let paced_ns = duration_ns.map(|ns| ns.saturating_sub(sent.txtime.lead_ns.unsigned_abs()));
+    let achieved_pps = paced_ns
         // From the first departure to the last one, which is not within that time itself.
         .filter(|_| sent.sent > u64::from(sent.last_burst))
         .and_then(|ns| ratio(sent.sent - u64::from(sent.last_burst), ns))
@@ -147,25 +150,52 @@ fn load(parts: &Parts<'_>, duration_ns: Option<u64>) -> report::Load {
         seed: Some(config.seed),
         burst: usize::try_from(sent.longest_burst.max(1)).unwrap_or(1),
         sizes: sizes.collect(),
-        late_departures: (!flood).then_some(sent.late_departures),
-        max_slip_ns: (!flood && sent.sent > 0).then(|| sent.max_slip_ns.max(0).unsigned_abs()),
+        paced_by: (!flood && sent.sent > 0).then(|| sent.txtime.paced_by()),
+        late_departures: late_departures(parts).filter(|_| !flood),
+        max_slip_ns: (!flood && sent.sent > 0).then(|| {
+            let slip = sent
+                .max_slip_ns
+                .max(parts.received.facts.departed.max_slip_ns);
+            slip.max(0).unsigned_abs()
+        }),
     }
+}
+
+/// Packets that left late: those that the sender paced, and those that the queueing discipline did,
+/// where each of these is known by its stamp.
+fn late_departures(parts: &Parts<'_>) -> Option<u64> {
+    let (sent, departed) = (parts.sent, &parts.received.facts.departed);
+    let each = departed.stamped == sent.txtime.units && sent.longest_burst <= 1;
+    (sent.txtime.units == 0 || each).then_some(sent.late_departures + departed.late)
 }
 
 fn packets(parts: &Parts<'_>) -> report::Packets {
     let (sent, counts) = (parts.sent, &parts.received.counts);
-    let lost = sent.sent.saturating_sub(counts.received);
-    let directions = counts.directions;
+    let missed = missed(parts);
+    let left = sent.sent - missed;
+    let lost = left.saturating_sub(counts.received);
+    let directions = counts.directions.map(|directions| {
+        // It is missing at the reflector, or nobody can tell where.
+        let outbound = directions.lost_outbound.min(missed);
+        Directions {
+            lost_outbound: directions.lost_outbound - outbound,
+            lost_unattributed: directions
+                .lost_unattributed
+                .saturating_sub(missed - outbound),
+            ..directions
+        }
+    });
     let icmp: u64 = parts.received.facts.icmp.iter().sum();
     report::Packets {
-        sent: Some(sent.sent),
-        not_sent: Some(sent.overdue + sent.refused),
+        sent: Some(left),
+        not_sent: Some(sent.overdue + sent.refused + missed),
         received: Some(counts.received),
         lost: Some(lost),
         lost_outbound: directions.map(|d| d.lost_outbound),
         lost_inbound: directions.map(|d| d.lost_inbound),
         lost_unattributed: directions.map(|d| d.lost_unattributed),
-        loss_bursts: Some(report::LossBursts {
+        // Which packets did not leave is not known: they are among the lost ones of these.
+        loss_bursts: (missed == 0).then(|| report::LossBursts {
             count: counts.bursts.count,
             longest: counts.bursts.longest,
             mean: ratio(lost, counts.bursts.count),
@@ -182,6 +212,17 @@ fn packets(parts: &Parts<'_>) -> report::Packets {
         rejected_samples: Some(rejected(parts)),
         icmp_unreachable: Some(icmp + sent.icmp),
     }
+}
+
+/// Packets that the queueing discipline dropped since their departure time had passed. It tells of
+/// each train once: these are taken to have one length, and no packet that came back is among them.
+fn missed(parts: &Parts<'_>) -> u64 {
+    let burst = u64::from(parts.sent.longest_burst.max(1));
+    let missing = parts
+        .sent
+        .sent
+        .saturating_sub(parts.received.counts.received);
+    missing.min(parts.received.facts.missed.saturating_mul(burst))
 }
 
 fn rejected(parts: &Parts<'_>) -> u64 {
@@ -344,9 +385,17 @@ fn reasons(parts: &Parts<'_>, kernel_drops: Option<u64>, load: &report::Load) ->
             sent.no_room
         ));
     }
+    if received.facts.missed > 0 {
+        reasons.push(format!(
+            "the queueing discipline let the departure time of {} packets pass and dropped them; they \
+             were not sent",
+            missed(parts)
+        ));
+    }
+    let (departed, timed) = (&received.facts.departed, &sent.txtime);
     if let Some((offered, achieved)) = load.offered_pps.zip(load.achieved_pps)
         && achieved < offered * KEPT
-        && sent.late_departures > FEW_LATE
+        && sent.late_departures + timed.handed_late > FEW_LATE
     {
         reasons.push(format!(
             "this host could not keep the rate: {:.2} % of it",
@@ -363,9 +412,16 @@ fn reasons(parts: &Parts<'_>, kernel_drops: Option<u64>, load: &report::Load) ->
             sent.late_departures, sent.sent
         ));
     }
+    if departed.late * MISSED_ONE_IN > departed.stamped && departed.late > FEW_LATE {
+        reasons.push(format!(
+            "{} of {} packets or trains that the queueing discipline paced and whose departure is \
+             known left more than one interval late: the load was burstier than asked for",
+            departed.late, departed.stamped
+        ));
+    }
     let missing = sent
         .stamps_requested
-        .saturating_sub(received.facts.stamps_back);
+        .saturating_sub(received.facts.stamps_back + received.facts.missed);
     if missing > 0 && received.facts.stamps_back > 0 {
         reasons.push(format!(
             "{missing} of {} transmit timestamps did not come back",
@@ -404,6 +460,7 @@ fn notes(parts: &Parts<'_>, received: &Received, delays: &report::DelaySet) -> V
                 .to_owned(),
         );
     }
+    notes.extend(txtime::note(config, parts.granted, sent));
     if let Some(error) = &sent.realtime_refused {
         notes.push(format!("no real-time scheduling: {error}"));
     }
@@ -583,7 +640,10 @@ fn icmp_name(errno: i32) -> String {
 mod tests {
     use super::*;
     use crate::config::{End, Pacing, Rate, SizeClass, Sizes, SocketOptions, WatchConfig};
+    use crate::engine::receiver::Departed;
     use crate::engine::receiver::Facts;
+    use crate::engine::txtime::{Outcome, Verdict};
+    use crate::io::Txtime;
     use crate::stats::sequence::Counts;
     use crate::wire::Format;
 
@@ -622,6 +682,7 @@ mod tests {
                 io: IoKind::Batched,
             },
             pacing: Pacing::Auto,
+            txtime: false,
             realtime: false,
             cpus: None,
             watch: WatchConfig::default(),
@@ -630,18 +691,29 @@ mod tests {
 
     /// The report of 1,000 packets of which `lost` did not come back and our socket dropped `drops`.
     fn of(lost: u64, drops: Option<u64>) -> Report {
+        with(lost, drops, Facts::new(1), Outcome::default())
+    }
+
+    fn with(lost: u64, drops: Option<u64>, facts: Facts, txtime: Outcome) -> Report {
         let sent = Sent {
             sent: 1000,
             by_class: vec![1000],
             last_ns: 999_000_000,
+            last_burst: 1,
+            longest_burst: 1,
+            txtime,
             ..Sent::default()
         };
         let received = Received {
             counts: Counts {
                 received: 1000 - lost,
+                directions: Some(Directions {
+                    lost_outbound: lost,
+                    ..Directions::default()
+                }),
                 ..Counts::default()
             },
-            facts: Facts::new(1),
+            facts,
             kernel_drops: drops,
             unrecorded: 0,
             cpus: None,
@@ -655,6 +727,7 @@ mod tests {
                 receive: StampKind::Kernel,
                 transmit: None,
                 receive_buffer: None,
+                txtime: Txtime::NotAsked,
                 remarks: Vec::new(),
             },
             window: 1000,
@@ -677,6 +750,75 @@ mod tests {
         };
         assert!(reason.contains("dropped 970 datagrams"), "{reason}");
         assert!(reason.contains("not the path's loss"), "{reason}");
+    }
+
+    fn kept(packets: u64) -> Outcome {
+        Outcome {
+            verdict: Verdict::Kept,
+            packets,
+            units: packets - 1,
+            ..Outcome::default()
+        }
+    }
+
+    #[test]
+    fn what_the_queueing_discipline_dropped_was_not_sent() {
+        let mut facts = Facts::new(1);
+        facts.missed = 30;
+        let report = with(100, None, facts, kept(1000));
+        let packets = &report.packets;
+        assert_eq!((packets.sent, packets.not_sent), (Some(970), Some(30)));
+        assert_eq!((packets.lost, packets.lost_outbound), (Some(70), Some(70)));
+        assert_eq!(packets.loss_bursts, None);
+        let [reason] = report.host.reasons.as_slice() else {
+            panic!("{:?}", report.host.reasons);
+        };
+        assert!(reason.contains("of 30 packets pass"), "{reason}");
+        assert!(reason.contains("were not sent"), "{reason}");
+    }
+
+    #[test]
+    fn late_departures_of_the_queueing_discipline_are_counted_where_all_are_stamped() {
+        let mut facts = Facts::new(1);
+        facts.departed = Departed {
+            stamped: 899,
+            late: 100,
+            max_slip_ns: 5_000_000,
+        };
+        let report = with(0, None, facts.clone(), kept(900));
+        let load = &report.load;
+        assert_eq!(load.paced_by, Some(report::PacedBy::Qdisc));
+        assert_eq!(load.late_departures, Some(100));
+        assert_eq!(load.max_slip_ns, Some(5_000_000));
+        let [reason] = report.host.reasons.as_slice() else {
+            panic!("{:?}", report.host.reasons);
+        };
+        assert!(reason.starts_with("100 of 899 packets"), "{reason}");
+        let note = report.notes.iter().find(|n| n.starts_with("--txtime"));
+        assert!(note.unwrap().contains("900 of 1000 packets"), "{note:?}");
+
+        facts.departed.stamped = 500;
+        let some = with(0, None, facts, kept(900)).load;
+        assert_eq!(
+            (some.late_departures, some.max_slip_ns),
+            (None, Some(5_000_000))
+        );
+        let own = of(0, None).load;
+        assert_eq!(own.paced_by, Some(report::PacedBy::Sender));
+        assert_eq!((own.late_departures, own.max_slip_ns), (Some(0), Some(0)));
+    }
+
+    #[test]
+    fn a_first_packet_that_left_ahead_of_its_time_changes_no_rate() {
+        let outcome = Outcome {
+            verdict: Verdict::AtOnce,
+            lead_ns: 9_000_000,
+            ..Outcome::default()
+        };
+        let report = with(0, None, Facts::new(1), outcome);
+        assert_eq!(report.duration_ns, Some(999_000_000));
+        let pps = report.load.achieved_pps.unwrap();
+        assert!((pps - 999e9 / 990e6).abs() < 1e-6, "{pps}");
     }
 
     #[test]

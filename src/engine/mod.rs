@@ -18,6 +18,7 @@ mod reflector;
 pub mod schedule;
 mod sender;
 mod session;
+mod txtime;
 mod wheel;
 
 use std::io;
@@ -172,6 +173,7 @@ fn socket_plan(
         hardware: options.hardware,
         busy_poll_us: options.busy_poll_us,
         bundles,
+        txtime: false,
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 use mio::{Token, Waker};
 
-use super::flight::{Flight, PROBES};
+use super::flight::{Flight, PROBES, Timing};
 use super::live::{Copier, Tap};
 use super::sender::merged;
 use crate::config::Fraction;
@@ -18,7 +18,7 @@ use crate::io::{Datagram, Event, ReceiveHalf};
 use crate::os::{self, EventLoop};
 use crate::sample::{Pipe, Sample};
 use crate::stats::sequence::{Arrival, Counts, Tracker, extend};
-use crate::wire::{Format, Reply};
+use crate::wire::{Format, Reply, Timestamp};
 
 /// Samples that wait for their transmit stamp.
 const PENDING: usize = 4096;
@@ -35,6 +35,12 @@ const LINGER_NS: (i64, i64) = (20_000_000, 200_000_000);
 const QUIET_NS: i64 = 200_000_000;
 /// How long the answer to a probe is waited for, at least.
 const PROBE_NS: i64 = 100_000_000;
+/// Samples of packets that showed whether departure times are kept, and wait for their stamp.
+const TRIALS: usize = 256;
+/// So many packets in a row that left before their time: they do not wait for it.
+const EARLY_IN_A_ROW: u32 = 3;
+/// Longer before its time no packet is handed over.
+const MOST_EARLY_NS: i64 = 10_000_000;
 /// Distinct reply sizes that are listed.
 const REPLY_SIZES: usize = 16;
 
@@ -53,12 +59,34 @@ pub(crate) struct Plan {
     pub(crate) stamps: bool,
     /// T4 and the transmit stamps are of the interface's clock.
     pub(crate) hardware: bool,
+    /// Where packets may carry departure times: how punctual they are to be.
+    pub(crate) punctuality: Option<Punctuality>,
     /// ICMP errors come as events.
     pub(crate) errors_queued: bool,
     /// Let packets gather between two looks: they carry the kernel's timestamps.
     pub(crate) gather_ns: i64,
     pub(crate) cpu: Option<usize>,
     pub(crate) realtime: bool,
+}
+
+/// What is said of a packet with a departure time by when it really left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Punctuality {
+    /// So long before its time: it did not wait.
+    pub(crate) early_ns: i64,
+    /// So long after its time, and each packet of a train adds as much: late.
+    pub(crate) late_ns: i64,
+}
+
+/// Departures of packets or trains that carried a departure time, by their transmit stamps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Departed {
+    /// Those with a stamp.
+    pub(crate) stamped: u64,
+    /// Of these, more than one interval after their time.
+    pub(crate) late: u64,
+    /// The largest delay behind the departure time.
+    pub(crate) max_slip_ns: i64,
 }
 
 /// Live figures for whoever shows progress.
@@ -132,6 +160,9 @@ pub(crate) struct Facts {
     pub(crate) short_replies: u64,
     /// Replies that came in bundles and share their T4 with others.
     pub(crate) bundled: u64,
+    pub(crate) departed: Departed,
+    /// Packets or trains that the queueing discipline dropped since their departure time had passed.
+    pub(crate) missed: u64,
 }
 
 impl Facts {
@@ -153,6 +184,8 @@ impl Facts {
             remote_error_ns: None,
             short_replies: 0,
             bundled: 0,
+            departed: Departed::default(),
+            missed: 0,
         }
     }
 
@@ -187,6 +220,10 @@ impl Facts {
         }
         self.short_replies += other.short_replies;
         self.bundled += other.bundled;
+        self.departed.stamped += other.departed.stamped;
+        self.departed.late += other.departed.late;
+        self.departed.max_slip_ns = self.departed.max_slip_ns.max(other.departed.max_slip_ns);
+        self.missed += other.missed;
     }
 
     fn note_icmp(&mut self, errno: i32) {
@@ -468,6 +505,11 @@ struct Matcher<'a> {
     stamps: Vec<(u64, i64)>,
     /// Samples whose stamp has not come yet.
     pending: Vec<Option<Sample>>,
+    /// The same of packets of which nothing else tells when they left: not shown without a stamp.
+    trials: Vec<Sample>,
+    punctuality: Option<Punctuality>,
+    /// Packets in a row that left before their departure time.
+    early: u32,
     /// The longest time that a reply took.
     longest_ns: i64,
     probed: [bool; PROBES],
@@ -497,6 +539,9 @@ impl<'a> Matcher<'a> {
             errors_queued: plan.errors_queued,
             stamps: vec![(u64::MAX, 0); places],
             pending: vec![None; if plan.stamps { PENDING } else { 0 }],
+            trials: Vec::with_capacity(plan.punctuality.map_or(0, |_| TRIALS)),
+            punctuality: plan.punctuality,
+            early: 0,
             longest_ns: 0,
             probed: [false; PROBES],
             probing: false,
@@ -515,7 +560,8 @@ impl<'a> Matcher<'a> {
             Event::Departed { seq, ns } => self.on_stamp(seq, ns),
             Event::Icmp { errno } if !self.probing => self.facts.note_icmp(errno),
             Event::Stray => self.invalid(),
-            Event::Icmp { .. } => {}
+            Event::Missed if !self.probing => self.facts.missed += 1,
+            Event::Icmp { .. } | Event::Missed => {}
         }
     }
 
@@ -535,6 +581,11 @@ impl<'a> Matcher<'a> {
         self.flight.set_stamps_back(self.facts.stamps_back);
         let attempted = self.flight.attempted();
         let mut first = extend(seq, attempted);
+        let t1 = self.flight.t1(first);
+        self.flight.stamp_came(first, ns);
+        if let Some(punctuality) = self.punctuality {
+            self.note_departure(first, t1, ns, punctuality);
+        }
         // A train may have several granules; the stamp is of all of them, and of no other train.
         loop {
             let granule = self.flight.granule(first);
@@ -548,10 +599,41 @@ impl<'a> Matcher<'a> {
                     self.pipe.push(sample);
                 }
             }
+            let mut trials = self.trials.len();
+            while let Some(at) = trials.checked_sub(1) {
+                if (first..next).contains(&self.trials[at].seq) {
+                    let mut sample = self.trials.swap_remove(at);
+                    sample.t1_stamp_ns = Some(ns);
+                    self.pipe.push(sample);
+                }
+                trials = at;
+            }
             first = next;
             if first >= attempted || !self.flight.continues(first) {
                 return;
             }
+        }
+    }
+
+    /// Compares when a packet or train left with when it was to.
+    fn note_departure(&mut self, seq: u64, t1: u64, ns: i64, punctuality: Punctuality) {
+        if self.flight.timing(seq) != Timing::Timed || seq < self.step_below {
+            return;
+        }
+        let Some(leave_ns) = Timestamp::from_raw(t1).unix_ns(self.format, ns) else {
+            return;
+        };
+        let slip = ns.saturating_sub(leave_ns);
+        let departed = &mut self.facts.departed;
+        departed.stamped += 1;
+        departed.max_slip_ns = departed.max_slip_ns.max(slip);
+        let late_ns = punctuality.late_ns * i64::from(self.flight.burst());
+        departed.late += u64::from(slip > late_ns);
+        // Further ahead none was handed over: a clock was set.
+        let early = slip < -punctuality.early_ns && slip > -MOST_EARLY_NS;
+        self.early = if early { self.early + 1 } else { 0 };
+        if self.early == EARLY_IN_A_ROW {
+            self.flight.set_early();
         }
     }
 
@@ -682,6 +764,15 @@ impl<'a> Matcher<'a> {
             let (stamp_of, ns) = self.stamps[place(granule, self.stamps.len())];
             sample.t1_stamp_ns = (stamp_of == granule).then_some(ns);
         }
+        if sample.t1_stamp_ns.is_none() && self.flight.timing(seq) == Timing::Trial {
+            // Its T1 says when it was handed over, and it may have waited.
+            if self.trials.len() < self.trials.capacity() {
+                self.trials.push(sample);
+            } else {
+                self.facts.rejected += 1;
+            }
+            return self.unusable(seq, reflector_seq);
+        }
         if let Some(tap) = &mut self.tap {
             tap.reply(sample, reflector_seq);
         }
@@ -732,6 +823,7 @@ impl<'a> Matcher<'a> {
         for sample in waiting {
             self.pipe.push(sample);
         }
+        self.facts.rejected += self.trials.len() as u64;
         self.facts.reply_sizes.sort_unstable();
         if let Some(tap) = &mut self.tap {
             tap.sweep_below(sent, &self.tracker);
@@ -770,7 +862,7 @@ mod tests {
     use crate::io::Request;
     use crate::sample::pipe;
     use crate::stats::delay::Delays;
-    use crate::wire::{ErrorEstimate, SenderPacket, Timestamp};
+    use crate::wire::{ErrorEstimate, SenderPacket};
 
     /// When the pretended session begins; one packet a microsecond.
     const BEGIN_NS: i64 = 1_790_000_000_000_000_000;
@@ -785,6 +877,7 @@ mod tests {
             classes: 1,
             stamps,
             hardware: false,
+            punctuality: None,
             errors_queued: true,
             gather_ns: 0,
             cpu: None,
@@ -1107,6 +1200,93 @@ mod tests {
         stamps.sort_unstable();
         let own = |seq| (seq, (seq < 4).then_some(ns));
         assert_eq!(stamps, (0..8).map(own).collect::<Vec<_>>());
+    }
+
+    /// A plan of a session whose packets may carry departure times, one a microsecond.
+    fn timed_plan() -> Plan {
+        Plan {
+            punctuality: Some(Punctuality {
+                early_ns: 1_000_000,
+                late_ns: 1000,
+            }),
+            ..plan(true)
+        }
+    }
+
+    #[test]
+    fn a_packet_that_may_have_waited_is_not_shown_without_its_stamp() {
+        let flight = Flight::new(64, 0);
+        let (samples, blocks) = pipe();
+        let mut matcher = Matcher::new(&timed_plan(), &flight, samples);
+        let mut mirror = reflector(false, Format::Ntp);
+        // The stamp comes first, comes later, does not come.
+        for seq in 0..3 {
+            let t1 = BEGIN_NS + i64::try_from(seq).unwrap() * 1000;
+            let left = t1 + 5_000_000;
+            let octets = request(&flight, seq, t1, true);
+            flight.mark(seq, 1, Timing::Trial);
+            flight.await_trial(seq);
+            assert_eq!(flight.trial_stamp(), None);
+            let octets = reply(&mut mirror, &octets, left + 10, Format::Ntp);
+            let event = Event::Departed {
+                seq: u32::try_from(seq).unwrap(),
+                ns: left,
+            };
+            if seq == 0 {
+                matcher.on_event(event);
+            }
+            arrive(&mut matcher, &octets, left + 1000);
+            if seq == 1 {
+                matcher.on_event(event);
+            }
+            assert_eq!(flight.trial_stamp(), (seq < 2).then_some(left));
+        }
+        let received = matcher.finish(3, None, None);
+        assert_eq!((received.counts.received, received.facts.rejected), (3, 1));
+        // It says nothing of punctuality: its T1 is no departure time.
+        assert_eq!(received.facts.departed, Departed::default());
+        let mut delays = Delays::new(1, false);
+        while blocks.next(|block| delays.record(block)) {}
+        let roundtrip = delays.report().roundtrip.unwrap();
+        assert_eq!(
+            (roundtrip.samples, roundtrip.min, roundtrip.max),
+            (2, 500, 500)
+        );
+    }
+
+    #[test]
+    fn stamps_tell_how_punctual_departure_times_are_kept() {
+        let flight = Flight::new(64, 0);
+        let (samples, _blocks) = pipe();
+        let mut matcher = Matcher::new(&timed_plan(), &flight, samples);
+        let mut slips = [3, 900, 1001, -400_000, 70_000].into_iter();
+        let leave = |matcher: &mut Matcher<'_>, seq: u64, slip: i64| {
+            let t1 = BEGIN_NS + i64::try_from(seq).unwrap() * 1000;
+            request(&flight, seq, t1, true);
+            flight.mark(seq, 1, Timing::Timed);
+            matcher.on_event(Event::Departed {
+                seq: u32::try_from(seq).unwrap(),
+                ns: t1 + slip,
+            });
+        };
+        for seq in 0..5 {
+            leave(&mut matcher, seq, slips.next().unwrap());
+        }
+        let departed = Departed {
+            stamped: 5,
+            late: 2,
+            max_slip_ns: 70_000,
+        };
+        assert_eq!(matcher.facts.departed, departed);
+        // A packet that left too early may be a chance, and a clock that was set is none of it.
+        for (seq, slip) in (5..).zip([-2_000_000, -2_000_000, 0, -60_000_000_000, -2_000_000]) {
+            leave(&mut matcher, seq, slip);
+        }
+        assert!(!flight.early());
+        for seq in 10..12 {
+            leave(&mut matcher, seq, -2_000_000);
+        }
+        assert!(flight.early());
     }
 
     #[test]

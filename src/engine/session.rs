@@ -17,7 +17,7 @@ use super::live::{self, Progress, Update, Watched};
 use super::receiver::{self, Received};
 use super::sender::{self, Sent};
 use super::{
-    Failure, Reflecting, Stop, assemble, join, packets, schedule, socket_plan, spawn, start,
+    Failure, Reflecting, Stop, assemble, join, packets, schedule, socket_plan, spawn, start, txtime,
 };
 use crate::config::{Burst, IoKind, SessionConfig};
 #[cfg(target_os = "linux")]
@@ -72,12 +72,13 @@ pub fn measure(
         IoKind::Batched => {
             let open = |share: SessionConfig| {
                 let trains = Trains::choose(&share);
-                let plan = socket_plan(
+                let mut plan = socket_plan(
                     share.local,
                     &share.socket,
                     share.socket.tos,
                     trains.burst > 1,
                 );
+                plan.txtime = share.txtime;
                 let opened = linux::open_session(&plan, share.remote);
                 let (tx, rx, granted) = opened.map_err(|source| cannot_open(&share, source))?;
                 let places = if trains.burst > 1 {
@@ -96,7 +97,8 @@ pub fn measure(
         _ => {
             let open = |share: SessionConfig| {
                 let trains = Trains::choose(&share);
-                let plan = socket_plan(share.local, &share.socket, share.socket.tos, false);
+                let mut plan = socket_plan(share.local, &share.socket, share.socket.tos, false);
+                plan.txtime = share.txtime;
                 let opened = portable::open_session(&plan, share.remote);
                 let (tx, rx, granted) = opened.map_err(|source| cannot_open(&share, source))?;
                 let padding = padding(&share, trains.most);
@@ -282,7 +284,11 @@ fn run<S: SendHalf, R: ReceiveHalf>(
         })
     };
     let again = tick(super::PROGRESS);
+    let mut told = false;
     loop {
+        for lane in &running {
+            txtime::tell(config, &lane.granted, lane.flight.verdict(), &mut told);
+        }
         select! {
             recv(updates) -> update => match update {
                 Ok(update) => watch(update),
@@ -300,6 +306,9 @@ fn run<S: SendHalf, R: ReceiveHalf>(
     }
     let done: Result<Vec<Done>, Failure> = running.into_iter().map(Running::finish).collect();
     let done = done?;
+    for lane in &done {
+        txtime::tell_at_end(config, &lane.granted, &lane.sent, &mut told);
+    }
     let reflected = reflector.map(Reflecting::finish).transpose()?;
     let same_clock = is_local(config.remote.ip()) && receive != Some(StampKind::Hardware);
     let report = |lane: &Done, scope| {
@@ -446,6 +455,7 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
         classes,
         stamps: granted.transmit.is_some(),
         hardware: granted.receive == StampKind::Hardware,
+        punctuality: txtime::punctuality(&share, &granted),
         errors_queued: share.socket.io == IoKind::Batched && cfg!(target_os = "linux"),
         gather_ns: if granted.receive != StampKind::Userspace && per_second >= GATHER_RATE {
             GATHER_NS
@@ -500,6 +510,7 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
             (Some(_), Some(octets)) => u64::try_from(octets / STAMP_OCTETS).unwrap_or(u64::MAX),
             _ => 0,
         },
+        txtime: txtime::Verdict::at_start(&granted),
         cpu: pair.sender,
         realtime: share.realtime,
         start: sender::Start {
@@ -509,7 +520,7 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
             offset_ns: common.config.departures.rate().map_or(0, |all| {
                 let before = index * u64::from(trains.burst);
                 i64::try_from(all.due_ns(before)).unwrap_or(0)
-            }),
+            }) + if share.txtime { txtime::LEAD_NS } else { 0 },
         },
     };
     let sender = {

@@ -17,10 +17,10 @@ use mio::{Interest, Registry, Token};
 use socket2::Socket;
 
 use super::{
-    BATCH, Datagram, Event, Granted, Request, Route, SocketPlan, StampKind, bind_interface,
-    interface_of, new_socket, set_plain_options,
+    BATCH, Datagram, DepartureClock, Event, Granted, Request, Route, SocketPlan, StampKind, Txtime,
+    bind_interface, interface_of, new_socket, set_plain_options,
 };
-use crate::sys::{self, Queue, ReceiveBatch, ReplyFacts, SendBatch};
+use crate::sys::{self, Queue, ReceiveBatch, ReplyFacts, SendBatch, SendFacts};
 
 /// Transmit stamps under way that can be told apart where the kernel does not take an identity.
 const STAMP_IDS: usize = 1 << 16;
@@ -33,6 +33,9 @@ const SO_PREFER_BUSY_POLL: c_int = 69;
 const ORIGIN_ICMP: u8 = libc::SO_EE_ORIGIN_ICMP;
 const ORIGIN_ICMP6: u8 = libc::SO_EE_ORIGIN_ICMP6;
 const ORIGIN_TIMESTAMPING: u8 = libc::SO_EE_ORIGIN_TIMESTAMPING;
+/// `SO_EE_ORIGIN_TXTIME` and `SO_EE_CODE_TXTIME_MISSED` of linux/errqueue.h.
+const ORIGIN_TXTIME: u8 = 6;
+const CODE_TXTIME_MISSED: u8 = 2;
 
 /// Opens the two sockets of a session.
 ///
@@ -99,24 +102,39 @@ pub(crate) fn open_session(
         }
     };
 
+    let txtime = match plan
+        .txtime
+        .then(|| depart_by(&tx, DepartureClock::Monotonic))
+    {
+        None => Txtime::NotAsked,
+        Some(Ok(())) => Txtime::Taken,
+        Some(Err(error)) => Txtime::Refused(error.to_string()),
+    };
+
     let identity = if takes_stamp_identity() {
         Identity::Given
     } else {
         let ids = (0..STAMP_IDS).map(|_| AtomicU32::new(0)).collect();
         Identity::Counted(ids)
     };
+    let with_txtime = txtime == Txtime::Taken;
     let granted = Granted {
         local,
         receive,
         transmit,
         receive_buffer: rx.recv_buffer_size().ok(),
+        txtime,
         remarks,
     };
     let tx = Arc::new(tx);
     let send = SendSocket {
         socket: Arc::clone(&tx),
         to: remote,
-        stamp_flag: tx_flag,
+        facts: SendFacts {
+            stamp_flags: tx_flag,
+            with_id: matches!(identity, Identity::Given),
+            with_txtime,
+        },
         identity: identity.clone(),
     };
     let receive = ReceiveSocket {
@@ -185,6 +203,7 @@ pub(crate) fn open_mirrors(
         receive,
         transmit: None,
         receive_buffer,
+        txtime: Txtime::NotAsked,
         remarks,
     };
     Ok((sockets, granted))
@@ -334,6 +353,14 @@ fn hardware_stamps(
     }
 }
 
+fn depart_by(socket: &Socket, clock: DepartureClock) -> io::Result<()> {
+    let clock = match clock {
+        DepartureClock::Monotonic => libc::CLOCK_MONOTONIC,
+        DepartureClock::Tai => libc::CLOCK_TAI,
+    };
+    sys::set_txtime(socket.as_fd(), clock)
+}
+
 /// Whether this kernel lets a packet name its stamp (`SCM_TS_OPT_ID`, Linux 6.13 and later).
 fn takes_stamp_identity() -> bool {
     let attempt = || -> io::Result<()> {
@@ -343,9 +370,13 @@ fn takes_stamp_identity() -> bool {
             &socket,
             libc::SOF_TIMESTAMPING_SOFTWARE | libc::SOF_TIMESTAMPING_OPT_ID,
         )?;
-        let flag = libc::SOF_TIMESTAMPING_TX_SOFTWARE;
-        let mut batch = SendBatch::new(1, bound(&socket)?, &[0], flag, true);
-        batch.set(0, 1, 1, Some(1));
+        let facts = SendFacts {
+            stamp_flags: libc::SOF_TIMESTAMPING_TX_SOFTWARE,
+            with_id: true,
+            with_txtime: false,
+        };
+        let mut batch = SendBatch::new(1, bound(&socket)?, &[0], facts);
+        batch.set(0, 1, 1, Some(1), 0);
         batch.send(socket.as_fd(), 0, 1).map(drop)
     };
     attempt().is_ok()
@@ -369,17 +400,16 @@ fn place(ids: &[AtomicU32], id: u32) -> &AtomicU32 {
 pub(crate) struct SendSocket {
     socket: Arc<Socket>,
     to: SocketAddr,
-    stamp_flag: c_uint,
+    facts: SendFacts,
     identity: Identity,
 }
 
 impl SendSocket {
     /// Allocates the batch, each place with these octets; to be called on the thread that sends.
     pub(crate) fn start(self, octets: &[u8], places: usize) -> SendHalf {
-        let with_id = matches!(self.identity, Identity::Given);
         let places = places.min(BATCH);
         SendHalf {
-            batch: SendBatch::new(places, self.to, octets, self.stamp_flag, with_id),
+            batch: SendBatch::new(places, self.to, octets, self.facts),
             places,
             socket: self.socket,
             identity: self.identity,
@@ -406,14 +436,25 @@ impl super::SendHalf for SendHalf {
         self.places
     }
 
-    fn set(&mut self, index: usize, payload: usize, count: usize, stamp: Option<u32>) -> &mut [u8] {
+    fn set(
+        &mut self,
+        index: usize,
+        payload: usize,
+        count: usize,
+        stamp: Option<u32>,
+        leave_ns: u64,
+    ) -> &mut [u8] {
         self.stamped[index] = stamp.is_some();
         if let (Identity::Counted(ids), Some(seq)) = (&self.identity, stamp) {
             let ahead = self.stamped[..index].iter().filter(|s| **s).count();
             let id = self.next_id.wrapping_add(u32::try_from(ahead).unwrap_or(0));
             place(ids, id).store(seq, Ordering::Release);
         }
-        self.batch.set(index, payload, count, stamp)
+        self.batch.set(index, payload, count, stamp, leave_ns)
+    }
+
+    fn depart_by(&mut self, clock: DepartureClock) -> io::Result<()> {
+        depart_by(&self.socket, clock)
     }
 
     fn send(&mut self, from: usize, to: usize) -> io::Result<usize> {
@@ -516,7 +557,12 @@ impl super::ReceiveHalf for ReceiveHalf {
         for index in 0..count {
             let facts = self.errors.received(index).facts;
             let ns = arrival(self.sockets.hardware, &facts);
-            if let (Some(error), Some(ns)) = (facts.error, ns)
+            if facts
+                .error
+                .is_some_and(|e| (e.origin, e.code) == (ORIGIN_TXTIME, CODE_TXTIME_MISSED))
+            {
+                f(Event::Missed);
+            } else if let (Some(error), Some(ns)) = (facts.error, ns)
                 && error.origin == ORIGIN_TIMESTAMPING
             {
                 let seq = match &self.sockets.identity {

@@ -9,8 +9,8 @@ use std::net::{SocketAddr, UdpSocket};
 use mio::{Interest, Registry, Token};
 
 use super::{
-    BATCH, Datagram, Event, Granted, Request, Route, SocketPlan, StampKind, bind_interface,
-    new_socket, set_plain_options,
+    BATCH, Datagram, DepartureClock, Event, Granted, Request, Route, SocketPlan, StampKind, Txtime,
+    bind_interface, new_socket, set_plain_options,
 };
 use crate::os;
 
@@ -39,6 +39,11 @@ fn open(plan: &SocketPlan) -> io::Result<(socket2::Socket, Granted)> {
         receive: StampKind::Userspace,
         transmit: None,
         receive_buffer: socket.recv_buffer_size().ok(),
+        txtime: if plan.txtime {
+            Txtime::Refused(io::Error::from(io::ErrorKind::Unsupported).to_string())
+        } else {
+            Txtime::NotAsked
+        },
         remarks: Vec::new(),
     };
     Ok((socket, granted))
@@ -96,11 +101,22 @@ impl super::SendHalf for SendHalf {
         BATCH
     }
 
-    fn set(&mut self, index: usize, payload: usize, count: usize, _: Option<u32>) -> &mut [u8] {
+    fn set(
+        &mut self,
+        index: usize,
+        payload: usize,
+        count: usize,
+        _: Option<u32>,
+        _: u64,
+    ) -> &mut [u8] {
         assert_eq!(count, 1, "there are no trains here");
         let (octets, len) = &mut self.packets[index];
         *len = payload;
         &mut octets[..payload]
+    }
+
+    fn depart_by(&mut self, _: DepartureClock) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     fn send(&mut self, from: usize, to: usize) -> io::Result<usize> {

@@ -5,8 +5,8 @@
 //! not everything never as 100 %; a one-way delay that contains the offset of two clocks is marked.
 
 use crate::report::{
-    Clock, Delay, Granularity, Io, Load, Packets, Profile, Report, Schedule, SizeEntry, StampKind,
-    Timestamps, Verdict,
+    Clock, Delay, Granularity, Io, Load, PacedBy, Packets, Profile, Report, Schedule, SizeEntry,
+    StampKind, Timestamps, Verdict,
 };
 
 mod full;
@@ -471,6 +471,11 @@ fn schedule(report: &Report, load: &Load) -> Vec<String> {
     if load.burst > 1 {
         parts.push(format!("trains of up to {} packets", load.burst));
     }
+    parts.extend(match load.paced_by {
+        Some(PacedBy::Qdisc) => Some("paced by the queueing discipline".to_owned()),
+        Some(PacedBy::Mixed) => Some("paced in part by the queueing discipline".to_owned()),
+        Some(PacedBy::Sender) | None => None,
+    });
     parts.extend(report.duration_ns.map(|ns| {
         format!(
             "{} from first to last departure",

@@ -6,6 +6,7 @@ use nix::errno::Errno;
 
 use super::*;
 use crate::config::{Departures, End, SizeClass};
+use crate::io::DepartureClock;
 
 /// A place of the batch.
 #[derive(Clone, Debug, Default)]
@@ -48,12 +49,23 @@ impl<F: FnMut(usize, usize) -> Option<Errno>> SendHalf for Wire<F> {
         self.slots.len()
     }
 
-    fn set(&mut self, index: usize, payload: usize, count: usize, stamp: Option<u32>) -> &mut [u8] {
+    fn set(
+        &mut self,
+        index: usize,
+        payload: usize,
+        count: usize,
+        stamp: Option<u32>,
+        _: u64,
+    ) -> &mut [u8] {
         let slot = &mut self.slots[index];
         let len = payload * count;
         slot.octets.resize(len.max(slot.octets.len()), 0);
         (slot.payload, slot.count, slot.stamped) = (payload, count, stamp.is_some());
         &mut slot.octets[..len]
+    }
+
+    fn depart_by(&mut self, _: DepartureClock) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     fn send(&mut self, from: usize, to: usize) -> io::Result<usize> {
@@ -107,6 +119,7 @@ fn plan(sizes: &[usize], count: u64, start: (ChannelSender<()>, Receiver<i64>)) 
         pacing: Pacing::Sleep,
         may_spin: false,
         stamps_under_way: 1 << 20,
+        txtime: Verdict::NotAsked,
         cpu: None,
         realtime: false,
         start: Start {

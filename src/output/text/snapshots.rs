@@ -100,6 +100,7 @@ fn full() -> Report {
                 size(590, 333_328, 333_316, 440_000),
                 size(1514, 83_334, 83_331, 458_000),
             ],
+            paced_by: Some(PacedBy::Sender),
             late_departures: Some(3),
             max_slip_ns: Some(12_700),
         },
@@ -199,6 +200,7 @@ fn nothing() -> Report {
             schedule: Schedule::Periodic,
             seed: None,
             sizes: Vec::new(),
+            paced_by: None,
             late_departures: None,
             max_slip_ns: None,
             ..full.load
@@ -244,6 +246,7 @@ fn total_loss() -> Report {
             }],
             profile: Profile::Fixed,
             schedule: Schedule::Periodic,
+            paced_by: Some(PacedBy::Qdisc),
             late_departures: Some(0),
             ..full.load
         },
