@@ -552,7 +552,8 @@ pub struct Timestamps {
     pub t4: Option<StampKind>,
     /// What one receive timestamp stands for.
     pub granularity: Option<Granularity>,
-    /// One packet in this many carries a transmit stamp; `None` without stamps.
+    /// Two consecutive packets, or trains, of this many ask for a transmit stamp, 1: all; `None`
+    /// without stamps.
     pub tx_stamp_one_in: Option<u32>,
     /// The two ends' clocks.
     pub clock: Clock,

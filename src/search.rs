@@ -233,8 +233,12 @@ fn readings(found: &FindRate, mtu: Option<usize>) -> Vec<String> {
         let LoadPoint { percent, trial, .. } = point;
         if trial.outcome != Outcome::Held {
             notes.push(format!(
-                "at {percent} % of the rate, {} of {} packets were lost and {} not sent",
-                trial.lost, trial.sent, trial.not_sent
+                "the trial at {percent} % of the rate did not hold: {} of {} packets lost, {} not sent, \
+                 {} a second sent",
+                trial.lost,
+                trial.sent,
+                trial.not_sent,
+                trial.achieved_pps.map_or("-".to_owned(), |pps| format!("{pps:.0}"))
             ));
         }
     }
@@ -407,7 +411,10 @@ mod tests {
         found.loads[1].trial.lost = 12;
         let [trains, lost] = readings(&found, Some(1500)).try_into().unwrap();
         assert!(trains.contains("trains of up to 32"), "{trains}");
-        assert!(lost.starts_with("at 90 % of the rate, 12 of"), "{lost}");
+        assert!(
+            lost.contains("at 90 % of the rate did not hold: 12 of"),
+            "{lost}"
+        );
     }
 
     #[test]

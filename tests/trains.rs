@@ -27,6 +27,8 @@ fn a_train_is_counted_packet_by_packet() {
             assert_no_loss(&report, 1000);
             assert_eq!(report["load"]["burst"], 32, "{line}");
             assert_eq!(report["timestamps"]["granularity"], "train", "{line}");
+            let notes = report["notes"].to_string();
+            assert!(notes.contains("share their timestamps"), "{notes}");
             assert_eq!(report["packets"]["reordered"], 0, "{line}");
             assert_eq!(report["packets"]["invalid"], 0, "{line}");
             assert_eq!(report["delay_ns"]["inbound"]["samples"], 1000, "{line}");
@@ -66,6 +68,7 @@ fn one_packet_each_is_the_precise_mode() {
         assert_no_loss(&report, 400);
         assert_eq!(report["load"]["burst"], 1);
         assert_eq!(report["timestamps"]["granularity"], "packet");
+        assert_eq!(report["notes"], json!([]));
         assert_eq!(report["delay_ns"]["roundtrip"]["samples"], 400);
     }
 }

@@ -257,7 +257,7 @@ fn timestamps(parts: &Parts<'_>) -> report::Timestamps {
         t1: delays.roundtrip.map(|_| kind(t1)),
         t2: parts.reflected.and_then(|(_, receive)| *receive).map(kind),
         t4: measured.then(|| kind(parts.granted.receive)),
-        granularity: measured.then_some(if parts.sent.longest_burst > 1 || facts.bundled > 0 {
+        granularity: measured.then_some(if shares_stamps(parts) {
             report::Granularity::Train
         } else {
             report::Granularity::Packet
@@ -277,6 +277,11 @@ fn timestamps(parts: &Parts<'_>) -> report::Timestamps {
             offset_estimate_ns: parts.delays.offset_estimate_ns().filter(|_| !same_clock),
         },
     }
+}
+
+/// Whether packets left as trains or came in bundles, and have timestamps in common.
+fn shares_stamps(parts: &Parts<'_>) -> bool {
+    parts.sent.longest_burst > 1 || parts.received.facts.bundled > 0
 }
 
 /// The value seen most often; `None` where none was.
@@ -363,7 +368,7 @@ fn reasons(parts: &Parts<'_>, kernel_drops: Option<u64>, load: &report::Load) ->
     let mut reasons = Vec::new();
     if let Some(drops) = kernel_drops.filter(|drops| *drops > 0) {
         // The kernel counts a bundle that it drops as one.
-        let what = if sent.longest_burst > 1 || received.facts.bundled > 0 {
+        let what = if shares_stamps(parts) {
             format!("at least {drops} datagrams, bundles of several counted as one,")
         } else {
             format!("{drops} datagrams")
@@ -591,6 +596,13 @@ fn notes(parts: &Parts<'_>, received: &Received, delays: &report::DelaySet) -> V
         notes.push(
             "T2 and T3 are the same in every reply: the reflector does not tell its own time, which \
              is in the inbound and the roundtrip delay"
+                .to_owned(),
+        );
+    }
+    if shares_stamps(parts) && delays.inbound.is_some() {
+        notes.push(
+            "packets of a train or bundle share their timestamps: between them IPDV and jitter find \
+             no variation, whatever there was"
                 .to_owned(),
         );
     }

@@ -560,9 +560,14 @@ fn transmit_stamps(report: &Report, stamps: &Timestamps) -> String {
     let Some(one_in) = stamps.tx_stamp_one_in else {
         return String::new();
     };
+    let what = if report.load.burst > 1 {
+        "train"
+    } else {
+        "packet"
+    };
     let every = match one_in {
-        1 => "every packet".to_owned(),
-        n => format!("2 packets in {}", count(n.into())),
+        1 => format!("every {what}"),
+        n => format!("2 {what}s in {}", count(n.into())),
     };
     // T1 is in the round trip, but not in the inbound delay, which every reply has.
     let delays = &report.delay_ns;
@@ -965,6 +970,16 @@ Direction         Min         Max         Avg          Jitter     Loss
             assert!(!row.contains("us") && !row.contains(" 0.0%"), "{row}");
         }
         assert!(text.contains("100.0%"));
+    }
+
+    #[test]
+    fn of_trains_it_is_trains_that_are_stamped() {
+        let mut report = full();
+        for (burst, what) in [(1, "2 packets in 16"), (32, "2 trains in 16")] {
+            report.load.burst = burst;
+            let text = summary(&report, Detail::Normal);
+            assert!(text.contains(what), "{text}");
+        }
     }
 
     #[test]
