@@ -1,18 +1,21 @@
 //! What one packet costs at each stage that this program adds to the kernel's own path.
 //!
-//! `cargo bench --bench packets` prints them all; read them as proportions of each other and of the
-//! 10 µs that lie between two packets at 100,000 a second.
+//! `cargo bench --bench packets` prints nanoseconds a packet and packets a second, also where a stage
+//! works on many packets at once. Read them as proportions of each other and of the time between two
+//! packets: 10 µs at 100,000 a second, 1 µs at a million. Singles are packets as they are sent at the
+//! first of these rates, trains as at the second.
 
 use std::hint::black_box;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{Bencher, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use twamp_blast::sample::{Blocks, Pipe, Sample, pipe};
-use twamp_blast::stats::delay::Delays;
+use twamp_blast::stats::delay::{Delays, Distribution};
 use twamp_blast::stats::sequence::Tracker;
 use twamp_blast::wire::{
-    ErrorEstimate, Format, REFLECTOR_LEN, ReflectorPacket, Reply, ReplyHead, ReplyTail, SENDER_LEN,
+    ErrorEstimate, Format, REFLECTOR_LEN, ReflectorPacket, Reply, ReplyHead, ReplyTail,
     SenderPacket, Timestamp, parse_request,
 };
 use zerocopy::IntoBytes;
@@ -21,8 +24,35 @@ use zerocopy::IntoBytes;
 const NOW_NS: i64 = 1_767_225_600_123_456_789;
 /// Samples handled together, as they come out of the pipe.
 const BLOCK: u32 = 256;
-/// Between two packets at 100,000 a second.
+/// Packets of a train.
+const TRAIN: u32 = 32;
+/// Between two packets at 100,000 a second, and at a million.
 const GAP_NS: i64 = 10_000;
+const TRAIN_GAP_NS: i64 = 1_000;
+
+/// Measures a stage that works on `packets` packets at a time; `run` runs it so many times and says
+/// how long it took. For Criterion one packet is one iteration, so that it prints time a packet.
+fn a_packet(b: &mut Bencher<'_>, packets: u64, mut run: impl FnMut(u64) -> Duration) {
+    b.iter_custom(|wanted| {
+        let times = wanted.div_ceil(packets);
+        run(times).mul_f64(wanted as f64 / (times * packets) as f64)
+    });
+}
+
+/// How long a stage takes so many times.
+fn took(times: u64, mut stage: impl FnMut()) -> Duration {
+    let start = Instant::now();
+    for _ in 0..times {
+        stage();
+    }
+    start.elapsed()
+}
+
+fn group<'a>(c: &'a mut Criterion, name: &str) -> BenchmarkGroup<'a, WallTime> {
+    let mut group = c.benchmark_group(name);
+    group.throughput(Throughput::Elements(1));
+    group
+}
 
 fn estimate(format: Format) -> ErrorEstimate {
     ErrorEstimate::new(true, format, 1_000)
@@ -55,28 +85,11 @@ fn reply() -> ReflectorPacket {
     ReflectorPacket { head, tail }
 }
 
-/// Octets on the wire: layouts and timestamps.
-fn wire(c: &mut Criterion) {
-    let mut group = c.benchmark_group("wire");
-    group.throughput(Throughput::Elements(1));
+/// What a reflector reads of a request, and a receiver of a reply.
+fn parse(c: &mut Criterion) {
+    let mut group = group(c, "parse");
 
-    let packet = request();
-    let mut buffer = [0; SENDER_LEN];
-    group.bench_function("write a request, T1 included", |b| {
-        let mut seq = 0_u32;
-        b.iter(|| {
-            let packet = SenderPacket {
-                seq: seq.into(),
-                timestamp: Timestamp::from_unix_ns(black_box(NOW_NS), Format::Ntp),
-                error_estimate: packet.error_estimate,
-            };
-            buffer.copy_from_slice(packet.as_bytes());
-            seq = seq.wrapping_add(1);
-            black_box(&buffer);
-        });
-    });
-
-    group.bench_function("read a request", |b| {
+    group.bench_function("request", |b| {
         let octets = request();
         let octets = octets.as_bytes();
         b.iter(|| {
@@ -85,7 +98,7 @@ fn wire(c: &mut Criterion) {
         });
     });
 
-    group.bench_function("read a reply, T2 and T3 included", |b| {
+    group.bench_function("reply, T2 and T3 converted", |b| {
         let octets = reply();
         let octets = octets.as_bytes();
         assert_eq!(octets.len(), REFLECTOR_LEN);
@@ -99,7 +112,12 @@ fn wire(c: &mut Criterion) {
             black_box((numbers, t2, t3, head.sender_timestamp, reply.sender_ttl));
         });
     });
+    group.finish();
+}
 
+/// The formats on the wire and nanoseconds.
+fn timestamps(c: &mut Criterion) {
+    let mut group = group(c, "timestamps");
     for (name, format) in [("NTP", Format::Ntp), ("PTP", Format::Ptp)] {
         group.bench_function(format!("nanoseconds to {name}"), |b| {
             b.iter(|| Timestamp::from_unix_ns(black_box(NOW_NS), format));
@@ -112,13 +130,129 @@ fn wire(c: &mut Criterion) {
     group.finish();
 }
 
-/// The sample of packet `seq`, with delays that differ a little from packet to packet.
-fn sample(seq: u64) -> Sample {
-    let step = i64::try_from(seq).expect("few samples");
-    let t1_ns = NOW_NS + step * GAP_NS;
+/// What the packet threads do between their system calls.
+#[cfg(target_os = "linux")]
+fn packet_threads(c: &mut Criterion) {
+    use twamp_blast::engine::stages::{self, Load};
+
+    let singles = Load {
+        payload: 41,
+        burst: 1,
+        gap_ns: GAP_NS,
+        stamp_one_in: 16,
+    };
+    let trains = Load {
+        burst: TRAIN,
+        gap_ns: TRAIN_GAP_NS,
+        stamp_one_in: 256,
+        ..singles
+    };
+    let loads = [("singles", singles), ("trains of 32", trains)];
+
+    // T1 from the clock, into the prebuilt packet or train.
+    let mut build = group(c, "build");
+    for (name, load) in loads {
+        build.bench_function(name, |b| {
+            let run = |sending: &mut stages::Sending<'_>| {
+                a_packet(b, load.burst.into(), |times| {
+                    took(times, || {
+                        black_box(sending.build());
+                    })
+                });
+            };
+            stages::sending(load, run).expect("a socket on loopback");
+        });
+    }
+    build.finish();
+
+    // Under way before the call that sends, counted after it.
+    let mut books = group(c, "send bookkeeping");
+    for (name, load) in loads {
+        books.bench_function(name, |b| {
+            let run = |sending: &mut stages::Sending<'_>| {
+                a_packet(b, load.burst.into(), |times| {
+                    took(times, || sending.keep_books())
+                });
+            };
+            stages::sending(load, run).expect("a socket on loopback");
+        });
+    }
+    books.finish();
+
+    // Control messages of a batch that was received, and where each packet of a bundle stands.
+    let mut split = group(c, "split");
+    for (name, load) in loads {
+        split.bench_function(name, |b| {
+            let mut splitting = stages::splitting(load).expect("datagrams over loopback");
+            let packets = splitting.split(|octets, _| assert_eq!(octets.len(), load.payload));
+            assert_eq!(packets, 32);
+            a_packet(b, 32, |times| {
+                took(times, || {
+                    splitting.split(|octets, arrived_ns| {
+                        black_box((octets, arrived_ns));
+                    });
+                })
+            });
+        });
+    }
+    split.finish();
+
+    // A reply with what was sent and with its transmit stamp, to a sample; parsing is part of it.
+    let mut matched = group(c, "match");
+    for (name, load) in loads {
+        matched.bench_function(name, |b| {
+            stages::matching(load, |matching| {
+                let packets = matching.prepare();
+                matching.take();
+                a_packet(b, packets, |times| {
+                    let mut all = Duration::ZERO;
+                    for _ in 0..times {
+                        matching.drain();
+                        matching.prepare();
+                        all += took(1, || matching.take());
+                    }
+                    all
+                });
+                matching.drain();
+            });
+        });
+    }
+    matched.finish();
+}
+
+#[cfg(not(target_os = "linux"))]
+fn packet_threads(_: &mut Criterion) {}
+
+/// The part of matching that counts.
+fn sequence(c: &mut Criterion) {
+    let mut group = group(c, "match by sequence number alone");
+    group.bench_function("singles", |b| {
+        let mut tracker = Tracker::new(1 << 16);
+        let (mut s, mut r) = (0_u64, 0_u32);
+        a_packet(b, BLOCK.into(), |times| {
+            took(times, || {
+                tracker.make_room(s + u64::from(BLOCK));
+                for _ in 0..BLOCK {
+                    black_box(tracker.on_reply(s, r, false));
+                    s += 1;
+                    r = r.wrapping_add(1);
+                }
+            })
+        });
+        assert_eq!(tracker.received(), s);
+    });
+    group.finish();
+}
+
+/// The sample of packet `seq`, with delays that differ a little from packet to packet or, in a train,
+/// from train to train: its packets share their timestamps.
+fn sample(seq: u64, gap_ns: i64, burst: u32) -> Sample {
+    let seq = i64::try_from(seq).expect("few samples");
+    let step = seq / i64::from(burst);
+    let t1_ns = NOW_NS + step * gap_ns * i64::from(burst);
     let wobble = step * 7_919 % 3_000;
     Sample {
-        seq,
+        seq: seq.unsigned_abs(),
         t1_ns,
         t1_stamp_ns: Some(t1_ns + 1_500),
         t2_ns: t1_ns + 2_500 + wobble,
@@ -128,36 +262,69 @@ fn sample(seq: u64) -> Sample {
     }
 }
 
-/// What the receiver and the stats thread do with each reply.
-fn statistics(c: &mut Criterion) {
-    let mut group = c.benchmark_group("statistics");
-    group.throughput(Throughput::Elements(BLOCK.into()));
+fn block(gap_ns: i64, burst: u32) -> Vec<Sample> {
+    (0..BLOCK)
+        .map(|seq| sample(seq.into(), gap_ns, burst))
+        .collect()
+}
 
-    group.bench_function("record samples, all four delays", |b| {
-        let mut delays = Delays::new(1, false);
-        let mut block: Vec<Sample> = (0..BLOCK).map(|seq| sample(seq.into())).collect();
-        b.iter(|| {
-            delays.record(black_box(&block));
-            for sample in &mut block {
-                sample.seq += u64::from(BLOCK);
-            }
-        });
-        assert_eq!(delays.rejected(), 0);
-    });
+/// Its name, a distribution of its kind, and the delay of a sample.
+type Direction = (&'static str, fn() -> Distribution, fn(&Sample) -> i64);
 
-    group.bench_function("account for replies by sequence number", |b| {
-        let mut tracker = Tracker::new(1 << 16);
-        let (mut s, mut r) = (0_u64, 0_u32);
-        b.iter(|| {
-            tracker.make_room(s + u64::from(BLOCK));
-            for _ in 0..BLOCK {
-                black_box(tracker.on_reply(s, r, false));
-                s += 1;
-                r = r.wrapping_add(1);
-            }
+/// What the stats thread does with each sample: moments, histogram, bins, jitter, IPDV.
+fn record(c: &mut Criterion) {
+    let mut group = group(c, "record");
+    let loads = [
+        ("singles", GAP_NS, 1),
+        ("trains of 32", TRAIN_GAP_NS, TRAIN),
+    ];
+
+    let directions: [Direction; 4] = [
+        ("roundtrip", Distribution::from_zero, |s| {
+            s.t4_ns - s.t1_ns - (s.t3_ns - s.t2_ns)
+        }),
+        ("outbound", Distribution::with_unknown_offset, |s| {
+            s.t2_ns - s.t1_ns
+        }),
+        ("inbound", Distribution::with_unknown_offset, |s| {
+            s.t4_ns - s.t3_ns
+        }),
+        ("reflector", Distribution::from_zero, |s| s.t3_ns - s.t2_ns),
+    ];
+    for (name, new, delay) in directions {
+        for (load, gap_ns, burst) in loads {
+            group.bench_function(format!("{name}, {load}"), |b| {
+                let values: Vec<i64> = block(gap_ns, burst).iter().map(delay).collect();
+                let mut distribution = new();
+                let mut seq = 0;
+                a_packet(b, BLOCK.into(), |times| {
+                    took(times, || {
+                        for value in black_box(&values) {
+                            distribution.record(seq, *value);
+                            seq += 1;
+                        }
+                    })
+                });
+                assert!(distribution.report().is_some());
+            });
+        }
+    }
+
+    for (load, gap_ns, burst) in loads {
+        group.bench_function(format!("all four, {load}"), |b| {
+            let mut delays = Delays::new(1, false);
+            let mut block = block(gap_ns, burst);
+            a_packet(b, BLOCK.into(), |times| {
+                took(times, || {
+                    delays.record(black_box(&block));
+                    for sample in &mut block {
+                        sample.seq += u64::from(BLOCK);
+                    }
+                })
+            });
+            assert_eq!(delays.rejected(), 0);
         });
-        assert_eq!(tracker.received(), s);
-    });
+    }
     group.finish();
 }
 
@@ -184,7 +351,7 @@ fn through_pipe(count: u64) -> Duration {
     }
     let (mut pipe, blocks) = pipe();
     let reader = thread::spawn(move || read(&blocks));
-    let one = sample(0);
+    let one = sample(0, GAP_NS, 1);
     let start = Instant::now();
     for seq in 0..count {
         push(&mut pipe, Sample { seq, ..one });
@@ -198,13 +365,22 @@ fn through_pipe(count: u64) -> Duration {
 
 /// From the receiver thread to the stats thread.
 fn channel(c: &mut Criterion) {
-    let mut group = c.benchmark_group("pipe");
-    group.throughput(Throughput::Elements(BLOCK.into()));
+    let mut group = group(c, "pipe");
     group.bench_function("samples from thread to thread", |b| {
-        b.iter_custom(|blocks| through_pipe(blocks * u64::from(BLOCK)));
+        a_packet(b, BLOCK.into(), |times| {
+            through_pipe(times * u64::from(BLOCK))
+        });
     });
     group.finish();
 }
 
-criterion_group!(benches, wire, statistics, channel);
+criterion_group!(
+    benches,
+    packet_threads,
+    parse,
+    timestamps,
+    sequence,
+    record,
+    channel
+);
 criterion_main!(benches);

@@ -18,6 +18,9 @@ mod reflector;
 pub mod schedule;
 mod sender;
 mod session;
+#[cfg(target_os = "linux")]
+#[doc(hidden)]
+pub mod stages;
 mod txtime;
 mod wheel;
 

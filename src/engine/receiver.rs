@@ -488,7 +488,7 @@ impl Ending {
 }
 
 /// Matches replies and stamps with what was sent.
-struct Matcher<'a> {
+pub(super) struct Matcher<'a> {
     flight: &'a Flight,
     tracker: Tracker,
     pipe: Pipe,
@@ -521,7 +521,7 @@ struct Matcher<'a> {
 }
 
 impl<'a> Matcher<'a> {
-    fn new(plan: &Plan, flight: &'a Flight, pipe: Pipe) -> Self {
+    pub(super) fn new(plan: &Plan, flight: &'a Flight, pipe: Pipe) -> Self {
         let places = if plan.stamps { flight.granules() } else { 0 };
         let places = usize::try_from(places).expect("a window fits the address space");
         Self {
@@ -551,11 +551,11 @@ impl<'a> Matcher<'a> {
     }
 
     /// Packets that need not be waited for.
-    fn answered(&self) -> u64 {
+    pub(super) fn answered(&self) -> u64 {
         self.tracker.answered()
     }
 
-    fn on_event(&mut self, event: Event) {
+    pub(super) fn on_event(&mut self, event: Event) {
         match event {
             Event::Departed { seq, ns } => self.on_stamp(seq, ns),
             Event::Icmp { errno } if !self.probing => self.facts.note_icmp(errno),
@@ -655,7 +655,7 @@ impl<'a> Matcher<'a> {
         self.clock_offset = Some((now, offset));
     }
 
-    fn on_datagram(&mut self, datagram: &Datagram<'_>) {
+    pub(super) fn on_datagram(&mut self, datagram: &Datagram<'_>) {
         if let Some(copier) = &mut self.copier {
             copier.copy(datagram.octets, datagram.octets.len(), os::monotonic_ns());
         }
@@ -796,7 +796,7 @@ impl<'a> Matcher<'a> {
         }
     }
 
-    fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         self.pipe.flush();
         if let Some(tap) = &mut self.tap {
             tap.flush();

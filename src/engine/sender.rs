@@ -186,37 +186,10 @@ pub(crate) fn run<S: SendHalf>(
     receiver: &Waker,
     (probes, copier): (&Receiver<usize>, Option<Copier>),
 ) -> io::Result<Sent> {
-    let half_places = half.places();
     let over = Over { flight, receiver };
     let events = EventLoop::new()?;
     ready(Waker::new(events.registry(), Token(0))?);
-    let mut thread = Sender {
-        half,
-        flight,
-        stop,
-        events,
-        seq: 0,
-        batch: Vec::with_capacity(half_places),
-        held: VecDeque::with_capacity(2 * half_places),
-        written: vec![(0, 0); half_places],
-        unfolded: vec![false; plan.payloads.len()],
-        trains: 0,
-        lag: Lag::default(),
-        head: SenderPacket {
-            seq: 0.into(),
-            timestamp: Timestamp::from_raw(0),
-            error_estimate: ErrorEstimate::UNKNOWN,
-        },
-        quality_until: i64::MIN,
-        stamps: Stamps::new(plan.stamps_under_way, plan.mean_gap_ns, plan.count),
-        totals: Sent {
-            by_class: vec![0; plan.payloads.len()],
-            ..Sent::default()
-        },
-        copier,
-        handover: Handover::new(plan.txtime),
-        plan,
-    };
+    let mut thread = Sender::new(half, plan, flight, stop, events, copier);
     thread.flight.set_verdict(thread.handover.verdict());
     thread.settle_in();
     thread.depart();
@@ -264,11 +237,11 @@ impl Drop for Over<'_> {
 
 /// A packet or train of the batch.
 #[derive(Clone, Copy, Debug)]
-struct Due {
+pub(super) struct Due {
     /// By the monotonic clock.
-    at_ns: i64,
-    class: u8,
-    count: u32,
+    pub(super) at_ns: i64,
+    pub(super) class: u8,
+    pub(super) count: u32,
 }
 
 /// The schedule with its next departure.
@@ -313,16 +286,16 @@ impl Lag {
     }
 }
 
-struct Sender<'a, S> {
+pub(super) struct Sender<'a, S> {
     half: &'a mut S,
     plan: Plan,
     flight: &'a Flight,
     stop: &'a AtomicBool,
     events: EventLoop,
     /// Sequence number of the next packet, extended to 64 bits.
-    seq: u64,
+    pub(super) seq: u64,
     /// The departures that leave together.
-    batch: Vec<Due>,
+    pub(super) batch: Vec<Due>,
     /// What was due before, and leaves first: trains that are taken apart.
     held: VecDeque<Due>,
     /// Octets and number of the packets that were written into each place last.
@@ -340,7 +313,45 @@ struct Sender<'a, S> {
     handover: Handover,
 }
 
-impl<S: SendHalf> Sender<'_, S> {
+impl<'a, S: SendHalf> Sender<'a, S> {
+    pub(super) fn new(
+        half: &'a mut S,
+        plan: Plan,
+        flight: &'a Flight,
+        stop: &'a AtomicBool,
+        events: EventLoop,
+        copier: Option<Copier>,
+    ) -> Self {
+        let places = half.places();
+        Self {
+            half,
+            flight,
+            stop,
+            events,
+            seq: 0,
+            batch: Vec::with_capacity(places),
+            held: VecDeque::with_capacity(2 * places),
+            written: vec![(0, 0); places],
+            unfolded: vec![false; plan.payloads.len()],
+            trains: 0,
+            lag: Lag::default(),
+            head: SenderPacket {
+                seq: 0.into(),
+                timestamp: Timestamp::from_raw(0),
+                error_estimate: ErrorEstimate::UNKNOWN,
+            },
+            quality_until: i64::MIN,
+            stamps: Stamps::new(plan.stamps_under_way, plan.mean_gap_ns, plan.count),
+            totals: Sent {
+                by_class: vec![0; plan.payloads.len()],
+                ..Sent::default()
+            },
+            copier,
+            handover: Handover::new(plan.txtime),
+            plan,
+        }
+    }
+
     fn settle_in(&mut self) {
         self.totals.cpus = self.plan.cpu.and_then(os::pin);
         os::sharpen_timers();
@@ -580,9 +591,7 @@ impl<S: SendHalf> Sender<'_, S> {
         let mut seq = self.seq;
         for place in from..self.batch.len() {
             let Due { class, count, .. } = self.batch[place];
-            let train = self.trains + u64::try_from(place - from).unwrap_or(0);
-            let stamp = self.stamps.wanted(train);
-            self.flight.note(seq, u64::from(count), t1, class, stamp);
+            let stamp = self.note(place, from, seq, t1);
             self.write(place, seq, class, count, stamp, 0);
             seq += u64::from(count);
         }
@@ -624,7 +633,17 @@ impl<S: SendHalf> Sender<'_, S> {
         (self.set_t1(t1_ns), leave, timing)
     }
 
-    fn new_t1(&mut self) -> u64 {
+    /// Notes the packets of one place, of which `seq` is the first, in the batch from place `from`
+    /// on; returns whether they ask for a stamp.
+    pub(super) fn note(&self, place: usize, from: usize, seq: u64, t1: u64) -> bool {
+        let Due { class, count, .. } = self.batch[place];
+        let train = self.trains + u64::try_from(place - from).unwrap_or(0);
+        let stamp = self.stamps.wanted(train);
+        self.flight.note(seq, u64::from(count), t1, class, stamp);
+        stamp
+    }
+
+    pub(super) fn new_t1(&mut self) -> u64 {
         self.set_t1(os::realtime_ns())
     }
 
@@ -636,7 +655,15 @@ impl<S: SendHalf> Sender<'_, S> {
 
     /// Writes one place: `count` packets from `seq` on, with the departure time that the queueing
     /// discipline gets (0: none).
-    fn write(&mut self, place: usize, seq: u64, class: u8, count: u32, stamp: bool, leave: u64) {
+    pub(super) fn write(
+        &mut self,
+        place: usize,
+        seq: u64,
+        class: u8,
+        count: u32,
+        stamp: bool,
+        leave: u64,
+    ) {
         let payload = self.plan.payloads[usize::from(class)];
         let packets = usize::try_from(count).unwrap_or(1);
         let id = stamp.then_some(low_half(seq));
@@ -673,7 +700,7 @@ impl<S: SendHalf> Sender<'_, S> {
     }
 
     /// Counts the places `from..from + count` of the batch, which left between two moments.
-    fn account(&mut self, from: usize, count: usize, before: i64, after: i64) {
+    pub(super) fn account(&mut self, from: usize, count: usize, before: i64, after: i64) {
         let step = (after - before) / i64::try_from(count.max(1)).unwrap_or(1);
         let mut left = before;
         for place in from..from + count {

@@ -506,9 +506,9 @@ pub(crate) struct ReceiveHalf {
     sockets: ReceiveSocket,
 }
 
-impl super::ReceiveHalf for ReceiveHalf {
-    fn recv(&mut self, mut f: impl FnMut(Datagram<'_>)) -> io::Result<usize> {
-        let count = self.batch.receive(self.sockets.data.as_fd(), Queue::Data)?;
+impl ReceiveHalf {
+    /// Shows the packets in the first `count` slots of the batch, and returns how many there were.
+    pub(crate) fn show(&mut self, count: usize, mut f: impl FnMut(Datagram<'_>)) -> usize {
         let mut total = 0;
         for index in 0..count {
             let received = self.batch.received(index);
@@ -534,7 +534,22 @@ impl super::ReceiveHalf for ReceiveHalf {
                 Some(octets) => bundle.chunks(octets).for_each(|packet| show(packet, true)),
             }
         }
-        Ok(total)
+        total
+    }
+
+    /// Fills slots of the batch with what waits, and returns how many.
+    ///
+    /// # Errors
+    /// Those of [`super::ReceiveHalf::recv`].
+    pub(crate) fn fill(&mut self) -> io::Result<usize> {
+        self.batch.receive(self.sockets.data.as_fd(), Queue::Data)
+    }
+}
+
+impl super::ReceiveHalf for ReceiveHalf {
+    fn recv(&mut self, f: impl FnMut(Datagram<'_>)) -> io::Result<usize> {
+        let count = self.fill()?;
+        Ok(self.show(count, f))
     }
 
     fn events(&mut self, mut f: impl FnMut(Event)) -> usize {

@@ -1,0 +1,356 @@
+//! Single stages of a packet's way, for `benches/packets.rs`: what the packet threads call for each
+//! packet, without the kernel in between. The program itself does not use this.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::bounded;
+use nix::sys::socket::{setsockopt, sockopt};
+use zerocopy::IntoBytes;
+
+use super::flight::Flight;
+use super::receiver::{self, Matcher};
+use super::schedule::Schedule;
+use super::sender::{self, Due, Sender, Start};
+use super::socket_plan;
+use super::txtime::Verdict;
+use crate::config::{Departures, End, IoKind, Pacing, SizeClass, SocketOptions};
+use crate::io::{BATCH, Datagram, Event, SocketPlan, linux};
+use crate::os::{self, EventLoop};
+use crate::sample::{Blocks, Sample, pipe};
+use crate::wire::{
+    ErrorEstimate, Format, REFLECTOR_LEN, ReflectorPacket, ReplyHead, ReplyTail, Timestamp,
+    fill_padding,
+};
+
+/// Packets that are prepared and then matched together.
+const MATCHED: u64 = 1024;
+/// Packets under way that are kept.
+const WINDOW: u64 = 1 << 16;
+/// Datagrams on loopback are there within this.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Packets of one bench.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// UDP payload in octets, at least a reply's 41.
+    pub payload: usize,
+    /// Packets of a train, a power of two up to 64; 1: packets leave one by one.
+    pub burst: u32,
+    /// Between two packets.
+    pub gap_ns: i64,
+    /// Two packets or trains in so many ask for a transmit stamp.
+    pub stamp_one_in: u64,
+}
+
+impl Load {
+    fn packets(self) -> u64 {
+        self.burst.into()
+    }
+
+    /// Octets of a train.
+    fn octets(self) -> usize {
+        self.payload * usize::try_from(self.burst).unwrap_or(1)
+    }
+
+    fn stamped(self, seq: u64) -> bool {
+        seq / self.packets() % self.stamp_one_in < 2
+    }
+
+    fn flight(self) -> Flight {
+        let flight = Flight::new(WINDOW, self.burst.trailing_zeros());
+        flight.set_burst(self.burst);
+        flight
+    }
+
+    fn sockets(self) -> SocketPlan {
+        let options = SocketOptions {
+            tos: 0,
+            ttl: 255,
+            do_not_fragment: false,
+            interface: None,
+            hardware: false,
+            busy_poll_us: None,
+            io: IoKind::Batched,
+        };
+        socket_plan(ANY_PORT, &options, 0, self.burst > 1)
+    }
+}
+
+const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// A sender thread's work for one packet or train.
+pub struct Sending<'a> {
+    sender: Sender<'a, linux::SendHalf>,
+    flight: &'a Flight,
+    load: Load,
+    /// Sequence number of the next packet that is built.
+    built: u64,
+    stamps: u64,
+    /// When the packet or train before had left.
+    left_ns: i64,
+}
+
+/// Lends a sender whose socket sends nothing.
+///
+/// # Errors
+/// The system's, from opening a socket on loopback.
+pub fn sending(load: Load, run: impl FnOnce(&mut Sending<'_>)) -> io::Result<()> {
+    // Any address will do.
+    let (socket, _, _) = linux::open_session(&load.sockets(), ANY_PORT)?;
+    let mut padding = vec![0; load.octets()];
+    fill_padding(&mut padding, 1);
+    let mut half = socket.start(&padding, 1);
+    let flight = load.flight();
+    let stop = AtomicBool::new(false);
+    let size = SizeClass {
+        payload: load.payload,
+        frame: load.payload,
+        weight: 1,
+    };
+    let end = End {
+        count: None,
+        duration_ns: None,
+    };
+    let plan = sender::Plan {
+        schedule: Schedule::new(Departures::Flood, end, &[size], 1, load.burst),
+        payloads: vec![load.payload],
+        padding,
+        timeout_ns: i64::MAX,
+        most_burst: load.burst,
+        mean_gap_ns: load.gap_ns,
+        first_seq: 0,
+        count: None,
+        format: Format::Ntp,
+        pacing: Pacing::Auto,
+        may_spin: true,
+        stamps_under_way: WINDOW,
+        txtime: Verdict::NotAsked,
+        cpu: None,
+        realtime: false,
+        start: Start {
+            ready: bounded(1).0,
+            at: bounded(1).1,
+            offset_ns: 0,
+        },
+    };
+    let events = EventLoop::new()?;
+    run(&mut Sending {
+        sender: Sender::new(&mut half, plan, &flight, &stop, events, None),
+        flight: &flight,
+        load,
+        built: 0,
+        stamps: 0,
+        left_ns: os::monotonic_ns(),
+    });
+    Ok(())
+}
+
+impl Sending<'_> {
+    /// Patches the next packet or train in its place, with T1 of this moment; returns T1.
+    pub fn build(&mut self) -> u64 {
+        let t1 = self.sender.new_t1();
+        let stamp = self.load.stamped(self.built);
+        let count = self.load.burst;
+        self.sender.write(0, self.built, 0, count, stamp, 0);
+        self.built += self.load.packets();
+        t1
+    }
+
+    /// Notes the next packet or train as under way, and counts it as sent.
+    pub fn keep_books(&mut self) {
+        let seq = self.sender.seq;
+        self.sender.batch.clear();
+        self.sender.batch.push(Due {
+            at_ns: self.left_ns,
+            class: 0,
+            count: self.load.burst,
+        });
+        let stamp = self.sender.note(0, 0, seq, seq);
+        self.flight.attempt(seq + self.load.packets());
+        let now = os::monotonic_ns();
+        self.sender.account(0, 1, self.left_ns, now);
+        self.left_ns = now;
+        // The receiver's part, without which no more stamps are asked for.
+        self.stamps += u64::from(stamp);
+        self.flight.set_stamps_back(self.stamps);
+    }
+}
+
+/// Datagrams that wait in a batch to be told apart.
+pub struct Splitting(linux::ReceiveHalf, usize);
+
+/// A batch with one train in it as a bundle, or, of singles, full of datagrams.
+///
+/// # Errors
+/// The system's, from sending to itself over loopback.
+pub fn splitting(load: Load) -> io::Result<Splitting> {
+    let from = UdpSocket::bind(ANY_PORT)?;
+    let (_, socket, granted) = linux::open_session(&load.sockets(), from.local_addr()?)?;
+    let octets = vec![0; load.octets()];
+    let slots = if load.burst > 1 {
+        let segment = i32::try_from(load.payload).unwrap_or(i32::MAX);
+        setsockopt(&from, sockopt::UdpGsoSegment, &segment)?;
+        1
+    } else {
+        BATCH
+    };
+    for _ in 0..slots {
+        from.send_to(&octets, granted.local)?;
+    }
+    let mut half = socket.start();
+    let begin = Instant::now();
+    loop {
+        match half.fill() {
+            Ok(filled) if filled == slots => return Ok(Splitting(half, slots)),
+            // Only a part of them was there.
+            Ok(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            Err(_) if begin.elapsed() > PATIENCE => return Err(io::ErrorKind::TimedOut.into()),
+            Err(_) => std::thread::yield_now(),
+        }
+    }
+}
+
+impl Splitting {
+    /// Shows the octets of each packet of the batch to `f`, with when it arrived; returns how many
+    /// there were.
+    pub fn split(&mut self, mut f: impl FnMut(&[u8], Option<i64>)) -> usize {
+        self.0
+            .show(self.1, |packet| f(packet.octets, packet.arrived_ns))
+    }
+}
+
+/// A receiver thread's work with replies and transmit stamps.
+pub struct Matching<'a> {
+    matcher: Matcher<'a>,
+    flight: &'a Flight,
+    load: Load,
+    blocks: Blocks<Sample>,
+    /// Samples that have gone through the pipe.
+    seen: u64,
+    /// Sequence number of the next packet that is sent.
+    next: u64,
+    begin_ns: i64,
+    events: Vec<Event>,
+    replies: Vec<(Vec<u8>, i64)>,
+}
+
+/// Lends a receiver without sockets.
+pub fn matching(load: Load, run: impl FnOnce(&mut Matching<'_>)) {
+    let flight = load.flight();
+    let (samples, blocks) = pipe();
+    let plan = receiver::Plan {
+        loss_bound: None,
+        punctuality: None,
+        timeout_ns: i64::MAX,
+        first_seq: 0,
+        format: Format::Ntp,
+        classes: 1,
+        stamps: true,
+        hardware: false,
+        errors_queued: true,
+        gather_ns: 0,
+        cpu: None,
+        realtime: false,
+    };
+    let mut octets = vec![0; load.payload];
+    fill_padding(&mut octets, 1);
+    let replies = usize::try_from(MATCHED).unwrap_or(0);
+    run(&mut Matching {
+        matcher: Matcher::new(&plan, &flight, samples),
+        flight: &flight,
+        load,
+        blocks,
+        seen: 0,
+        next: 0,
+        begin_ns: os::realtime_ns(),
+        events: Vec::with_capacity(replies),
+        replies: vec![(octets, 0); replies],
+    });
+}
+
+impl Matching<'_> {
+    /// Has the next packets sent, stamped and answered; returns how many.
+    pub fn prepare(&mut self) -> u64 {
+        self.events.clear();
+        let burst = self.load.packets();
+        let mut t1_ns = self.begin_ns;
+        for (octets, arrived_ns) in &mut self.replies {
+            let seq = self.next;
+            let number = u32::try_from(seq & u64::from(u32::MAX)).unwrap_or(0);
+            if seq.is_multiple_of(burst) {
+                t1_ns = self.begin_ns + i64::try_from(seq).unwrap_or(0) * self.load.gap_ns;
+                let (t1, stamped) = (timestamp(t1_ns).raw(), self.load.stamped(seq));
+                self.flight.note(seq, burst, t1, 0, stamped);
+                self.flight.attempt(seq + burst);
+                if stamped {
+                    let ns = t1_ns + 1_500;
+                    self.events.push(Event::Departed { seq: number, ns });
+                }
+            }
+            octets[..REFLECTOR_LEN].copy_from_slice(reply(number, t1_ns).as_bytes());
+            *arrived_ns = t1_ns + 26_000;
+            self.next += 1;
+        }
+        MATCHED
+    }
+
+    /// Takes the stamps, then the replies, as they come from the sockets.
+    pub fn take(&mut self) {
+        for event in &self.events {
+            self.matcher.on_event(*event);
+        }
+        for (octets, arrived_ns) in &self.replies {
+            self.matcher.on_datagram(&Datagram {
+                octets,
+                bundled: self.load.burst > 1,
+                truncated: false,
+                facts_cut: false,
+                arrived_ns: Some(*arrived_ns),
+                ttl: Some(255),
+                tos: Some(0),
+            });
+        }
+    }
+
+    /// Empties the pipe to the stats thread.
+    ///
+    /// # Panics
+    /// Where a reply was not matched.
+    pub fn drain(&mut self) {
+        assert_eq!(self.matcher.answered(), self.next, "each reply is matched");
+        self.matcher.flush();
+        while self.seen < self.next {
+            let seen = &mut self.seen;
+            self.blocks
+                .next(|block| *seen += u64::try_from(block.len()).unwrap_or(0));
+        }
+    }
+}
+
+fn timestamp(ns: i64) -> Timestamp {
+    Timestamp::from_unix_ns(ns, Format::Ntp)
+}
+
+fn reply(number: u32, t1_ns: i64) -> ReflectorPacket {
+    let estimate = ErrorEstimate::new(true, Format::Ntp, 1_000);
+    ReflectorPacket {
+        head: ReplyHead {
+            seq: number.into(),
+            timestamp: timestamp(t1_ns + 20_000),
+            error_estimate: estimate,
+            mbz: [0; 2],
+            receive_timestamp: timestamp(t1_ns + 5_000),
+            sender_seq: number.into(),
+            sender_timestamp: timestamp(t1_ns),
+            sender_error_estimate: estimate,
+        },
+        tail: ReplyTail {
+            mbz: [0; 2],
+            sender_ttl: 255,
+        },
+    }
+}
