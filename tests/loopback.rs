@@ -174,7 +174,7 @@ fn what_came_too_late_or_was_no_reply_is_named_by_exit_5() {
         reply.into_iter().collect()
     });
     let line = format!(
-        "sender {} -i 100ms -c 3 --packet-timeout 1ms",
+        "sender {} -i 100ms -c 3 --packet-timeout 50ms",
         reflector.address
     );
     let outcome = run(&line);
