@@ -87,9 +87,14 @@ impl<T> Pipe<T> {
         }
     }
 
+    /// Whether there is room for a record: then the next [`try_push`](Self::try_push) finds it.
+    pub fn has_room(&mut self) -> bool {
+        self.block.len() < self.block.capacity() || self.hand_over()
+    }
+
     /// Adds a record if there is room.
     pub fn try_push(&mut self, record: T) -> bool {
-        let room = self.block.len() < self.block.capacity() || self.hand_over();
+        let room = self.has_room();
         if room {
             self.block.push(record);
         }

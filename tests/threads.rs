@@ -40,6 +40,7 @@ fn the_combined_report_is_the_sum_of_the_threads() {
         let (threads, combined) = reports(&format!("sender {remote} --threads 3 {line}"));
         assert_eq!(threads.len(), 3, "{line}");
         assert_eq!(combined["scope"], "combined");
+        assert!(combined["local"].is_null(), "{line}");
         assert_no_loss(&combined, packets);
         for thread in &threads {
             assert_eq!(thread["scope"], "thread");
@@ -136,6 +137,33 @@ fn loss_of_one_flow_is_that_flow_s() {
     assert_eq!(combined["packets"]["lost"], 2);
     assert_eq!(combined["packets"]["loss_bursts"]["count"], 2);
     assert_eq!(combined["packets"]["loss_bursts"]["longest"], 1);
+}
+
+#[test]
+fn a_flow_that_gets_nothing_back_is_named() {
+    let mut first = None;
+    let reflector = FakeReflector::start_with_peer(move |request, peer| {
+        let number = u32::from_be_bytes(request[..4].try_into().unwrap());
+        if peer == *first.get_or_insert(peer) {
+            return Vec::new();
+        }
+        vec![short_reply(request, number)]
+    });
+    let (threads, combined) = reports(&format!(
+        "sender {} --threads 2 -c 20 -i 1ms --packet-timeout 300ms",
+        reflector.address
+    ));
+    let silent: Vec<&Value> = threads
+        .iter()
+        .filter(|thread| thread["packets"]["received"] == 0)
+        .collect();
+    assert_eq!(silent.len(), 1);
+    let port = silent[0]["local"].as_str().unwrap().rsplit(':').next();
+    let note = format!("nothing came back to the ports {}", port.unwrap());
+    let notes = combined["notes"].as_array().unwrap();
+    assert!(notes.iter().any(|found| *found == json!(note)), "{notes:?}");
+    assert_eq!(combined["packets"]["lost"], 10);
+    assert!(combined["delay_ns"]["roundtrip"]["jitter"].is_null());
 }
 
 #[test]

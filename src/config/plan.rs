@@ -38,10 +38,10 @@ pub struct SessionConfig {
     pub txtime: bool,
     /// Ask for SCHED_FIFO for the packet threads.
     pub realtime: bool,
-    /// CPUs for sender, receiver and reflector, in this order; `None`: a sensible choice.
+    /// CPUs for sender and receiver of each pair, then the reflector, in this order; `None`: a sensible choice.
     pub cpus: Option<CpuList>,
-    /// Pairs of a sending and a receiving thread that share the load, each with sockets and a source
-    /// port of its own.
+    /// Pairs of a sending and a receiving thread that share the load, each with sockets, a source port
+    /// and cycles of sizes of its own.
     pub threads: usize,
     /// Packets that leave as one train.
     pub burst: Burst,

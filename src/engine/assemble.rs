@@ -31,6 +31,10 @@ pub(super) struct Parts<'a> {
     pub(super) granted: &'a Granted,
     /// The source ports of all threads, where these are the figures of several.
     pub(super) ports: &'a [u16],
+    /// Those of them to which nothing came back.
+    pub(super) silent: &'a [u16],
+    /// Packets that the queueing discipline dropped since their departure time had passed.
+    pub(super) missed: u64,
     pub(super) window: u64,
     pub(super) sent: &'a Sent,
     pub(super) received: &'a Received,
@@ -56,8 +60,21 @@ pub(super) fn report(parts: &Parts<'_>) -> Report {
     } = *parts;
     let duration_ns = (sent.sent > 0).then(|| (sent.last_ns - sent.first_ns).unsigned_abs());
     let started = (sent.sent > 0).then(|| rfc3339(sent.started_ns));
-    let load = load(parts, duration_ns);
-    let delay_ns = parts.delays.report();
+    let mut load = load(parts, duration_ns);
+    let mut delay_ns = parts.delays.report();
+    if parts.ports.len() > 1 {
+        // Of one flow, even where only one has samples.
+        let delays = [
+            &mut delay_ns.roundtrip,
+            &mut delay_ns.outbound,
+            &mut delay_ns.inbound,
+            &mut delay_ns.reflector,
+        ];
+        let sizes = load.sizes.iter_mut().map(|size| &mut size.roundtrip);
+        for delay in delays.into_iter().chain(sizes).flatten() {
+            delay.jitter = None;
+        }
+    }
     let notes = notes(parts, received, &delay_ns);
     Report {
         schema: report::Schema::default(),
@@ -77,7 +94,7 @@ pub(super) fn report(parts: &Parts<'_>) -> Report {
         security: report::Security::Unauthenticated,
         sid: None,
         ssid: None,
-        local: Some(granted.local),
+        local: parts.ports.is_empty().then_some(granted.local),
         remote: Some(config.remote),
         started,
         duration_ns,
@@ -171,7 +188,7 @@ fn late_departures(parts: &Parts<'_>) -> Option<u64> {
 
 fn packets(parts: &Parts<'_>) -> report::Packets {
     let (sent, counts) = (parts.sent, &parts.received.counts);
-    let missed = missed(parts);
+    let missed = parts.missed;
     let left = sent.sent - missed;
     let lost = left.saturating_sub(counts.received);
     let directions = counts.directions.map(|directions| {
@@ -212,17 +229,6 @@ fn packets(parts: &Parts<'_>) -> report::Packets {
         rejected_samples: Some(rejected(parts)),
         icmp_unreachable: Some(icmp + sent.icmp),
     }
-}
-
-/// Packets that the queueing discipline dropped since their departure time had passed. It tells of
-/// each train once: these are taken to have one length, and no packet that came back is among them.
-fn missed(parts: &Parts<'_>) -> u64 {
-    let burst = u64::from(parts.sent.longest_burst.max(1));
-    let missing = parts
-        .sent
-        .sent
-        .saturating_sub(parts.received.counts.received);
-    missing.min(parts.received.facts.missed.saturating_mul(burst))
 }
 
 fn rejected(parts: &Parts<'_>) -> u64 {
@@ -384,6 +390,12 @@ fn reasons(parts: &Parts<'_>, kernel_drops: Option<u64>, load: &report::Load) ->
             sent.overdue
         ));
     }
+    if sent.gave_up > 0 && sent.sent > 0 {
+        reasons.push(format!(
+            "{} threads stopped after 2 s: this system refused all of their packets",
+            sent.gave_up
+        ));
+    }
     if sent.no_room > 0 {
         reasons.push(format!(
             "this host's queue in front of the interface dropped {} packets; they were not sent",
@@ -394,7 +406,7 @@ fn reasons(parts: &Parts<'_>, kernel_drops: Option<u64>, load: &report::Load) ->
         reasons.push(format!(
             "the queueing discipline let the departure time of {} packets pass and dropped them; they \
              were not sent",
-            missed(parts)
+            parts.missed
         ));
     }
     let (departed, timed) = (&received.facts.departed, &sent.txtime);
@@ -450,12 +462,18 @@ fn notes(parts: &Parts<'_>, received: &Received, delays: &report::DelaySet) -> V
         notes.push("the reflector runs in this process, over loopback".to_owned());
     }
     if parts.ports.len() > 1 {
-        let ports: Vec<String> = parts.ports.iter().map(ToString::to_string).collect();
         notes.push(format!(
-            "{} threads sent from the ports {}; jitter is of one flow and told of each thread alone",
-            ports.len(),
-            ports.join(", ")
+            "{} threads sent from the ports {}; IPDV and loss periods are those within each flow, and \
+             jitter is told of each thread alone",
+            parts.ports.len(),
+            list(parts.ports)
         ));
+        if !parts.silent.is_empty() && received.counts.received > 0 {
+            notes.push(format!(
+                "nothing came back to the ports {}",
+                list(parts.silent)
+            ));
+        }
     }
     if let SizeProfile::Imix = config.sizes.profile
         && config.remote.is_ipv6()
@@ -628,6 +646,11 @@ fn notes(parts: &Parts<'_>, received: &Received, delays: &report::DelaySet) -> V
     notes
 }
 
+fn list(ports: &[u16]) -> String {
+    let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+    ports.join(", ")
+}
+
 fn times(count: u64) -> String {
     match count {
         1 => "once".to_owned(),
@@ -733,6 +756,8 @@ mod tests {
         report(&Parts {
             scope: report::Scope::Session,
             ports: &[],
+            silent: &[],
+            missed: received.facts.missed,
             config: &config(),
             granted: &Granted {
                 local: "192.0.2.1:40000".parse().unwrap(),

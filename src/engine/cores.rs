@@ -122,21 +122,22 @@ fn preferred(places: &[Place], node: Option<usize>) -> Vec<usize> {
 }
 
 fn places() -> Vec<Place> {
-    let mut cores = Vec::new();
-    let place = |cpu: usize| {
-        let topology = format!("/sys/devices/system/cpu/cpu{cpu}/topology");
-        let package = number(&format!("{topology}/physical_package_id"));
-        let core = number(&format!("{topology}/core_id"));
-        let core = package.zip(core);
-        let first = core.is_none_or(|core| !cores.contains(&core));
-        cores.extend(core);
+    let allowed = os::allowed_cpus();
+    let place = |&cpu: &usize| {
+        let path = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
+        let siblings = fs::read_to_string(path).unwrap_or_default();
+        let siblings: Option<CpuList> = siblings.trim().parse().ok();
+        let siblings = siblings.as_ref().map_or(&[] as &[usize], CpuList::cpus);
+        let first = !siblings
+            .iter()
+            .any(|other| *other < cpu && allowed.contains(other));
         Place {
             cpu,
             node: node_of(cpu).unwrap_or(0),
             first,
         }
     };
-    os::allowed_cpus().into_iter().map(place).collect()
+    allowed.iter().map(place).collect()
 }
 
 fn number(path: &str) -> Option<usize> {

@@ -157,26 +157,33 @@ impl Figures {
 
     fn due(&mut self) -> Vec<Interval> {
         let mut due = Vec::new();
-        let ready = |thread: &Thread| thread.over || !thread.ended.is_empty();
-        while self.threads.iter().all(ready) {
+        loop {
+            // A thread that was late ended several at once: the others' are told with them.
             let fronts = self
                 .threads
                 .iter()
                 .filter_map(|thread| thread.ended.front());
-            let Some(number) = fronts.map(|(counts, _)| counts.number).min() else {
+            let Some(number) = fronts.map(|(counts, _)| counts.number).max() else {
                 break;
             };
+            let ready = |thread: &Thread| {
+                let newest = thread.ended.back();
+                thread.over || newest.is_some_and(|(counts, _)| counts.number >= number)
+            };
+            if !self.threads.iter().all(ready) {
+                break;
+            }
             due.extend(self.end(number));
         }
         due
     }
 
-    /// Ends interval `number`; `None` for a last one in which nothing happened.
+    /// Ends the intervals up to `number` as one; `None` for a last one in which nothing happened.
     fn end(&mut self, number: u64) -> Option<Interval> {
         let mut ended = Vec::new();
         for (at, thread) in self.threads.iter_mut().enumerate() {
-            let front = thread.ended.front();
-            if front.is_some_and(|(counts, _)| counts.number == number)
+            while let Some((front, _)) = thread.ended.front()
+                && front.number <= number
                 && let Some((counts, delays)) = thread.ended.pop_front()
             {
                 thread.latest = counts;
@@ -279,4 +286,55 @@ fn told(before: Counts, now: Counts, interval: DelaySet, session: DelaySet) -> O
             delay_ns: session,
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(number: u64, sent: u64) -> Counts {
+        let at_ns = i64::try_from(number).unwrap() * 1000;
+        Counts {
+            number,
+            at_ns,
+            wall_ns: at_ns,
+            sent,
+            received: sent,
+            lost_outbound: Some(0),
+            lost_inbound: Some(0),
+            ..Counts::default()
+        }
+    }
+
+    fn told(intervals: &[Interval]) -> Vec<(u64, u64, u64)> {
+        let of = |one: &Interval| (one.number, one.length_ns, one.interval.packets.sent);
+        intervals.iter().map(of).collect()
+    }
+
+    #[test]
+    fn a_thread_that_is_late_makes_one_longer_interval() {
+        let begun = Begun {
+            at_ns: 0,
+            wall_ns: 0,
+        };
+        let mut figures = Figures::new(2, false, begun);
+        assert_eq!(told(&figures.mark(0, counts(1, 10))), []);
+        assert_eq!(told(&figures.mark(1, counts(1, 5))), [(1, 1000, 15)]);
+        // The second thread passes two ends without a look at them.
+        assert_eq!(told(&figures.mark(0, counts(2, 20))), []);
+        assert_eq!(told(&figures.mark(0, counts(3, 30))), []);
+        assert_eq!(told(&figures.mark(1, counts(3, 15))), [(2, 2000, 30)]);
+        // The first one is over; the other goes on alone.
+        let last = Counts {
+            last: true,
+            ..counts(4, 35)
+        };
+        assert_eq!(told(&figures.mark(0, last)), []);
+        assert_eq!(told(&figures.mark(1, counts(4, 20))), [(3, 1000, 10)]);
+        assert_eq!(told(&figures.mark(1, counts(5, 25))), [(4, 1000, 5)]);
+        // And so does the first of a pair of which the other one has failed.
+        let mut figures = Figures::new(2, false, begun);
+        assert_eq!(told(&figures.mark(0, counts(1, 10))), []);
+        assert_eq!(told(&figures.over(1)), [(1, 1000, 10)]);
+    }
 }

@@ -280,15 +280,18 @@ impl Tap {
             }
         }
         if now >= self.next_mark_ns {
-            let counts = self.counts(now, wall_ns, departed, tracker);
+            let interval_ns = self.interval_ns.unwrap_or(i64::MAX);
+            let passed = (now - self.next_mark_ns) / interval_ns;
+            let counts = Counts {
+                // Of the last end that has passed: all threads have one number for one time.
+                number: self.number + passed.unsigned_abs(),
+                ..self.counts(now, wall_ns, departed, tracker)
+            };
             // Without room the interval just becomes longer.
             if self.mark(counts) {
-                let interval_ns = self.interval_ns.unwrap_or(i64::MAX);
-                let over = (now - self.next_mark_ns) / interval_ns + 1;
-                let next = interval_ns.saturating_mul(over);
+                let next = interval_ns.saturating_mul(passed + 1);
                 self.next_mark_ns = self.next_mark_ns.saturating_add(next);
-                // So that all threads have one number for one time.
-                self.number += over.unsigned_abs();
+                self.number = counts.number + 1;
             }
         }
         if self.prompt {
@@ -358,7 +361,10 @@ impl Tap {
 
     /// Ends an interval; false where there is no room to say so.
     fn mark(&mut self, counts: Counts) -> bool {
-        // Counts whose record found no room are passed over.
+        // Counts without a record would take up room that nobody makes again.
+        if self.marks.is_full() || !self.pipe.has_room() {
+            return false;
+        }
         self.marked += 1;
         let record = Record {
             kind: Kind::Mark(counts.mark),
@@ -587,4 +593,45 @@ fn reply(sample: &Sample, seq: u32, reflector_seq: u32, stamps_only: bool) -> Ha
 /// A channel for updates.
 pub(crate) fn updates() -> (Sender<Update>, Receiver<Update>) {
     bounded(UPDATES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_that_found_no_room_is_told_when_there_is_some() {
+        let config = WatchConfig {
+            interval_ns: Some(1_000_000),
+            ..WatchConfig::default()
+        };
+        let begun = Begun {
+            at_ns: 0,
+            wall_ns: 0,
+        };
+        let (mut tap, watched) = tap(config, 5_000_000_000, Format::Ntp, true, begun);
+        let (flight, tracker) = (Flight::new(64, 0), Tracker::new(64));
+        while tap.pipe.has_room() {
+            tap.late(0);
+        }
+        for now in 0..2 * i64::try_from(MARKS).unwrap() {
+            tap.tick(2_500_000 + now, 0, &flight, &tracker);
+        }
+        assert_eq!(watched.marks.len(), 0);
+        let reader = std::thread::spawn(move || {
+            let mut marks = 0;
+            while watched.blocks.next(|block| {
+                for record in block {
+                    if let Kind::Mark(mark) = record.kind {
+                        let counts = watched.marks.try_iter().find(|c| c.mark == mark);
+                        marks += u64::from(counts.is_some());
+                    }
+                }
+            }) {}
+            marks
+        });
+        // The end is told, however full it was before.
+        tap.finish(0, &sequence::Counts::default());
+        assert_eq!(reader.join().unwrap(), 1);
+    }
 }

@@ -233,6 +233,7 @@ pub struct Reflecting {
     receive: Option<StampKind>,
     remarks: Vec<String>,
     receive_buffer: Option<usize>,
+    cpus: Vec<usize>,
 }
 
 impl Reflecting {
@@ -252,6 +253,7 @@ impl Reflecting {
             receive: None,
             remarks: Vec::new(),
             receive_buffer: None,
+            cpus: Vec::new(),
         };
         match config.socket.io {
             #[cfg(target_os = "linux")]
@@ -291,6 +293,11 @@ impl Reflecting {
         }
         reflecting.events_in = None;
         Ok(reflecting)
+    }
+
+    /// CPUs that its threads are confined to.
+    fn cpus(&self) -> &[usize] {
+        &self.cpus
     }
 
     /// Addresses and ports that are listened on.
@@ -396,6 +403,7 @@ impl Reflecting {
         // Held by the thread for as long as it runs, also where there is nothing to tell.
         let running = self.events_in.clone();
         let cpu = cores::reflector(config.cpus.as_ref(), index);
+        self.cpus.extend(cpu);
         let stop = self.stop.clone();
         self.threads.push(spawn("reflector", move || {
             let mut woken = None;

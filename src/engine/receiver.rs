@@ -91,6 +91,7 @@ pub(crate) struct Departed {
 
 /// Live figures for whoever shows progress.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub(crate) struct Live {
     pub(crate) received: std::sync::atomic::AtomicU64,
 }

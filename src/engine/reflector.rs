@@ -124,6 +124,7 @@ impl Reflected {
 
 /// What a reflector has done so far, for whoever shows it.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub(crate) struct Live {
     pub(crate) received: AtomicU64,
     pub(crate) reflected: AtomicU64,

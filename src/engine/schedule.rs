@@ -41,6 +41,8 @@ pub struct Schedule {
 enum Gaps {
     Periodic(Rate),
     Random {
+        /// The first packet comes after a gap, too.
+        later: bool,
         mean_ns: f64,
         /// `None`: exponential.
         spread: Option<f64>,
@@ -58,13 +60,14 @@ impl Gaps {
         match self {
             Self::Periodic(rate) => Some(rate.due_ns(index)),
             Self::Random {
+                later,
                 mean_ns,
                 spread,
                 at_ns,
                 before,
                 rng,
             } => {
-                if index > 0 {
+                if index > 0 || *later {
                     let factor = match spread {
                         None => Exp1.sample(rng),
                         Some(spread) => 1.0 + *spread * (2.0 * rng.random::<f64>() - 1.0),
@@ -127,6 +130,7 @@ impl Schedule {
             end.count = Some(end.count.unwrap_or(u64::MAX).min(count));
         }
         let random = |rate: Rate, spread| Gaps::Random {
+            later: false,
             mean_ns: 1e9 / rate.per_second(),
             spread,
             at_ns: 0.0,
@@ -155,6 +159,16 @@ impl Schedule {
             burst: burst.max(1),
             next_burst: burst.max(1),
         }
+    }
+
+    /// The same with random gaps that begin before the first packet: one of several that are sent at
+    /// once. Those of exponential gaps are together what one of their summed rate would be.
+    #[must_use]
+    pub fn beside_another(mut self) -> Self {
+        if let Gaps::Random { later, .. } = &mut self.gaps {
+            *later = true;
+        }
+        self
     }
 
     /// Makes trains of `burst` packets from the next whole cycle of sizes on.
@@ -236,6 +250,24 @@ mod tests {
         Schedule::new(departures, end, &IMIX[..1], seed, 1)
             .map(|d| d.due_ns.unwrap())
             .collect()
+    }
+
+    #[test]
+    fn random_flows_beside_another_begin_apart() {
+        let rate = "1k".parse().unwrap();
+        let end = until(Some(50), None);
+        for departures in [
+            Departures::Poisson(rate),
+            Departures::Uniform { rate, spread: 0.5 },
+        ] {
+            let plain = Schedule::new(departures, end, &IMIX[..1], 3, 1);
+            let beside = plain.clone().beside_another();
+            assert_eq!(plain.clone().next().unwrap().due_ns, Some(0));
+            assert!(beside.clone().next().unwrap().due_ns > Some(0));
+            assert_eq!(beside.count(), 50);
+        }
+        let periodic = Schedule::new(Departures::Periodic(rate), end, &IMIX[..1], 3, 1);
+        assert!(periodic.clone().eq(periodic.beside_another()));
     }
 
     #[test]

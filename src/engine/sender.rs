@@ -95,7 +95,9 @@ pub(crate) struct Sent {
     /// Refused by the kernel, and its last reason.
     pub(crate) refused: u64,
     pub(crate) refusal: Option<i32>,
-    /// Of these, dropped by this host's own queue in front of the interface.
+    /// Threads that stopped before their time, since all their packets were refused.
+    pub(crate) gave_up: u64,
+    /// Of the refused ones, dropped by this host's own queue in front of the interface.
     pub(crate) no_room: u64,
     /// Why trains of some size were refused: packets of that size left one by one.
     pub(crate) unfolded: Option<i32>,
@@ -127,8 +129,12 @@ impl Sent {
     pub(crate) fn together<'a>(threads: impl Iterator<Item = &'a Self>) -> Self {
         let mut all = Self::default();
         let mut cpus: Option<Vec<usize>> = Some(Vec::new());
+        let mut due_ns = i64::MAX;
         for thread in threads {
             // The first and the last departure are of threads that sent something.
+            if thread.sent > 0 {
+                due_ns = due_ns.min(thread.first_ns + thread.txtime.lead_ns);
+            }
             if thread.sent > 0 && (all.sent == 0 || thread.first_ns < all.first_ns) {
                 (all.first_ns, all.started_ns) = (thread.first_ns, thread.started_ns);
             }
@@ -139,6 +145,7 @@ impl Sent {
             all.overdue += thread.overdue;
             all.refused += thread.refused;
             all.refusal = all.refusal.or(thread.refusal);
+            all.gave_up += thread.gave_up;
             all.no_room += thread.no_room;
             all.unfolded = all.unfolded.or(thread.unfolded);
             all.icmp += thread.icmp;
@@ -161,6 +168,11 @@ impl Sent {
             }
         }
         all.cpus = cpus;
+        // From the first departure of all to the first that was due.
+        all.txtime.lead_ns = due_ns.saturating_sub(all.first_ns).max(0);
+        if all.sent == 0 {
+            all.txtime.lead_ns = 0;
+        }
         all
     }
 }
@@ -395,6 +407,7 @@ impl<'a, S: SendHalf> Sender<'a, S> {
             self.lengthen(&mut agenda, now);
             now = self.send_batch(now);
             if self.seq == 0 && now - start > GIVE_UP_NS && self.totals.refused > 0 {
+                self.totals.gave_up = 1;
                 return;
             }
         }

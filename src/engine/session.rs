@@ -19,7 +19,7 @@ use super::sender::{self, Sent};
 use super::{
     Failure, Reflecting, Stop, assemble, join, packets, schedule, socket_plan, spawn, start, txtime,
 };
-use crate::config::{Burst, IoKind, SessionConfig};
+use crate::config::{Burst, Departures, IoKind, SessionConfig};
 #[cfg(target_os = "linux")]
 use crate::io::linux;
 use crate::io::{Granted, ReceiveHalf, SendHalf, StampKind, is_local, portable};
@@ -172,6 +172,21 @@ struct Done {
     delays: Delays,
 }
 
+impl Done {
+    fn port(&self) -> u16 {
+        self.granted.local.port()
+    }
+
+    /// Packets that the queueing discipline dropped since their departure time had passed. It tells of
+    /// each train once: these are taken to have one length, and no packet that came back is among them.
+    fn missed(&self) -> u64 {
+        let burst = u64::from(self.sent.longest_burst.max(1));
+        let received = self.received.counts.received;
+        let missing = self.sent.sent.saturating_sub(received);
+        missing.min(self.received.facts.missed.saturating_mul(burst))
+    }
+}
+
 impl Running {
     fn finish(self) -> Result<Done, Failure> {
         let received = join("receiver", self.receiver)?;
@@ -212,12 +227,16 @@ fn run<S: SendHalf, R: ReceiveHalf>(
 ) -> Result<Measured, Failure> {
     log::debug!("{}", config.command().join(" "));
     let interface = config.socket.interface.as_deref();
-    let pairs = cores::pairs(
+    let mut pairs = cores::pairs(
         config.cpus.as_ref(),
         lanes.len(),
         config.local.ip(),
         interface,
     );
+    for pair in &mut pairs {
+        let reflecting = reflector.as_ref().map_or(&[] as &[usize], Reflecting::cpus);
+        pair.apart &= pair.sender.is_none_or(|cpu| !reflecting.contains(&cpu));
+    }
     let receive = lanes.first().map(|lane| lane.granted.receive);
     // The interface's clock and this system's are no one clock.
     let stamps_only = receive == Some(StampKind::Hardware);
@@ -272,6 +291,10 @@ fn run<S: SendHalf, R: ReceiveHalf>(
         // Hung up on, the others send nothing; why one failed is found below.
         for lane in &mut running {
             lane.begin = bounded(0).0;
+            if lane.flight.finished().is_none() && lane.sender.is_finished() {
+                // It is too late for its receiver to hear of it otherwise.
+                lane.flight.finish(0, os::monotonic_ns());
+            }
         }
     }
     let progress = || {
@@ -317,6 +340,8 @@ fn run<S: SendHalf, R: ReceiveHalf>(
             config: &lane.share,
             granted: &lane.granted,
             ports: &[],
+            silent: &[],
+            missed: lane.missed(),
             window: lane.window,
             sent: &lane.sent,
             received: &lane.received,
@@ -331,6 +356,8 @@ fn run<S: SendHalf, R: ReceiveHalf>(
             threads: Vec::new(),
         });
     }
+    let silent = |lane: &&Done| lane.sent.sent > 0 && lane.received.counts.received == 0;
+    let silent: Vec<u16> = done.iter().filter(silent).map(Done::port).collect();
     Ok(Measured {
         report: combined(config, &done, |together, ports| {
             assemble::report(&assemble::Parts {
@@ -338,6 +365,8 @@ fn run<S: SendHalf, R: ReceiveHalf>(
                 config: &together.share,
                 granted: &together.granted,
                 ports,
+                silent: &silent,
+                missed: done.iter().map(Done::missed).sum(),
                 window: together.window,
                 sent: &together.sent,
                 received: &together.received,
@@ -382,7 +411,7 @@ fn combined(
         received: Received::together(config.sizes.classes.len(), each),
         delays,
     };
-    let ports: Vec<u16> = lanes.iter().map(|lane| lane.granted.local.port()).collect();
+    let ports: Vec<u16> = lanes.iter().map(Done::port).collect();
     report(&together, &ports)
 }
 
@@ -403,7 +432,10 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
     } = lane;
     let rate = share.departures.rate();
     let per_second = rate.map_or(f64::MAX, crate::config::Rate::per_second);
-    let flight = Arc::new(Flight::new(window(&share, trains), trains.shift));
+    let flight = Arc::new(Flight::new(
+        window(&share, trains, common.config.threads),
+        trains.shift,
+    ));
     flight.set_burst(trains.burst);
     let live = Arc::new(receiver::Live::default());
     let classes = share.sizes.classes.len();
@@ -488,14 +520,18 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
 
     let (ready_in, ready) = bounded(1);
     let (begin, begin_out) = bounded(1);
+    let departures = schedule::Schedule::new(
+        share.departures,
+        share.end,
+        &share.sizes.classes,
+        share.seed,
+        trains.burst,
+    );
     let plan = sender::Plan {
-        schedule: schedule::Schedule::new(
-            share.departures,
-            share.end,
-            &share.sizes.classes,
-            share.seed,
-            trains.burst,
-        ),
+        schedule: match index {
+            0 => departures,
+            _ => departures.beside_another(),
+        },
         payloads: share.sizes.classes.iter().map(|c| c.payload).collect(),
         padding,
         timeout_ns,
@@ -517,10 +553,14 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
             ready: ready_in,
             at: begin_out,
             // The threads' packets or trains leave in turn.
-            offset_ns: common.config.departures.rate().map_or(0, |all| {
-                let before = index * u64::from(trains.burst);
-                i64::try_from(all.due_ns(before)).unwrap_or(0)
-            }) + if share.txtime { txtime::LEAD_NS } else { 0 },
+            offset_ns: match common.config.departures {
+                Departures::Periodic(all) => {
+                    let train = u64::from(trains.burst).min(share.end.count.unwrap_or(u64::MAX));
+                    i64::try_from(all.due_ns(index * train)).unwrap_or(0)
+                }
+                // Random gaps keep them apart.
+                _ => 0,
+            } + if share.txtime { txtime::LEAD_NS } else { 0 },
         },
     };
     let sender = {
@@ -566,12 +606,13 @@ fn padding(config: &SessionConfig, most_burst: u32) -> Vec<u8> {
 }
 
 /// Packets that may be under way within the timeout, with some room to spare.
-fn window(config: &SessionConfig, trains: Trains) -> u64 {
+fn window(config: &SessionConfig, trains: Trains, threads: usize) -> u64 {
     let most = (MAX_SINGLES << trains.shift).min(MAX_WINDOW);
-    let Some(rate) = config.departures.rate() else {
-        return most;
+    let within = match config.departures.rate() {
+        Some(rate) => rate.count_in(config.timeout_ns.saturating_add(500_000_000)),
+        // As much as the threads can send together.
+        None => most / u64::try_from(threads.max(1)).unwrap_or(1),
     };
-    let within = rate.count_in(config.timeout_ns.saturating_add(500_000_000));
     let all = config.end.count.unwrap_or(u64::MAX);
     within.min(all).saturating_add(1024).min(most)
 }

@@ -259,7 +259,10 @@ impl Outcome {
         };
         Self {
             verdict: worst(self.verdict, other.verdict),
-            clock: self.clock,
+            clock: match self.verdict {
+                Verdict::NotAsked => other.clock,
+                _ => self.clock,
+            },
             packets: self.packets + other.packets,
             units: self.units + other.units,
             handed_late: self.handed_late + other.handed_late,

@@ -259,6 +259,13 @@ const STOP: &[u8] = b"stop";
 impl FakeReflector {
     /// `answer` gets each request and gives the datagrams to send back, in their order.
     pub(crate) fn start(mut answer: impl FnMut(&[u8]) -> Vec<Vec<u8>> + Send + 'static) -> Self {
+        Self::start_with_peer(move |request, _| answer(request))
+    }
+
+    /// The same, where the answer depends on who asks.
+    pub(crate) fn start_with_peer(
+        mut answer: impl FnMut(&[u8], SocketAddr) -> Vec<Vec<u8>> + Send + 'static,
+    ) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let serve = move || {
@@ -271,7 +278,7 @@ impl FakeReflector {
                 if &buffer[..len] == STOP {
                     break;
                 }
-                for datagram in answer(&buffer[..len]) {
+                for datagram in answer(&buffer[..len], from) {
                     let _ = socket.send_to(&datagram, from);
                 }
             }
