@@ -125,7 +125,7 @@ fn run(
         format: Format::Ntp,
         socket: options(io),
         pacing: Pacing::Auto,
-        txtime: false,
+        txtime: threads > 1,
         realtime: false,
         cpus: None,
         burst: Burst::Auto,

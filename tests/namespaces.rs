@@ -284,7 +284,7 @@ fn departure_times_that_nothing_keeps_are_told_and_the_sender_paces() {
     pair.warm_up(remote);
     for load in [
         "-c 300 -i 1ms",
-        "-c 2000 --rate 10k",
+        "-c 500 --rate 2k",
         "-c 320 --rate 2k --burst 8",
     ] {
         let packets = load.split(' ').nth(1).unwrap().parse().unwrap();

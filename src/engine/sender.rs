@@ -390,8 +390,9 @@ impl<'a, S: SendHalf> Sender<'a, S> {
                 return;
             }
             self.look_at_trial(now);
-            match agenda.next.map(|next| due(next, start)) {
-                _ if !self.held.is_empty() => {}
+            // What is held is due, unless it was to show whether departure times are kept.
+            let held = self.held.front().map(|held| Some(held.at_ns));
+            match held.or_else(|| agenda.next.map(|next| due(next, start))) {
                 Some(Some(due)) => {
                     let look_at = self.handover.look_at(due, now);
                     if look_at > now {
@@ -536,7 +537,7 @@ impl<'a, S: SendHalf> Sender<'a, S> {
                             self.held.push_front(due);
                         }
                     }
-                    _ if no_room(&error) && self.turned_away() => {}
+                    _ if no_room(&error) && self.turned_away(from) => {}
                     _ => {
                         let count = u64::from(self.batch[from].count);
                         self.totals.refused += count;
@@ -578,8 +579,10 @@ impl<'a, S: SendHalf> Sender<'a, S> {
     }
 
     /// Whether a packet with a departure time was dropped for that alone: it is to be tried again.
-    fn turned_away(&mut self) -> bool {
-        let Some(next) = self.handover.turned_away() else {
+    fn turned_away(&mut self, from: usize) -> bool {
+        let leave = self.batch[from].at_ns;
+        let next = self.handover.turned_away(leave, os::monotonic_ns());
+        let Some(next) = next else {
             return false;
         };
         match next {

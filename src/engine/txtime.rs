@@ -172,13 +172,14 @@ pub(super) fn note(config: &SessionConfig, granted: &Granted, sent: &Sent) -> Op
                 ""
             }
         )),
+        Verdict::NotAsked => None,
         verdict => verdict.words(granted, interface(config, granted).as_deref()),
     }
 }
 
 /// Says once, as soon as it is known, that departure times are not kept.
 pub(super) fn tell(config: &SessionConfig, granted: &Granted, verdict: Verdict, told: &mut bool) {
-    if *told || !verdict.is_final() {
+    if *told || verdict == Verdict::NotAsked || !verdict.is_final() {
         return;
     }
     if let Some(words) = verdict.words(granted, interface(config, granted).as_deref()) {
@@ -259,9 +260,10 @@ impl Outcome {
         };
         Self {
             verdict: worst(self.verdict, other.verdict),
-            clock: match self.verdict {
-                Verdict::NotAsked => other.clock,
-                _ => self.clock,
+            clock: if self.packets > 0 {
+                self.clock
+            } else {
+                other.clock
             },
             packets: self.packets + other.packets,
             units: self.units + other.units,
@@ -471,13 +473,18 @@ impl Handover {
         }
     }
 
-    /// The queueing discipline dropped a packet or train when it was handed over; `None`: for reasons
-    /// that departure times have nothing to do with.
-    pub(super) fn turned_away(&mut self) -> Option<TurnedAway> {
+    /// The queueing discipline dropped a packet or train when it was handed over, which was to leave at
+    /// `leave`; `None`: for reasons that departure times have nothing to do with.
+    pub(super) fn turned_away(&mut self, leave: i64, now: i64) -> Option<TurnedAway> {
         if self.stage != Stage::Trying {
             return None;
         }
         Some(match self.clock {
+            _ if leave - now < SHORTEST_TRIAL_NS / 2 => {
+                // etf drops what is late.
+                self.no_trial();
+                TurnedAway::Try(self.clock)
+            }
             DepartureClock::Monotonic => {
                 self.clock = DepartureClock::Tai;
                 TurnedAway::Try(self.clock)
@@ -510,7 +517,15 @@ impl Handover {
                 });
             }
             (Stage::Judging(_), Some(_)) => self.give_up(Verdict::AtOnce),
-            (Stage::Judging(trial), None) if now >= trial.until => self.give_up(Verdict::NoStamp),
+            (Stage::Judging(trial), None) if now >= trial.until => {
+                // etf may have dropped it, and whatever follows without a departure time.
+                if self.clock == DepartureClock::Tai {
+                    self.no_trial();
+                }
+                if self.stage != Stage::Untried {
+                    self.give_up(Verdict::NoStamp);
+                }
+            }
             // etf drops what it does not keep, and lets packets go a little early.
             (Stage::Kept, _) if early && self.clock == DepartureClock::Monotonic => {
                 self.give_up(Verdict::KeptNoMore);
@@ -728,7 +743,7 @@ mod tests {
         let moment = moment(0);
         assert_eq!(handover.by_its_clock(10 * MS, &moment), 10_000_000);
         let tai = DepartureClock::Tai;
-        assert_eq!(handover.turned_away(), Some(TurnedAway::Try(tai)));
+        assert_eq!(handover.turned_away(10 * MS, 0), Some(TurnedAway::Try(tai)));
         assert!(handover.is_trial());
         let by_tai = handover.by_its_clock(10 * MS, &moment);
         assert_eq!(by_tai, u64::try_from(TAI + 10 * MS).unwrap());
@@ -742,17 +757,47 @@ mod tests {
         assert_eq!(handover.outcome().clock, tai);
         assert_eq!(handover.look(12 * MS, None, true), None);
         assert_eq!(handover.verdict(), Verdict::Kept);
-        assert_eq!(handover.turned_away(), None, "a full queue");
+        assert_eq!(handover.turned_away(20 * MS, 0), None, "a full queue");
+    }
+
+    #[test]
+    fn a_trial_that_etf_dropped_is_made_again_and_not_for_ever() {
+        let mut handover = Handover::new(Verdict::Untried);
+        for trial in 1..=TRIALS {
+            let due = i64::from(trial) * 1000 * MS;
+            assert_eq!(handover.gather(due, due - 10 * MS), (due, 1));
+            if trial == 1 {
+                handover.turned_away(due, due - 10 * MS);
+            }
+            handover.tried(0, 1, due, &moment(due - 10 * MS));
+            assert!(handover.ahead());
+            handover.look(due + STAMP_NS, None, false);
+            assert_eq!(handover.concerned(), trial < TRIALS);
+        }
+        assert_eq!(handover.verdict(), Verdict::NoStamp);
+        paces_by_itself(&mut handover);
+    }
+
+    #[test]
+    fn a_trial_that_was_dropped_since_it_was_late_is_none() {
+        let mut handover = Handover::new(Verdict::Untried);
+        handover.gather(10 * MS, 0);
+        handover.turned_away(10 * MS, 0);
+        let again = TurnedAway::Try(DepartureClock::Tai);
+        assert_eq!(handover.turned_away(10 * MS, 10 * MS), Some(again));
+        assert!(!handover.is_trial());
+        assert_eq!(handover.gather(90 * MS, 80 * MS), (90 * MS, 1));
+        assert_eq!(handover.verdict(), Verdict::Untried);
     }
 
     #[test]
     fn a_queueing_discipline_that_drops_packets_by_either_clock_gets_them_without() {
         let mut handover = Handover::new(Verdict::Untried);
-        assert_eq!(handover.turned_away(), None);
+        assert_eq!(handover.turned_away(10 * MS, 0), None);
         handover.gather(10 * MS, 0);
-        handover.turned_away();
+        handover.turned_away(10 * MS, 0);
         let back = TurnedAway::GiveUp(DepartureClock::Monotonic);
-        assert_eq!(handover.turned_away(), Some(back));
+        assert_eq!(handover.turned_away(10 * MS, 0), Some(back));
         assert_eq!(handover.verdict(), Verdict::Dropped);
         paces_by_itself(&mut handover);
     }
@@ -768,6 +813,11 @@ mod tests {
         let not = of(Verdict::AtOnce, 0);
         let together = |a: &Outcome, b: &Outcome| Outcome::default().and(a).and(b);
         assert_eq!(together(&kept, &kept).paced_by(), PacedBy::Qdisc);
+        let by_tai = Outcome {
+            clock: DepartureClock::Tai,
+            ..kept
+        };
+        assert_eq!(together(&not, &by_tai).clock, DepartureClock::Tai);
         assert_eq!(together(&not, &not).paced_by(), PacedBy::Sender);
         for both in [together(&kept, &not), together(&not, &kept)] {
             assert_eq!((both.verdict, both.packets), (Verdict::AtOnce, 10));
