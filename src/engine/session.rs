@@ -31,6 +31,9 @@ use crate::wire::{MAX_UDP_PAYLOAD, fill_padding};
 
 /// Most packets under way that are told apart; more leave the window before their timeout.
 const MAX_WINDOW: u64 = 1 << 24;
+/// Below this rate a sender that is late was not let run: trains would not help, and what drops or counts
+/// packets on the way takes a train for one.
+const EASY_RATE: f64 = 50_000.0;
 /// The rate above which not even a fast host sends each packet by itself.
 const SINGLES_RATE: f64 = 400_000.0;
 /// Above that, trains are as long as it takes to have at most so many a second.
@@ -654,7 +657,7 @@ impl Trains {
                     shift: burst.trailing_zeros(),
                 }
             }
-            Burst::Auto if rate.is_none() => Self::NONE,
+            Burst::Auto if rate.is_none() || per_second < EASY_RATE => Self::NONE,
             Burst::Auto => {
                 let most = 1 << most.ilog2();
                 let mut burst = 1;
@@ -679,4 +682,79 @@ fn known(value: Option<usize>, unit: &str) -> String {
 
 fn on_cpu(cpu: Option<usize>) -> String {
     cpu.map_or("any CPU".to_owned(), |cpu| format!("CPU {cpu}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{End, Pacing, SizeClass, SizeProfile, Sizes, SocketOptions, WatchConfig};
+    use crate::wire::Format;
+
+    fn config(departures: Departures, burst: Burst) -> SessionConfig {
+        SessionConfig {
+            remote: "192.0.2.2:862".parse().unwrap(),
+            local: "192.0.2.1:0".parse().unwrap(),
+            departures,
+            end: End {
+                count: Some(1_000_000),
+                duration_ns: None,
+            },
+            sizes: Sizes {
+                profile: SizeProfile::Fixed,
+                classes: vec![SizeClass {
+                    payload: 64,
+                    frame: 106,
+                    weight: 1,
+                }],
+            },
+            seed: 1,
+            timeout_ns: 5_000_000_000,
+            format: Format::Ntp,
+            socket: SocketOptions {
+                tos: 0,
+                ttl: 255,
+                do_not_fragment: false,
+                interface: None,
+                hardware: false,
+                busy_poll_us: None,
+                io: IoKind::Batched,
+            },
+            pacing: Pacing::Auto,
+            txtime: false,
+            realtime: false,
+            cpus: None,
+            threads: 1,
+            burst,
+            first_seq: 0,
+            loss_bound: None,
+            watch: WatchConfig::default(),
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn trains_are_made_where_they_can_help() {
+        let auto = |rate: &str| {
+            let departures = Departures::Periodic(rate.parse().unwrap());
+            let trains = Trains::choose(&config(departures, Burst::Auto));
+            (trains.burst, trains.most)
+        };
+        assert_eq!(auto("49k"), (1, 1));
+        assert_eq!(auto("100k"), (1, 64));
+        assert_eq!(auto("2M"), (32, 64));
+        let flood = Trains::choose(&config(Departures::Flood, Burst::Auto));
+        assert_eq!(flood, Trains::NONE);
+        let fixed = config(
+            Departures::Periodic("1k".parse().unwrap()),
+            Burst::Fixed(16),
+        );
+        assert_eq!(Trains::choose(&fixed).burst, 16);
+    }
+
+    #[test]
+    fn a_window_is_no_wider_than_the_session() {
+        let config = config(Departures::Flood, Burst::Auto);
+        assert_eq!(window(&config, Trains::NONE, 1), 1_001_024);
+        assert_eq!(window(&config, Trains::NONE, 8), MAX_SINGLES / 8 + 1024);
+    }
 }
