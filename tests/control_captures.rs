@@ -5,15 +5,19 @@ mod common;
 
 use std::net::SocketAddrV4;
 
+use common::host::{Fate, MemoryHost};
 use common::pcap::{self, Protocol};
+use twamp_blast::control::client::{self, Client, Event, Secrets, Wish};
 use twamp_blast::control::codec::{ClientCodec, ServerCodec};
 use twamp_blast::control::crypto::{Passphrase, SessionKeys, TokenCheck};
+use twamp_blast::control::server::{self, Ending, Nonces, Patience, Server, Terms};
 use twamp_blast::wire::control::{
-    Answer, Awaited, Command, Count, ServerGreeting, ServerStart, SetUpResponse, StopSessions,
+    Answer, Awaited, Command, Count, KeyId, ServerGreeting, ServerStart, SetUpResponse,
+    StopSessions,
 };
 use twamp_blast::wire::{Accept, Modes, SecurityMode, SessionRequest};
 
-const PASSPHRASE: &[u8] = b"correct horse battery staple";
+const PASSPHRASE: &str = "correct horse battery staple";
 const MOST_SIDS: usize = 1;
 
 /// Both directions of the only TCP connection of a capture.
@@ -36,6 +40,19 @@ impl Conversation {
             from_client: octets(&|from| from != server),
             from_server: octets(&|from| from == server),
         }
+    }
+
+    /// Server-Greeting, Server-Start, Accept-Session, Start-Ack, as far as there are.
+    fn server_messages(&self) -> Vec<&[u8]> {
+        let mut rest = self.from_server.as_slice();
+        let mut messages = Vec::new();
+        for len in [64, 48, 48, 32] {
+            let (message, left) = rest.split_at(len.min(rest.len()));
+            messages.push(message);
+            rest = left;
+        }
+        assert!(rest.is_empty());
+        messages
     }
 }
 
@@ -134,6 +151,89 @@ impl Said {
             from_client: client.output().to_vec(),
             from_server: server.output().to_vec(),
         }
+    }
+
+    /// What a Control-Client of this program says to the recorded Server's octets, given the same
+    /// task and the same random numbers.
+    fn replay_to_client(&self, conversation: &Conversation) -> (Vec<u8>, Client) {
+        let key_id = KeyId::new("alice").unwrap();
+        let wish = Wish {
+            mode: Some(self.response.mode.security().unwrap()),
+            features: Modes::NONE,
+            key: Some((key_id, Passphrase::new(PASSPHRASE.into()))),
+            most_iterations: Count::DEFAULT_MOST.value(),
+            most_sessions: MOST_SIDS,
+            answer_ns: 1,
+        };
+        let secrets = Secrets {
+            keys: self.keys.clone().unwrap_or_else(SessionKeys::random),
+            client_iv: self.response.client_iv,
+        };
+        let stops = self.commands.len() == 3;
+        let mut client = Client::new(0, wish, secrets);
+        // As much as the Server could know to send: each of its messages answers one of ours.
+        for message in conversation.server_messages() {
+            client.receive(0, message);
+            while let Some(event) = client.next_event() {
+                match event {
+                    Event::Derive(job) => client.derived(0, &job.run()),
+                    Event::Ready { modes, start_time } => {
+                        assert_eq!(modes, self.response.mode);
+                        assert_eq!(start_time, self.start.start_time);
+                        client.request(0, &self.request()).unwrap();
+                    }
+                    Event::Session(session) => {
+                        assert_eq!(Answer::AcceptSession(session), self.answers[0]);
+                        client.start(0).unwrap();
+                    }
+                    Event::Started(accept) => {
+                        assert!(accept.is_ok());
+                        if stops {
+                            client.stop(Accept::Ok).unwrap();
+                        }
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        (client.output().to_vec(), client)
+    }
+
+    /// What a Server of this program says to the recorded client's octets, given the same random
+    /// numbers and the same host.
+    fn replay_to_server(&self, conversation: &Conversation) -> (Vec<u8>, Server, MemoryHost) {
+        let terms = Terms {
+            modes: self.greeting.modes,
+            count: self.greeting.count(Count::DEFAULT_MOST.value()).unwrap(),
+            start_time: self.start.start_time,
+            most_sessions: MOST_SIDS,
+            patience: Patience::default(),
+        };
+        let nonces = Nonces {
+            challenge: self.greeting.challenge,
+            salt: self.greeting.salt,
+            server_iv: self.start.server_iv,
+        };
+        let session = self.answers.first().map(|answer| match answer {
+            Answer::AcceptSession(session) => session,
+            other => panic!("{other:?}"),
+        });
+        let mut host = MemoryHost {
+            keys: vec![("alice", PASSPHRASE)],
+            port: session.map(|session| session.port.get()),
+            sid: session.map(|session| session.sid),
+            ..MemoryHost::default()
+        };
+        let mut server = Server::new(0, terms, nonces);
+        let mut input = conversation.from_client.as_slice();
+        while !input.is_empty() {
+            let taken = server.receive(0, &input[..1], &mut host);
+            input = &input[taken..];
+            if let Some(check) = host.check.take() {
+                server.token_checked(0, check.run());
+            }
+        }
+        (server.output().to_vec(), server, host)
     }
 
     fn request(&self) -> SessionRequest {
@@ -240,6 +340,16 @@ fn twping_and_twampd_are_understood_and_imitated_to_the_octet() {
         let written = said.write();
         assert_eq!(written.from_client, conversation.from_client);
         assert_eq!(written.from_server, conversation.from_server);
+
+        let (output, client) = said.replay_to_client(&conversation);
+        assert_eq!(output, conversation.from_client);
+        assert!(client.is_idle());
+        let (output, server, host) = said.replay_to_server(&conversation);
+        assert_eq!(output, conversation.from_server);
+        assert_eq!(server.ended(), None);
+        assert_eq!(host.requests, [request]);
+        assert_eq!(host.fates(), [Fate::Over(Ending::Stopped(Accept::Ok))]);
+        assert!(host.remarks.is_empty());
     }
 }
 
@@ -252,6 +362,15 @@ fn a_refusal_of_twampd_is_understood() {
     assert_eq!(said.start, ServerStart::refused(Accept::Failure));
     assert!(said.commands.is_empty() && said.answers.is_empty());
     assert_eq!(said.write().from_server, conversation.from_server);
+
+    let (_, client) = said.replay_to_client(&conversation);
+    assert_eq!(client.ended(), Some(&client::End::Refused(Accept::Failure)));
+    let (output, server, _) = said.replay_to_server(&conversation);
+    assert_eq!(output, conversation.from_server);
+    assert_eq!(
+        server.ended(),
+        Some(&server::End::Token(said.response.key_id))
+    );
 }
 
 #[test]
@@ -270,4 +389,12 @@ fn twampy_is_understood_and_leaves_out_what_it_can() {
     let written = said.write();
     assert_eq!(written.from_client, conversation.from_client);
     assert_eq!(written.from_server, conversation.from_server);
+
+    let (output, client) = said.replay_to_client(&conversation);
+    assert_eq!(output, conversation.from_client);
+    assert!(client.is_idle());
+    let (output, server, host) = said.replay_to_server(&conversation);
+    assert_eq!(output, conversation.from_server);
+    assert_eq!(server.ended(), None);
+    assert_eq!(host.fates(), [Fate::Running]);
 }

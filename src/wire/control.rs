@@ -402,6 +402,18 @@ impl Command {
         }
     }
 
+    /// The first octet (IANA "TWAMP-Control Command Numbers").
+    #[must_use]
+    pub const fn number(&self) -> u8 {
+        match self {
+            Self::RequestTwSession(_) => REQUEST_TW_SESSION,
+            Self::StartSessions => START_SESSIONS,
+            Self::StopSessions(_) => STOP_SESSIONS,
+            Self::StartNSessions(_) => START_N_SESSIONS,
+            Self::StopNSessions(_) => STOP_N_SESSIONS,
+        }
+    }
+
     /// The RFC's name.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -452,7 +464,7 @@ impl fmt::Display for Awaited {
 /// What a Server says to a [`Command`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// To Request-TW-Session; also to a command that is not known (RFC 4656 §3.5).
+    /// To Request-TW-Session; also to a command that is not known (RFC 5357 §3.5).
     AcceptSession(AcceptSession),
     /// To Start-Sessions (RFC 4656 §3.7).
     StartAck(Accept),
@@ -711,7 +723,7 @@ impl Malformed {
     #[must_use]
     pub const fn accept(self) -> Option<Accept> {
         match self {
-            // RFC 4656 §3.5 has no other answer to a command that it does not know.
+            // Whatever the command would have been (RFC 5357 §3.5).
             Self::UnknownCommand(_) => Some(Accept::NotSupported),
             _ => None,
         }
@@ -733,7 +745,6 @@ pub const SERVER_START_CLEAR_LEN: usize = 32;
 
 const IKEV2_SET_UP_RESPONSE_LEN: usize = 112;
 
-/// Start-Sessions (IANA "TWAMP-Control Command Numbers", this and the next).
 const START_SESSIONS: u8 = 2;
 const STOP_SESSIONS: u8 = 3;
 pub(super) const REQUEST_TW_SESSION: u8 = 5;

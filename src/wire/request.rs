@@ -278,10 +278,10 @@ impl Ends {
         }
     }
 
-    /// With the addresses of the control connection where there were none (RFC 5357 §3.5, as for
-    /// the addresses of RFC 4656 §3.5). twampy asks for all sessions like that.
+    /// With the addresses of the control connection where there were none (RFC 5357 §3.5):
+    /// twampy asks for all sessions like that.
     ///
-    /// `None` when the control connection is of another family and an address is missing. IPv4
+    /// `None` when the control connection is of another family and one address is missing. IPv4
     /// addresses written as IPv6 (`::ffff:0:0/96`), which a listener for both families gets, are
     /// IPv4 here.
     #[must_use]
@@ -294,6 +294,8 @@ impl Ends {
             };
             SocketAddr::new(address, end.port())
         };
+        // Both missing: the family is that of the connection, whatever IPVN says. It is 4 from
+        // twampy 1.3.1 over IPv6 too (its source).
         Self::new(
             filled(self.sender(), client),
             filled(self.receiver(), server),
@@ -599,6 +601,13 @@ mod tests {
             ends("[::]:1", "[2001:db8::2]:2").at_control_addresses(client, server),
             None
         );
+        // Without any address, the family is that of the connection.
+        let (client, server) = (
+            "2001:db8::1".parse().unwrap(),
+            "2001:db8::2".parse().unwrap(),
+        );
+        let found = ends("0.0.0.0:1", "0.0.0.0:2").at_control_addresses(client, server);
+        assert_eq!(found, Some(ends("[2001:db8::1]:1", "[2001:db8::2]:2")));
         let v6 = ends("[2001:db8::1]:1", "[2001:db8::2]:2");
         assert_eq!(v6.at_control_addresses(client, server), Some(v6));
     }

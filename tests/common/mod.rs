@@ -5,6 +5,7 @@
     reason = "each test crate uses a part, and no two the same one"
 )]
 
+pub(crate) mod host;
 pub(crate) mod pcap;
 
 use std::fmt::Write as _;
