@@ -13,6 +13,7 @@
 //! Data flows one way. `wire` has the packet layouts, each written once; `io` moves datagrams and
 //! their timestamps and knows no protocol; `engine` paces, matches and reflects; `stats` turns
 //! samples into figures in constant memory; [`report`] is plain data that every output shows.
+//! [`control`] is how two hosts agree on sessions, without a socket of its own.
 //! [`search`] runs sessions one after the other, for the fastest rate that holds.
 //!
 //! Inside, time is `i64` nanoseconds since the Unix epoch, differences may be negative, and what
@@ -20,6 +21,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod engine;
 mod io;
 pub mod os;

@@ -13,6 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sys", &[]),
     ("os", &["sys"]),
     ("config", &["wire"]),
+    ("control", &["wire"]),
     ("io", &["sys", "os"]),
     ("stats", &["sample", "report"]),
     ("output", &["report"]),

@@ -1,4 +1,5 @@
-//! TWAMP-Test packets in unauthenticated mode: their layouts and the rules for their sizes.
+//! TWAMP-Test packets in unauthenticated mode, their layouts and the rules for their sizes; and the
+//! messages of TWAMP-Control ([`control`]).
 //!
 //! Each layout is one struct of big-endian fields without alignment; it is read and written through
 //! `zerocopy`, so no offset is typed anywhere. `parse_request` and `Reply::parse` say whether octets
@@ -8,6 +9,9 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used))]
 
 mod accept;
+pub mod control;
+mod modes;
+mod request;
 pub mod time;
 
 use core::fmt;
@@ -19,6 +23,9 @@ use zerocopy::network_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 pub use accept::Accept;
+pub use control::Sid;
+pub use modes::{ModeRefused, Modes, NoMode, NotAMode, SecurityMode};
+pub use request::{Ends, Interval, ReflectOctets, RequestTwSession, SessionRequest, Unacceptable};
 pub use time::{ErrorEstimate, Format, Timestamp};
 
 /// Session-Sender test packet: 14 octets, then Packet Padding (RFC 4656 §4.1.2).

@@ -5,6 +5,9 @@
     reason = "each test crate uses a part, and no two the same one"
 )]
 
+pub(crate) mod host;
+pub(crate) mod pcap;
+
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write as _};
 use std::net::{SocketAddr, UdpSocket};
@@ -27,6 +30,15 @@ pub(crate) fn binary() -> String {
 pub(crate) fn skip(why: &str) {
     let line = format!("SKIPPED: {why}\n");
     std::io::stderr().write_all(line.as_bytes()).unwrap();
+}
+
+/// The octets that lower-case hexadecimal digits stand for, as in the files of `tests/vectors`.
+pub(crate) fn octets(hex: &Value) -> Vec<u8> {
+    let hex = hex.as_str().unwrap();
+    (0..hex.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
+        .collect()
 }
 
 pub(crate) fn has_ipv6() -> bool {
