@@ -1,4 +1,5 @@
-//! TWAMP-Test packets in unauthenticated mode: their layouts and the rules for their sizes.
+//! TWAMP-Test packets in unauthenticated mode: their layouts and the rules for their sizes. Those of
+//! the other modes are in [`protected`].
 //!
 //! Each layout is one struct of big-endian fields without alignment; it is read and written through
 //! `zerocopy`, so no offset is typed anywhere. `parse_request` and `Reply::parse` say whether octets
@@ -8,6 +9,7 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used))]
 
 mod accept;
+pub mod protected;
 pub mod time;
 
 use core::fmt;
