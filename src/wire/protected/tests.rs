@@ -485,7 +485,10 @@ fn no_panic<P: Packet + Copy>(
     step: usize,
 ) -> Result<(), TestCaseError> {
     let mut opened = octets.to_vec();
-    for (place, result) in places_opened::<P>(protection, &mut opened, step) {
+    let found = places_opened::<P>(protection, &mut opened, step);
+    prop_assert_eq!(found.len(), octets.len().div_ceil(step.max(1)));
+    for (number, (place, result)) in found.into_iter().enumerate() {
+        prop_assert_eq!(place, number);
         let rest = octets.len() - place * step.max(1);
         let refused = result.err().unwrap();
         let short = Malformed::TooShort {
