@@ -14,8 +14,9 @@ use criterion::{Bencher, BenchmarkGroup, Criterion, Throughput, criterion_group,
 use twamp_blast::sample::{Blocks, Pipe, Sample, pipe};
 use twamp_blast::stats::delay::{Delays, Distribution};
 use twamp_blast::stats::sequence::Tracker;
+use twamp_blast::wire::protected::{self, Mode, Padding, Protection, TestKeys};
 use twamp_blast::wire::{
-    ErrorEstimate, Format, REFLECTOR_LEN, ReflectorPacket, Reply, ReplyHead, ReplyTail,
+    ErrorEstimate, Format, REFLECTOR_LEN, ReflectorPacket, Reply, ReplyHead, ReplyTail, SENDER_LEN,
     SenderPacket, Timestamp, parse_request,
 };
 use zerocopy::IntoBytes;
@@ -128,6 +129,148 @@ fn timestamps(c: &mut Criterion) {
         });
     }
     group.finish();
+}
+
+/// The packets of a train, written and read in place.
+trait Train {
+    /// Requests with their T1.
+    fn build_requests(&self, train: &mut [u8]);
+    fn open_requests(&self, train: &mut [u8]);
+    /// Replies over requests, with their T3.
+    fn build_replies(&self, train: &mut [u8]);
+    fn open_replies(&self, train: &mut [u8]);
+}
+
+/// From one packet to the next: as long as a protected request with 64 octets of padding, and its
+/// reply.
+const STEP: usize = protected::REFLECTOR_LEN;
+
+fn numbered(train: &mut [u8]) -> impl Iterator<Item = (u32, &mut [u8])> {
+    (0..).zip(train.chunks_exact_mut(STEP))
+}
+
+struct Unauthenticated;
+
+impl Train for Unauthenticated {
+    fn build_requests(&self, train: &mut [u8]) {
+        let head = request();
+        for (seq, packet) in numbered(train) {
+            let seq = seq.into();
+            packet[..SENDER_LEN].copy_from_slice(SenderPacket { seq, ..head }.as_bytes());
+        }
+    }
+
+    fn open_requests(&self, train: &mut [u8]) {
+        for packet in train.chunks_exact(STEP) {
+            black_box(*parse_request(packet).expect("a request"));
+        }
+    }
+
+    fn build_replies(&self, train: &mut [u8]) {
+        let mut reply = reply();
+        for (seq, packet) in numbered(train) {
+            reply.head.seq = seq.into();
+            packet.copy_within(
+                SENDER_LEN..STEP - (REFLECTOR_LEN - SENDER_LEN),
+                REFLECTOR_LEN,
+            );
+            packet[..REFLECTOR_LEN].copy_from_slice(reply.as_bytes());
+        }
+    }
+
+    fn open_replies(&self, train: &mut [u8]) {
+        for packet in train.chunks_exact(STEP) {
+            let reply = Reply::parse(packet).expect("a reply");
+            black_box((*reply.head, reply.sender_ttl));
+        }
+    }
+}
+
+impl Train for Protection {
+    fn build_requests(&self, train: &mut [u8]) {
+        let head = request();
+        for (seq, packet) in numbered(train) {
+            let seq = seq.into();
+            let request = protected::SenderPacket::from(SenderPacket { seq, ..head });
+            packet[..protected::SENDER_LEN].copy_from_slice(request.as_bytes());
+        }
+        self.prepare::<protected::SenderPacket>(train, STEP);
+        self.stamp::<protected::SenderPacket>(train, STEP, head.timestamp);
+    }
+
+    fn open_requests(&self, train: &mut [u8]) {
+        self.open::<protected::SenderPacket>(train, STEP, |_, packet| {
+            black_box(packet.expect("a request").plain());
+        });
+    }
+
+    fn build_replies(&self, train: &mut [u8]) {
+        let mut reply = reply();
+        for (seq, packet) in numbered(train) {
+            reply.head.seq = seq.into();
+            let len = Padding::Adjacent.write_reply(packet, 0, STEP, 0, &reply.into());
+            assert_eq!(len, Some(STEP));
+        }
+        self.prepare::<protected::ReflectorPacket>(train, STEP);
+        self.stamp::<protected::ReflectorPacket>(train, STEP, reply.head.timestamp);
+    }
+
+    fn open_replies(&self, train: &mut [u8]) {
+        self.open::<protected::ReflectorPacket>(train, STEP, |_, packet| {
+            black_box(packet.expect("a reply").plain());
+        });
+    }
+}
+
+/// Test packets of each mode, alone, as many as a reflector sends in one call, and many.
+fn modes(c: &mut Criterion) {
+    let keys = TestKeys::new(&[7; 16], &[8; 32]);
+    let authenticated = Protection::new(Mode::Authenticated, &keys);
+    let encrypted = Protection::new(Mode::Encrypted, &keys);
+    let modes: [(&str, &dyn Train); 3] = [
+        ("unauthenticated", &Unauthenticated),
+        ("authenticated", &authenticated),
+        ("encrypted", &encrypted),
+    ];
+    for (name, mode) in modes {
+        let mut group = group(c, name);
+        for count in [1, 4, 64] {
+            let packets = u64::try_from(count).expect("few packets");
+            let mut train = vec![0; count * STEP];
+            group.bench_function(format!("build requests, {count} together"), |b| {
+                a_packet(b, packets, |times| {
+                    took(times, || mode.build_requests(black_box(&mut train)))
+                });
+            });
+            mode.build_requests(&mut train);
+            let came = train.clone();
+            group.bench_function(format!("open requests, {count} together"), |b| {
+                a_packet(b, packets, |times| {
+                    took(times, || {
+                        // What is opened is changed. The copy is a small part of the time.
+                        train.copy_from_slice(black_box(&came));
+                        mode.open_requests(black_box(&mut train));
+                    })
+                });
+            });
+            group.bench_function(format!("build replies, {count} together"), |b| {
+                a_packet(b, packets, |times| {
+                    took(times, || mode.build_replies(black_box(&mut train)))
+                });
+            });
+            mode.build_replies(&mut train);
+            let came = train.clone();
+            group.bench_function(format!("open replies, {count} together"), |b| {
+                a_packet(b, packets, |times| {
+                    took(times, || {
+                        train.copy_from_slice(black_box(&came));
+                        mode.open_replies(black_box(&mut train));
+                    })
+                });
+            });
+        }
+        group.finish();
+    }
 }
 
 /// What the packet threads do between their system calls.
@@ -379,6 +522,7 @@ criterion_group!(
     packet_threads,
     parse,
     timestamps,
+    modes,
     sequence,
     record,
     channel

@@ -1,5 +1,5 @@
-//! TWAMP-Test packets in unauthenticated mode, their layouts and the rules for their sizes; and the
-//! messages of TWAMP-Control ([`control`]).
+//! TWAMP-Test packets in unauthenticated mode, their layouts and the rules for their sizes; those of
+//! the other modes ([`protected`]), and the messages of TWAMP-Control ([`control`]).
 //!
 //! Each layout is one struct of big-endian fields without alignment; it is read and written through
 //! `zerocopy`, so no offset is typed anywhere. `parse_request` and `Reply::parse` say whether octets
@@ -11,6 +11,7 @@
 mod accept;
 pub mod control;
 mod modes;
+pub mod protected;
 mod request;
 pub mod time;
 
