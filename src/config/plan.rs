@@ -368,3 +368,14 @@ pub struct ReflectorConfig {
     /// Tell of sessions that begin and end.
     pub watch: bool,
 }
+
+/// What the Session-Reflectors of a Server have in common; sessions come while they run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServedConfig {
+    /// How the replies look and leave; its TOS is not used.
+    pub socket: SocketOptions,
+    /// Threads; each port is one thread's.
+    pub threads: usize,
+    /// CPUs for the threads, in this order; `None`: a sensible choice.
+    pub cpus: Option<CpuList>,
+}

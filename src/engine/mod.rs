@@ -17,6 +17,7 @@ mod receiver;
 mod reflector;
 pub mod schedule;
 mod sender;
+pub mod served;
 mod session;
 #[cfg(target_os = "linux")]
 #[doc(hidden)]

@@ -10,6 +10,7 @@
 
 mod accept;
 pub mod control;
+mod format;
 mod modes;
 pub mod protected;
 mod request;
@@ -25,6 +26,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 pub use accept::Accept;
 pub use control::Sid;
+pub use format::TestFormat;
 pub use modes::{ModeRefused, Modes, NoMode, NotAMode, SecurityMode};
 pub use request::{Ends, Interval, ReflectOctets, RequestTwSession, SessionRequest, Unacceptable};
 pub use time::{ErrorEstimate, Format, Timestamp};
