@@ -21,10 +21,19 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "engine",
         &["config", "wire", "io", "os", "sample", "stats", "report"],
     ),
+    ("controller", &["control", "engine", "os", "wire"]),
     ("search", &["config", "engine", "report"]),
     (
         "cli",
-        &["config", "engine", "output", "report", "search", "wire"],
+        &[
+            "config",
+            "controller",
+            "engine",
+            "output",
+            "report",
+            "search",
+            "wire",
+        ],
     ),
     ("main", &["cli"]),
 ];
