@@ -39,8 +39,11 @@ pub enum Failed {
     #[error("the control connection broke: {0}")]
     Broke(io::Error),
     /// The Server ended the connection, or said what cannot be followed.
-    #[error("{0}{}", explanation(.0))]
-    Ended(End),
+    #[error("{why}{}", explanation(why))]
+    Ended {
+        /// Why.
+        why: End,
+    },
     /// The Server refuses what was asked.
     #[error("the server refuses {what}: {accept}")]
     Refused {
@@ -76,7 +79,7 @@ impl Failed {
             self,
             Self::Refused { .. }
                 | Self::Feature { .. }
-                | Self::Ended(End::Refused(_) | End::NoMode(_))
+                | Self::Ended { why: End::Refused(_) | End::NoMode(_) }
         )
     }
 }
@@ -364,7 +367,7 @@ impl Connection {
         while os::monotonic_ns() < moment_ns && !self.stop.requested() {
             let moved = self.exchange();
             if let Some(end) = self.client.ended() {
-                return Err(Failed::Ended(*end));
+                return Err(Failed::Ended { why: *end });
             }
             if !moved {
                 self.events.wait_until(moment_ns);
@@ -409,7 +412,7 @@ impl Connection {
                 self.events.wait_until(deadline);
             }
             if let Some(end) = self.client.ended() {
-                return Err(Failed::Ended(*end));
+                return Err(Failed::Ended { why: *end });
             }
         }
         Ok(())
@@ -453,7 +456,7 @@ impl Connection {
                 let end = *end;
                 // What is left to say, such as that no mode was found.
                 let _ = self.send();
-                return Err(Failed::Ended(end));
+                return Err(Failed::Ended { why: end });
             }
             if self.stop.requested() {
                 return Err(Failed::Interrupted);

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 
 use super::{
     DEFAULT_PORT, Error, LogArgs, Results, Room, SenderArgs, SizeArgs, Watcher, catch_signals,
-    check_host, check_log, check_sender, complain, find, load, local, open_log, parse_interface,
+    check_log, check_sender, complain, find, load, open_log, parse_interface,
     print, resolve, say, session, sizes, source_of, to_many, usage, verdict, whole,
 };
 use crate::config::{Dscp, Endpoint, Family, Host, Seconds, SessionConfig, Tos};
