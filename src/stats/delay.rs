@@ -429,6 +429,9 @@ impl Distribution {
     /// Adds the delays of several packets, in order of arrival; both slices have one length.
     fn record_all(&mut self, seq: &[u64], values_ns: &[i64]) {
         self.moments.record(values_ns);
+        if mostly_equal(values_ns) {
+            return self.record_runs(seq, values_ns);
+        }
         for &value_ns in values_ns {
             self.jitter.record(value_ns);
             self.bins.record(value_ns);
@@ -444,6 +447,33 @@ impl Distribution {
             self.early.push(value_ns);
             if self.early.len() == EARLY {
                 self.settle();
+            }
+        }
+    }
+
+    /// The same for packets of trains, which share their timestamps: each value once for all that have
+    /// it. Of `moments` nothing is left to do.
+    fn record_runs(&mut self, mut seq: &[u64], values_ns: &[i64]) {
+        for run in values_ns.chunk_by(|a, b| a == b) {
+            let (value_ns, times) = (run[0], run.len());
+            let (of_run, rest) = seq.split_at(times);
+            seq = rest;
+            self.jitter.record_run(value_ns, times);
+            self.bins.record_run(value_ns, times as u64);
+            self.pairs.record_run(of_run, value_ns);
+            if self.settled {
+                self.cells.record_run(value_ns, times as u64);
+                continue;
+            }
+            for _ in 0..times {
+                if self.settled {
+                    self.cells.record_run(value_ns, 1);
+                    continue;
+                }
+                self.early.push(value_ns);
+                if self.early.len() == EARLY {
+                    self.settle();
+                }
             }
         }
     }
@@ -706,6 +736,12 @@ impl Jitter {
         }
     }
 
+    /// As often `record`, of one value.
+    fn record_run(&mut self, value: i64, times: usize) {
+        self.record(value);
+        self.smoothed *= UNCHANGED[(times - 1).min(COLUMN - 1)];
+    }
+
     fn merge(&mut self, other: &Self, mixed: bool) {
         *self = Self {
             mixed: mixed || other.mixed,
@@ -756,6 +792,28 @@ impl Pairs {
         }
     }
 
+    /// As `record` of each of these packets, which have one value.
+    fn record_run(&mut self, seqs: &[u64], value: i64) {
+        let mut equal = 0;
+        for (at, &seq) in seqs.iter().enumerate() {
+            // Between two of the run it only differs from the one before: by nothing.
+            let inside = at > 0
+                && seqs[at - 1].checked_add(1) == Some(seq)
+                && seq.checked_add(1).as_ref() == seqs.get(at + 1)
+                && self.value_of(seqs[at - 1]) == Some(value);
+            let slot = &mut self.recent[slot(seq)];
+            if inside && slot.is_none_or(|(newest, _)| newest < seq) {
+                *slot = Some((seq, value));
+                equal += 1;
+            } else {
+                self.record(seq, value);
+            }
+        }
+        if equal > 0 {
+            self.add_equal(equal);
+        }
+    }
+
     fn value_of(&self, seq: u64) -> Option<i64> {
         self.recent[slot(seq)].and_then(|(of, value)| (of == seq).then_some(value))
     }
@@ -771,6 +829,17 @@ impl Pairs {
         self.max = self.max.max(difference);
         self.sum_of_absolutes += i128::from(difference.unsigned_abs());
         self.absolutes.record(difference.unsigned_abs());
+    }
+
+    /// Adds differences of 0.
+    fn add_equal(&mut self, times: u64) {
+        if self.count == 0 {
+            (self.min, self.max) = (0, 0);
+        }
+        self.count += times;
+        self.min = self.min.min(0);
+        self.max = self.max.max(0);
+        self.absolutes.record_run(0, times);
     }
 
     /// Adds the differences of another flow.
@@ -851,6 +920,15 @@ impl SignedCells {
             self.above.record(distance);
         } else {
             self.below.record(distance);
+        }
+    }
+
+    fn record_run(&mut self, value_ns: i64, times: u64) {
+        let distance = value_ns.abs_diff(self.base_ns);
+        if value_ns >= self.base_ns {
+            self.above.record_run(distance, times);
+        } else {
+            self.below.record_run(distance, times);
         }
     }
 
@@ -943,6 +1021,12 @@ impl Cells {
         }
     }
 
+    fn record_run(&mut self, distance: u64, times: u64) {
+        if distance > BOUND_NS || self.histogram.record_n(distance, times).is_err() {
+            self.beyond += times;
+        }
+    }
+
     fn merge(&mut self, other: &Self) {
         let added = self.histogram.add(&other.histogram);
         added.expect("histograms of the same bounds");
@@ -1001,6 +1085,13 @@ fn supported_rank(n: u64, part: u64) -> Option<u64> {
     (n - rank >= BEYOND).then_some(rank)
 }
 
+/// Whether a value most often equals the one before it.
+fn mostly_equal(values: &[i64]) -> bool {
+    let pairs = values.iter().zip(values.iter().skip(1));
+    let equal: usize = pairs.map(|(a, b)| usize::from(a == b)).sum();
+    equal * 2 > values.len()
+}
+
 #[expect(
     clippy::cast_precision_loss,
     reason = "figures that are shown as floats: 53 bits are enough"
@@ -1011,6 +1102,16 @@ fn float(value: i128) -> f64 {
 
 /// Samples that are recorded together.
 const COLUMN: usize = 256;
+/// What is left of smoothed jitter after so many differences of 0: powers of 15/16.
+const UNCHANGED: [f64; COLUMN] = {
+    let mut powers = [1.0; COLUMN];
+    let mut times = 1;
+    while times < COLUMN {
+        powers[times] = powers[times - 1] * (15.0 / 16.0);
+        times += 1;
+    }
+    powers
+};
 /// Samples held until the base is settled.
 const EARLY: usize = 1024;
 /// Sequence numbers whose delays are remembered for IPDV.
@@ -1284,6 +1385,57 @@ mod tests {
             filled(Distribution::from_zero(), &[-1000; 2000]).median,
             -1000
         );
+    }
+
+    proptest! {
+        /// Blocks of equal values go another way than single ones, and come to the same.
+        #[test]
+        fn trains_are_recorded_as_their_packets_are(
+            trains in proptest::collection::vec((0..40_usize, -3..1000_i64, 0..5_u64), 1..80),
+            swaps in proptest::collection::vec((any::<usize>(), 1..50_usize), 0..30),
+            far: bool,
+        ) {
+            let mut seq = 0;
+            let mut samples = Vec::new();
+            for (count, value, gap) in trains {
+                seq += gap;
+                let value = if far { value - YEAR_NS } else { value };
+                for _ in 0..count {
+                    samples.push((seq, value));
+                    seq += 1;
+                }
+            }
+            // Order of arrival.
+            for (at, by) in swaps {
+                if !samples.is_empty() {
+                    let at = at % samples.len();
+                    let to = (at + by) % samples.len();
+                    samples.swap(at, to);
+                }
+            }
+            let kind = if far { Distribution::with_unknown_offset() } else { Distribution::from_zero() };
+            let (mut one, mut together) = (kind.clone(), kind);
+            for block in samples.chunks(COLUMN) {
+                let (seq, values): (Vec<u64>, Vec<i64>) = block.iter().copied().unzip();
+                together.record_all(&seq, &values);
+                for (seq, value) in block {
+                    one.record(*seq, *value);
+                }
+            }
+            prop_assert_eq!(together.histogram(), one.histogram());
+            let (Some(got), Some(expected)) = (together.report(), one.report()) else {
+                prop_assert!(samples.is_empty());
+                return Ok(());
+            };
+            prop_assert!(near(got.jitter.unwrap_or(0.0), expected.jitter.unwrap_or(0.0)));
+            prop_assert!(near(got.stddev.unwrap_or(0.0), expected.stddev.unwrap_or(0.0)));
+            let comparable = |delay: report::Delay| report::Delay {
+                jitter: None,
+                stddev: None,
+                ..delay
+            };
+            prop_assert_eq!(comparable(got), comparable(expected));
+        }
     }
 
     proptest! {
