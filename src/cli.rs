@@ -253,6 +253,9 @@ struct LoadArgs {
     /// Sequence number of the first packet, 0 to 4294967295, to see it wrap [example: 4294967290]
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = whole::<u32>)]
     first_seq: u32,
+    /// Fill the padding with zeros, in place of pseudo-random octets (RFC 4656)
+    #[arg(long)]
+    zero_padding: bool,
 }
 
 #[derive(Debug, Default, Args)]
@@ -775,6 +778,8 @@ fn session(
         burst: args.load.burst,
         loss_bound: None,
         first_seq: args.load.first_seq,
+        zero_padding: args.load.zero_padding,
+        grace_ns: None,
         watch: WatchConfig {
             happenings: args.print_responses || args.log.verbose || args.log.debug,
             interval_ns,

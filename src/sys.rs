@@ -18,6 +18,8 @@ pub(crate) const MAX_DATAGRAM: usize = 65_536;
 /// Distance of two slots: three cache lines more than a datagram, so that the headers of a batch do
 /// not all fall into one set of the cache.
 const STRIDE: usize = MAX_DATAGRAM + 192;
+/// Room for the fields of any test packet.
+const HEAD: usize = 128;
 /// Room for every control message that is asked for: stamps 64, packet info 40, TTL, TOS and drops
 /// 24 each, an extended error with its address 64. What is sent takes less.
 const CONTROL: usize = 320;
@@ -183,9 +185,10 @@ impl ReceiveBatch {
         Self::with_slots_of(slots, MAX_DATAGRAM, STRIDE)
     }
 
-    /// Slots for the error queue, whose entries carry no payload.
-    pub(crate) fn for_errors(slots: usize) -> Self {
-        Self::with_slots_of(slots, 64, 64)
+    /// Slots for the error queue, whose entries carry no payload, and for the first octets of
+    /// datagrams that are not expected.
+    pub(crate) fn for_heads(slots: usize) -> Self {
+        Self::with_slots_of(slots, HEAD, HEAD)
     }
 
     fn with_slots_of(slots: usize, slot_len: usize, stride: usize) -> Self {
@@ -1047,7 +1050,7 @@ mod tests {
     fn a_datagram_longer_than_its_slot_says_so() {
         let (a, b) = pair();
         a.send_to(&[1; 65], b.local_addr().unwrap()).unwrap();
-        let mut batch = ReceiveBatch::for_errors(1);
+        let mut batch = ReceiveBatch::for_heads(1);
         assert_eq!(receive_some(&mut batch, &b), 1);
         let d = batch.received(0);
         assert!(d.truncated);
@@ -1160,7 +1163,7 @@ mod tests {
         for _ in 0..8 {
             assert_eq!(b.recv(&mut buf).unwrap(), 10);
         }
-        let mut stamps = ReceiveBatch::for_errors(8);
+        let mut stamps = ReceiveBatch::for_heads(8);
         assert_eq!(stamps.receive(a.as_fd(), Queue::Error).unwrap(), 2);
         assert!(stamps.received(0).facts.stamp_ns.is_some());
     }

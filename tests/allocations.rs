@@ -131,6 +131,8 @@ fn run(
         burst: Burst::Auto,
         threads,
         first_seq: 0,
+        zero_padding: false,
+        grace_ns: None,
         watch,
     };
     let mut seen: Vec<(u64, u64)> = Vec::new();

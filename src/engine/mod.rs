@@ -39,7 +39,7 @@ use self::admission::SessionEvent;
 pub use self::impair::Flow;
 pub use self::live::{PacketCopy, Progress, Update};
 pub use self::reflector::{Reflected, Refusal};
-pub use self::session::{Measured, measure};
+pub use self::session::{Agreed, Measured, Opened, measure, open};
 use crate::config::{IoKind, ReflectorConfig};
 #[cfg(target_os = "linux")]
 use crate::io::linux;

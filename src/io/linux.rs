@@ -17,8 +17,8 @@ use mio::{Interest, Registry, Token};
 use socket2::Socket;
 
 use super::{
-    BATCH, Datagram, DepartureClock, Event, Granted, Request, Route, SocketPlan, StampKind, Txtime,
-    bind_interface, interface_of, new_socket, set_plain_options,
+    BATCH, Datagram, DepartureClock, Event, Granted, MOST_BEFORE, Request, Route, SocketPlan,
+    StampKind, Txtime, bind_interface, interface_of, new_socket, set_plain_options,
 };
 use crate::sys::{self, Queue, ReceiveBatch, ReplyFacts, SendBatch, SendFacts};
 
@@ -37,14 +37,21 @@ const ORIGIN_TIMESTAMPING: u8 = libc::SO_EE_ORIGIN_TIMESTAMPING;
 const ORIGIN_TXTIME: u8 = 6;
 const CODE_TXTIME_MISSED: u8 = 2;
 
+/// The two sockets of a session, bound but towards nobody yet.
+#[derive(Debug)]
+pub(crate) struct OpenSession {
+    tx: Socket,
+    rx: Socket,
+    facts: SendFacts,
+    hardware: bool,
+    granted: Granted,
+}
+
 /// Opens the two sockets of a session.
 ///
 /// # Errors
-/// The system's: address in use, no permission, no route.
-pub(crate) fn open_session(
-    plan: &SocketPlan,
-    remote: SocketAddr,
-) -> io::Result<(SendSocket, ReceiveSocket, Granted)> {
+/// The system's: address in use, no permission.
+pub(crate) fn open_session(plan: &SocketPlan) -> io::Result<OpenSession> {
     let mut remarks = Vec::new();
     let tx = new_socket(plan.local)?;
     bind_interface(&tx, plan.interface.as_deref())?;
@@ -57,7 +64,6 @@ pub(crate) fn open_session(
     bind_interface(&rx, plan.interface.as_deref())?;
     rx.set_reuse_port(true)?;
     rx.bind(&local.into())?;
-    rx.connect(&remote.into())?;
 
     for socket in [&tx, &rx] {
         set_plain_options(socket, plan)?;
@@ -111,12 +117,6 @@ pub(crate) fn open_session(
         Some(Err(error)) => Txtime::Refused(error.to_string()),
     };
 
-    let identity = if takes_stamp_identity() {
-        Identity::Given
-    } else {
-        let ids = (0..STAMP_IDS).map(|_| AtomicU32::new(0)).collect();
-        Identity::Counted(ids)
-    };
     let with_txtime = txtime == Txtime::Taken;
     let granted = Granted {
         local,
@@ -126,24 +126,70 @@ pub(crate) fn open_session(
         txtime,
         remarks,
     };
-    let tx = Arc::new(tx);
-    let send = SendSocket {
-        socket: Arc::clone(&tx),
-        to: remote,
+    Ok(OpenSession {
+        tx,
+        rx,
         facts: SendFacts {
             stamp_flags: tx_flag,
-            with_id: matches!(identity, Identity::Given),
+            with_id: takes_stamp_identity(),
             with_txtime,
         },
-        identity: identity.clone(),
-    };
-    let receive = ReceiveSocket {
-        data: rx,
-        stamps: tx,
-        identity,
         hardware,
-    };
-    Ok((send, receive, granted))
+        granted,
+    })
+}
+
+impl OpenSession {
+    /// What the system granted.
+    pub(crate) fn granted(&self) -> &Granted {
+        &self.granted
+    }
+
+    /// Makes `remote` the peer. What came before, from whomever, is dropped.
+    ///
+    /// # Errors
+    /// The system's, such as no route.
+    pub(crate) fn connect(
+        self,
+        remote: SocketAddr,
+    ) -> io::Result<(SendSocket, ReceiveSocket, Granted)> {
+        self.rx.connect(&remote.into())?;
+        // Nobody was asked anything yet.
+        drop_waiting(&self.rx);
+        drop_waiting(&self.tx);
+        let identity = if self.facts.with_id {
+            Identity::Given
+        } else {
+            let ids = (0..STAMP_IDS).map(|_| AtomicU32::new(0)).collect();
+            Identity::Counted(ids)
+        };
+        let tx = Arc::new(self.tx);
+        let send = SendSocket {
+            socket: Arc::clone(&tx),
+            to: remote,
+            facts: self.facts,
+            identity: identity.clone(),
+        };
+        let receive = ReceiveSocket {
+            data: self.rx,
+            stamps: tx,
+            identity,
+            hardware: self.hardware,
+        };
+        Ok((send, receive, self.granted))
+    }
+}
+
+/// Takes what waits in a socket. Whoever sends without end is not waited for.
+fn drop_waiting(socket: &Socket) {
+    let mut batch = ReceiveBatch::for_heads(BATCH);
+    for _ in 0..MOST_BEFORE / BATCH {
+        match batch.receive(socket.as_fd(), Queue::Data) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            // An error of the socket that was pending is taken by the call.
+            _ => {}
+        }
+    }
 }
 
 /// Opens the sockets of a reflector on one address, one for each thread.
@@ -490,7 +536,7 @@ impl ReceiveSocket {
     pub(crate) fn start(self) -> ReceiveHalf {
         ReceiveHalf {
             batch: ReceiveBatch::new(BATCH),
-            errors: ReceiveBatch::for_errors(EVENTS),
+            errors: ReceiveBatch::for_heads(EVENTS),
             drops: 0,
             sockets: self,
         }
@@ -552,7 +598,7 @@ impl super::ReceiveHalf for ReceiveHalf {
         Ok(self.show(count, f))
     }
 
-    fn events(&mut self, mut f: impl FnMut(Event)) -> usize {
+    fn events(&mut self, mut f: impl FnMut(Event<'_>)) -> usize {
         let mut total = 0;
         // Errors of the replies' socket: ICMP.
         let data = self.sockets.data.as_fd();
@@ -591,8 +637,12 @@ impl super::ReceiveHalf for ReceiveHalf {
         // Data on the sending socket: not of the peer, or it would have gone to the other one. Left
         // there it would fill the buffer that the stamps need.
         let count = self.errors.receive(stamps, Queue::Data).unwrap_or(0);
-        for _ in 0..count {
-            f(Event::Stray);
+        for index in 0..count {
+            let stray = self.errors.received(index);
+            f(Event::Stray {
+                octets: &stray.slot[..stray.len],
+                from: stray.from,
+            });
         }
         total + count
     }

@@ -18,6 +18,8 @@ use mio::{Registry, Token};
 
 /// Largest number of datagrams that one call moves.
 pub(crate) const BATCH: usize = 32;
+/// Datagrams from before a session that are dropped at most: as many as a large socket buffer holds.
+const MOST_BEFORE: usize = 1 << 17;
 
 /// Who took a timestamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +123,7 @@ pub(crate) struct Datagram<'a> {
 
 /// What came in beside the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Event {
+pub(crate) enum Event<'a> {
     /// The departure of the packet with this sequence number, by the clock that
     /// [`Granted::transmit`] names.
     Departed { seq: u32, ns: i64 },
@@ -129,8 +131,12 @@ pub(crate) enum Event {
     Icmp { errno: i32 },
     /// The queueing discipline dropped a packet or train whose departure time it had let pass.
     Missed,
-    /// A datagram from somebody else than the peer.
-    Stray,
+    /// A datagram from somebody else than the peer, or its first octets, as many as the fields of a
+    /// test packet have at least; and where it came from, as far as the system tells.
+    Stray {
+        octets: &'a [u8],
+        from: Option<SocketAddr>,
+    },
 }
 
 /// Sends the packets of one session.
@@ -176,7 +182,7 @@ pub(crate) trait ReceiveHalf {
     fn recv(&mut self, f: impl FnMut(Datagram<'_>)) -> io::Result<usize>;
 
     /// Shows what else waits, at most one batch of each kind, to `f`; returns how many there were.
-    fn events(&mut self, f: impl FnMut(Event)) -> usize;
+    fn events(&mut self, f: impl FnMut(Event<'_>)) -> usize;
 
     /// Lets the system hand over datagrams that came together as one, where it can.
     fn take_bundles(&mut self);

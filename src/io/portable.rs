@@ -9,8 +9,8 @@ use std::net::{SocketAddr, UdpSocket};
 use mio::{Interest, Registry, Token};
 
 use super::{
-    BATCH, Datagram, DepartureClock, Event, Granted, Request, Route, SocketPlan, StampKind, Txtime,
-    bind_interface, new_socket, set_plain_options,
+    BATCH, Datagram, DepartureClock, Event, Granted, MOST_BEFORE, Request, Route, SocketPlan,
+    StampKind, Txtime, bind_interface, new_socket, set_plain_options,
 };
 use crate::os;
 
@@ -49,19 +49,50 @@ fn open(plan: &SocketPlan) -> io::Result<(socket2::Socket, Granted)> {
     Ok((socket, granted))
 }
 
-/// Opens the socket of a session, for two threads.
+/// The socket of a session, bound but towards nobody yet.
+#[derive(Debug)]
+pub(crate) struct OpenSession {
+    socket: socket2::Socket,
+    granted: Granted,
+}
+
+/// Opens the socket of a session.
 ///
 /// # Errors
-/// The system's: address in use, no permission, no route; `Unsupported` for what needs Linux.
-pub(crate) fn open_session(
-    plan: &SocketPlan,
-    remote: SocketAddr,
-) -> io::Result<(SendSocket, ReceiveSocket, Granted)> {
+/// The system's: address in use, no permission; `Unsupported` for what needs Linux.
+pub(crate) fn open_session(plan: &SocketPlan) -> io::Result<OpenSession> {
     let (socket, granted) = open(plan)?;
-    socket.connect(&remote.into())?;
-    let socket = UdpSocket::from(socket);
-    let send = SendSocket(socket.try_clone()?);
-    Ok((send, ReceiveSocket(socket), granted))
+    Ok(OpenSession { socket, granted })
+}
+
+impl OpenSession {
+    /// What the system granted.
+    pub(crate) fn granted(&self) -> &Granted {
+        &self.granted
+    }
+
+    /// Makes `remote` the peer, for two threads. What came before, from whomever, is dropped.
+    ///
+    /// # Errors
+    /// The system's, such as no route.
+    pub(crate) fn connect(
+        self,
+        remote: SocketAddr,
+    ) -> io::Result<(SendSocket, ReceiveSocket, Granted)> {
+        self.socket.connect(&remote.into())?;
+        let socket = UdpSocket::from(self.socket);
+        let mut buffer = vec![0; MAX_DATAGRAM];
+        // Nobody was asked anything yet. Whoever sends without end is not waited for.
+        for _ in 0..MOST_BEFORE {
+            match socket.recv(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // An error of the socket that was pending is taken by the call.
+                _ => {}
+            }
+        }
+        let send = SendSocket(socket.try_clone()?);
+        Ok((send, ReceiveSocket(socket), self.granted))
+    }
 }
 
 /// Opens a reflector's socket.
@@ -169,7 +200,7 @@ impl super::ReceiveHalf for ReceiveHalf {
         Ok(BATCH)
     }
 
-    fn events(&mut self, _f: impl FnMut(Event)) -> usize {
+    fn events(&mut self, _f: impl FnMut(Event<'_>)) -> usize {
         0
     }
 

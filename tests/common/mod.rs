@@ -276,9 +276,16 @@ impl FakeReflector {
 
     /// The same, where the answer depends on who asks.
     pub(crate) fn start_with_peer(
+        answer: impl FnMut(&[u8], SocketAddr) -> Vec<Vec<u8>> + Send + 'static,
+    ) -> Self {
+        Self::start_on(UdpSocket::bind("127.0.0.1:0").unwrap(), answer)
+    }
+
+    /// The same on a socket of the test's.
+    pub(crate) fn start_on(
+        socket: UdpSocket,
         mut answer: impl FnMut(&[u8], SocketAddr) -> Vec<Vec<u8>> + Send + 'static,
     ) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let serve = move || {
             let mut buffer = [0; 65_536];

@@ -109,6 +109,8 @@ fn plan(sizes: &[usize], count: u64, start: (ChannelSender<()>, Receiver<i64>)) 
     Plan {
         schedule: Schedule::new(Departures::Periodic(rate), end, &classes, 1, BURST),
         payloads: sizes.to_vec(),
+        test: TestFormat::LIGHT,
+        protection: None,
         padding: vec![0; LARGE * 4],
         timeout_ns: 5_000_000_000,
         most_burst: BURST,
@@ -142,11 +144,11 @@ where
     let (ready, _started) = bounded(1);
     let (begin, at) = bounded(1);
     begin.send(os::monotonic_ns()).unwrap();
-    let (_, probes) = bounded(0);
+    let (_, wishes) = bounded(0);
     let mut wire = Wire::new(refuse);
     let stop = AtomicBool::new(false);
     let plan = plan(sizes, count, (ready, at));
-    let others = (&probes, None);
+    let others = (&wishes, None);
     let sent = run(&mut wire, plan, &flight, &stop, drop, &receiver, others).unwrap();
     let left = wire.left;
     assert_eq!(u64::try_from(left.len()).unwrap(), sent.sent);
