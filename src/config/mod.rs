@@ -14,8 +14,8 @@ pub use error::ValueError;
 pub use frames::{FrameSize, FrameSizes};
 pub use impair::{Direction, Impairment, Percent};
 pub use plan::{
-    Burst, Departures, End, IoKind, Pacing, ReflectorConfig, ServedConfig, SessionConfig, SizeClass, SizeProfile,
-    Sizes, SocketOptions, WatchConfig,
+    Burst, Departures, End, IoKind, Pacing, ReflectorConfig, ServedConfig, SessionConfig,
+    SizeClass, SizeProfile, Sizes, SocketOptions, WatchConfig,
 };
 pub use quantity::{Fraction, Interval, Seconds, Span};
 pub use rate::Rate;
