@@ -79,7 +79,9 @@ impl Failed {
             self,
             Self::Refused { .. }
                 | Self::Feature { .. }
-                | Self::Ended { why: End::Refused(_) | End::NoMode(_) }
+                | Self::Ended {
+                    why: End::Refused(_) | End::NoMode(_)
+                }
         )
     }
 }

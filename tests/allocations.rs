@@ -148,7 +148,7 @@ fn run(
     .unwrap();
     assert_eq!(measured.report.packets.sent, Some(40_000));
     let apart = if threads > 1 { threads } else { 0 };
-    assert_eq!(measured.threads.len(), apart);
+    assert_eq!(measured.parts.len(), apart);
     let (first, last) = (seen.first().unwrap(), seen.last().unwrap());
     (last.1 - first.1, last.0 - first.0)
 }

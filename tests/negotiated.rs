@@ -422,8 +422,8 @@ fn lanes_differ_and_their_combined_report_says_so() {
         },
     ];
     let measured = opened.measure(terms, &Stop::default(), |_| {}).unwrap();
-    let [ef, best_effort] = measured.threads.as_slice() else {
-        panic!("{}", measured.threads.len());
+    let [ef, best_effort] = measured.parts.as_slice() else {
+        panic!("{}", measured.parts.len());
     };
     for (report, local, remote, sid, dscp) in [
         (ef, locals[0], first.address, SID, 46),
@@ -618,8 +618,8 @@ fn a_hundred_sessions_at_once_lose_nothing() {
     let opened = open(lanes).unwrap();
     let terms = vec![agreed(reflector.address, format); 100];
     let measured = opened.measure(terms, &Stop::default(), |_| {}).unwrap();
-    assert_eq!(measured.threads.len(), 100);
-    for report in measured.threads.iter().chain([&measured.report]) {
+    assert_eq!(measured.parts.len(), 100);
+    for report in measured.parts.iter().chain([&measured.report]) {
         assert_eq!(report.packets.lost, Some(0), "{:?}", report.notes);
     }
     let all = &measured.report;

@@ -9,8 +9,8 @@ use clap::{Args, ValueEnum};
 
 use super::{
     DEFAULT_PORT, Error, LogArgs, Results, Room, SenderArgs, SizeArgs, Watcher, catch_signals,
-    check_log, check_sender, complain, find, load, open_log, parse_interface,
-    print, resolve, say, session, sizes, source_of, to_many, usage, verdict, whole,
+    check_log, check_sender, complain, find, load, open_log, parse_interface, print, resolve, say,
+    session, sizes, source_of, to_many, usage, verdict, whole,
 };
 use crate::config::{Dscp, Endpoint, Family, Host, Seconds, SessionConfig, Tos};
 use crate::controller::{Connection, Failed, Passphrase, Path as ControlPath, Wish, start_time};
@@ -336,6 +336,7 @@ impl<'a> Run<'a> {
                 let index = u16::try_from(lanes.len()).unwrap_or(u16::MAX);
                 let mut one = base.clone();
                 one.socket.tos = tos;
+                one.grace_ns = Some(GRACE_NS);
                 one.seed = base.seed.wrapping_add(u64::from(index));
                 if base.local.port() > 0 {
                     let port = base.local.port().checked_add(index);

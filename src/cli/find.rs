@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use clap::Args;
 
 use super::{
-    Error, ProgressLine, Room, ScheduleArg, SenderArgs, SizeArgs, StatsArg, catch_signals, complain,
-    inside_reflector, load, print, remote, say, session, sizes, usage,
+    Error, ProgressLine, Room, ScheduleArg, SenderArgs, SizeArgs, StatsArg, catch_signals,
+    complain, inside_reflector, load, print, remote, say, session, sizes, usage,
 };
 use crate::config::{
-    Departures, End, Family, Fraction, FrameSize, FrameSizes, Rate, SessionConfig, SizeClass, SizeProfile, Sizes, frame_of_payload,
-    payload_of_frame,
+    Departures, End, Family, Fraction, FrameSize, FrameSizes, Rate, SessionConfig, SizeClass,
+    SizeProfile, Sizes, frame_of_payload, payload_of_frame,
 };
 use crate::engine::{self, Progress, Reflecting, Stop};
 use crate::output::find_rate;

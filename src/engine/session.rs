@@ -63,7 +63,7 @@ pub struct Measured {
     /// Of all threads or sessions together.
     pub report: Report,
     /// Of each thread or session, where there are several.
-    pub threads: Vec<Report>,
+    pub parts: Vec<Report>,
 }
 
 /// Runs a session to its end and reports.
@@ -593,7 +593,7 @@ fn run<S: SendHalf, R: ReceiveHalf>(
     if let [one] = done.as_slice() {
         return Ok(Measured {
             report: report(one, Scope::Session, true),
-            threads: Vec::new(),
+            parts: Vec::new(),
         });
     }
     let silent = |lane: &&Done| lane.sent.sent > 0 && lane.received.counts.received == 0;
@@ -622,7 +622,7 @@ fn run<S: SendHalf, R: ReceiveHalf>(
                 same_clock: done.iter().all(same_clock),
             })
         }),
-        threads: done.iter().map(|lane| report(lane, part, false)).collect(),
+        parts: done.iter().map(|lane| report(lane, part, false)).collect(),
     })
 }
 
