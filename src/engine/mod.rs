@@ -147,7 +147,7 @@ impl Stop {
 
     /// Has a thread woken by [`request`](Self::request) for as long as the result is kept.
     #[must_use]
-    fn wakes(&self, waker: Waker) -> Arc<Waker> {
+    pub(crate) fn wakes(&self, waker: Waker) -> Arc<Waker> {
         let waker = Arc::new(waker);
         if let Ok(mut wakers) = self.0.wakers.lock() {
             // Many runs one after the other can have one `Stop`.
