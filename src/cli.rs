@@ -6,6 +6,7 @@
 
 mod find;
 mod reflector;
+mod server;
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
@@ -101,6 +102,10 @@ enum Command {
     /// Answer test packets (Session-Reflector)
     #[command(visible_alias = "responder", after_help = format!("{}\n{REFLECTOR_CODES}", reflector::EXAMPLES))]
     Reflector(Box<reflector::ReflectorArgs>),
+    /// Serve Control-Clients, and answer the test packets that they ask for (Server and
+    /// Session-Reflector, RFC 5357)
+    #[command(after_help = format!("{}\n{REFLECTOR_CODES}", server::EXAMPLES))]
+    Server(Box<server::ServerArgs>),
     /// List the names of the DSCPs
     Dscptable {
         /// Print one line of JSON instead of the table
@@ -399,6 +404,7 @@ pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
     let result = match cli.command {
         Command::Sender(args) => sender(&args),
         Command::Reflector(args) => reflector::run(&args),
+        Command::Server(args) => server::run(&args),
         Command::Dscptable { json } => {
             let table = if json {
                 dscp_table_json() + "\n"

@@ -23,8 +23,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("search", &["config", "engine", "report"]),
     (
+        "server",
+        &["config", "control", "engine", "os", "report", "wire"],
+    ),
+    (
         "cli",
-        &["config", "engine", "output", "report", "search", "wire"],
+        &[
+            "config", "engine", "output", "report", "search", "server", "wire",
+        ],
     ),
     ("main", &["cli"]),
 ];
