@@ -7,6 +7,7 @@
 mod controller;
 mod find;
 mod reflector;
+mod server;
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
@@ -111,6 +112,10 @@ enum Command {
     /// Hold a session of a TWAMP server for a sender that runs elsewhere (Control-Client, RFC 5357)
     #[command(after_help = format!("{}\n{EXIT_CODES}", controller::CLIENT_EXAMPLES))]
     Controlclient(Box<controller::ClientArgs>),
+    /// Serve Control-Clients, and answer the test packets that they ask for (Server and
+    /// Session-Reflector, RFC 5357)
+    #[command(after_help = format!("{}\n{REFLECTOR_CODES}", server::EXAMPLES))]
+    Server(Box<server::ServerArgs>),
     /// List the names of the DSCPs
     Dscptable {
         /// Print one line of JSON instead of the table
@@ -422,6 +427,7 @@ pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
         Command::Reflector(args) => reflector::run(&args),
         Command::Controller(args) => controller::run(&args),
         Command::Controlclient(args) => controller::run_client(&args),
+        Command::Server(args) => server::run(&args),
         Command::Dscptable { json } => {
             let table = if json {
                 dscp_table_json() + "\n"

@@ -4,6 +4,8 @@
 //! [`monotonic_ns`] paces departures and measures durations, and no step of the other disturbs it.
 
 use std::io;
+#[cfg(target_os = "linux")]
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use mio::{Events, Poll, Registry, Token};
@@ -128,6 +130,66 @@ pub(crate) fn set_realtime() -> io::Result<()> {
     }
     #[cfg(not(target_os = "linux"))]
     Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Lets the calling thread do its work when nobody else has anything to do, as far as others want
+/// the CPU.
+pub(crate) fn lower_priority() {
+    // A refusal leaves it as it was, which is no worse than any other thread.
+    #[cfg(target_os = "linux")]
+    let _ = crate::sys::set_nice(19);
+}
+
+/// Raises the limit of open files as far as this process may, `wanted` if it may that; returns what
+/// the limit then is, `None` where the system does not tell.
+pub(crate) fn raise_open_files(wanted: u64) -> Option<u64> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    if soft < wanted {
+        // Above the hard limit it takes CAP_SYS_RESOURCE.
+        let raised = setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted));
+        if raised.is_err() {
+            let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(wanted), hard);
+        }
+    }
+    getrlimit(Resource::RLIMIT_NOFILE)
+        .ok()
+        .map(|(soft, _)| soft)
+}
+
+/// Has a listener keep the SYN of each connection, for [`syn_tos`].
+#[cfg(target_os = "linux")]
+pub(crate) fn keep_syns(listener: BorrowedFd<'_>) -> io::Result<()> {
+    crate::sys::set_option(listener, libc::IPPROTO_TCP, libc::TCP_SAVE_SYN, 1)
+}
+
+/// TOS or Traffic Class octet of the SYN of a connection, where it was kept. It can be asked once.
+#[cfg(target_os = "linux")]
+pub(crate) fn syn_tos(connection: BorrowedFd<'_>) -> Option<u8> {
+    let mut headers = [0; 512];
+    let len = crate::sys::saved_syn(connection, &mut headers)?;
+    tos_of(headers.get(..len)?)
+}
+
+/// Of an IPv4 or IPv6 header (RFC 791 §3.1, RFC 8200 §3).
+#[cfg(target_os = "linux")]
+fn tos_of(header: &[u8]) -> Option<u8> {
+    match *header {
+        [first, second, ..] if first >> 4 == 4 => Some(second),
+        [first, second, ..] if first >> 4 == 6 => Some(first << 4 | second >> 4),
+        _ => None,
+    }
+}
+
+/// Sets the TOS or Traffic Class octet of all that a socket sends.
+#[cfg(target_os = "linux")]
+pub(crate) fn set_tos(socket: BorrowedFd<'_>, v6: bool, tos: u8) -> io::Result<()> {
+    let (level, name) = if v6 {
+        (libc::IPPROTO_IPV6, libc::IPV6_TCLASS)
+    } else {
+        (libc::IPPROTO_IP, libc::IP_TOS)
+    };
+    crate::sys::set_option(socket, level, name, tos.into())
 }
 
 /// CPUs that this process may use, ascending.
@@ -301,6 +363,16 @@ mod tests {
             let moment = monotonic_ns() + ahead;
             events.wait_until(moment);
             assert!(monotonic_ns() >= moment);
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_tos_octet_is_found_in_either_header() {
+        assert_eq!(tos_of(&[0x45, 0xb8, 0, 60]), Some(0xb8));
+        assert_eq!(tos_of(&[0x6b, 0x8f, 0xff, 0xff]), Some(0xb8));
+        for header in [&[][..], &[0x45], &[0x55, 0xb8]] {
+            assert_eq!(tos_of(header), None);
         }
     }
 

@@ -6,6 +6,7 @@
 
 pub mod find_rate;
 pub mod reflector;
+pub mod server;
 
 use serde::Serialize;
 use std::net::SocketAddr;

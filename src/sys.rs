@@ -933,6 +933,36 @@ pub(crate) fn clock_quality() -> Option<(bool, u64)> {
     Some((synchronised, max_error))
 }
 
+/// IP and TCP headers of the SYN of a connection whose listener keeps them (`TCP_SAVED_SYN` of
+/// tcp(7)); returns how many octets they have. `None` where there are none, or no room for them.
+pub(crate) fn saved_syn(fd: BorrowedFd<'_>, headers: &mut [u8]) -> Option<usize> {
+    let mut len = libc::socklen_t::try_from(headers.len()).ok()?;
+    // SAFETY: the kernel writes at most `len` octets, which is what `headers` has.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_SAVED_SYN,
+            headers.as_mut_ptr().cast::<c_void>(),
+            &raw mut len,
+        )
+    };
+    let len = usize::try_from(len).ok()?;
+    (result == 0 && len <= headers.len()).then_some(len)
+}
+
+/// Sets the nice value of the calling thread: on Linux each has its own (setpriority(2)).
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn set_nice(value: c_int) -> io::Result<()> {
+    // SAFETY: the call takes no pointer.
+    match unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, value) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Puts the calling thread under SCHED_FIFO.
 ///
 /// # Errors

@@ -24,6 +24,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("controller", &["control", "engine", "os", "wire"]),
     ("search", &["config", "engine", "report"]),
     (
+        "server",
+        &["config", "control", "engine", "os", "report", "wire"],
+    ),
+    (
         "cli",
         &[
             "config",
@@ -32,6 +36,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "output",
             "report",
             "search",
+            "server",
             "wire",
         ],
     ),
