@@ -19,7 +19,7 @@ use crate::control::client::{Client, Event, Secrets};
 pub use crate::control::client::{End, NotNow, Wish};
 pub use crate::control::crypto::Passphrase;
 use crate::control::crypto::{KeyDerivation, SessionKeys, SharedKey};
-use crate::engine::Stop;
+use crate::engine::{Stop, plain};
 use crate::os::{self, EventLoop};
 use crate::wire::control::AcceptSession;
 use crate::wire::{Accept, Modes, SessionRequest, Sid, Timestamp};
@@ -28,7 +28,7 @@ use crate::wire::{Accept, Modes, SessionRequest, Sid, Timestamp};
 #[derive(Debug, thiserror::Error)]
 pub enum Failed {
     /// No connection.
-    #[error("cannot connect to {server}: {source}{}", hint(source))]
+    #[error("cannot connect to {server}: {}{}", plain(source), hint(source))]
     Connect {
         /// Whom to.
         server: SocketAddr,

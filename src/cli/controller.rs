@@ -230,7 +230,8 @@ pub(super) fn run(args: &ControllerArgs) -> Result<u8, Error> {
 
     let connection = Connection::open(&path, wish, &stop)?;
     let run = Run::new(args, &connection, start_in, &stop)?;
-    if talk && args.control.key_id.is_some() && run.security == Security::Unauthenticated {
+    let chosen = args.control.mode.is_some() || args.control.key_id.is_none();
+    if talk && !chosen && run.security == Security::Unauthenticated {
         complain("the server offers no mode with a key: nothing is protected");
     }
     if searching {
@@ -561,13 +562,13 @@ const fn security_name(security: Security) -> &'static str {
 /// The command of a report as a `controller` that does the same.
 fn command(of_sender: &[String], words: &[String]) -> Vec<String> {
     // The first three are the subcommand and both addresses, of which the second one stays.
-    let local = of_sender.get(2).cloned();
-    let rest = of_sender.iter().skip(3).cloned();
-    let mut all: Vec<String> = words.iter().take(2).cloned().collect();
-    all.extend(local);
-    all.extend(rest);
-    all.extend(words.iter().skip(2).cloned());
-    all
+    let (ours, flags) = words.split_at(words.len().min(2));
+    let mut rest = of_sender.iter().skip(2).cloned().collect::<Vec<_>>();
+    let tos = rest.iter().position(|word| word == "--tos");
+    if let Some(at) = tos.filter(|_| flags.iter().any(|word| word == "--dscp")) {
+        rest.drain(at..rest.len().min(at + 2));
+    }
+    [ours, &rest, flags].concat()
 }
 
 impl ControllerArgs {
