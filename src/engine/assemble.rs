@@ -22,6 +22,8 @@ const MISSED_ONE_IN: u64 = 20;
 const MOST_BUFFER: u64 = 1 << 30;
 /// The share of the rate that must be achieved.
 const KEPT: f64 = 0.999;
+/// Most ports that are listed one by one.
+const LISTED: usize = 64;
 /// So many late departures say nothing yet.
 const FEW_LATE: u64 = 2;
 
@@ -748,8 +750,13 @@ fn notes(parts: &Parts<'_>, received: &Received, delays: &report::DelaySet) -> V
 }
 
 fn list(ports: &[u16]) -> String {
-    let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
-    ports.join(", ")
+    let (shown, rest) = ports.split_at(ports.len().min(LISTED));
+    let ports: Vec<String> = shown.iter().map(ToString::to_string).collect();
+    let more = match rest.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    ports.join(", ") + &more
 }
 
 fn times(count: u64) -> String {

@@ -9,7 +9,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::DerefMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use libc::{c_int, c_uint};
@@ -411,6 +411,7 @@ fn depart_by(socket: &Socket, clock: DepartureClock) -> io::Result<()> {
 
 /// Whether this kernel lets a packet name its stamp (`SCM_TS_OPT_ID`, Linux 6.13 and later).
 fn takes_stamp_identity() -> bool {
+    static TAKES: OnceLock<bool> = OnceLock::new();
     let attempt = || -> io::Result<()> {
         let socket = new_socket(SocketAddr::from(([127, 0, 0, 1], 0)))?;
         socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
@@ -427,7 +428,7 @@ fn takes_stamp_identity() -> bool {
         batch.set(0, 1, 1, Some(1), 0);
         batch.send(socket.as_fd(), 0, 1).map(drop)
     };
-    attempt().is_ok()
+    *TAKES.get_or_init(|| attempt().is_ok())
 }
 
 /// How a transmit stamp finds its packet.
