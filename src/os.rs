@@ -8,10 +8,12 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use mio::{Events, Poll, Registry};
+use mio::{Events, Poll, Registry, Token};
 use nix::time::{ClockId, clock_gettime};
 
 const NS: i64 = 1_000_000_000;
+/// Ready sources that one wait tells of.
+const EVENTS: usize = 64;
 
 fn clock_ns(clock: ClockId) -> i64 {
     // Both clocks exist on every system that nix knows, and a call can fail for no other reason.
@@ -269,13 +271,13 @@ pub(crate) struct EventLoop {
 
 impl EventLoop {
     #[cfg(target_os = "linux")]
-    const TIMER: mio::Token = mio::Token(usize::MAX);
+    const TIMER: Token = Token(usize::MAX);
 
     /// # Errors
     /// The system's, such as too many open files.
     pub(crate) fn new() -> io::Result<Self> {
         let poll = Poll::new()?;
-        let events = Events::with_capacity(64);
+        let events = Events::with_capacity(EVENTS);
         #[cfg(target_os = "linux")]
         {
             use std::os::fd::{AsFd, AsRawFd};
@@ -311,6 +313,7 @@ impl EventLoop {
         }
         let remaining = moment_ns - monotonic_ns();
         if remaining <= 0 {
+            self.events.clear();
             return;
         }
         #[cfg(target_os = "linux")]
@@ -331,6 +334,16 @@ impl EventLoop {
         self.poll(Some(Duration::from_nanos(
             u64::try_from(remaining).unwrap_or(0),
         )));
+    }
+
+    /// Takes the events that are there, without waiting.
+    pub(crate) fn look(&mut self) {
+        self.poll(Some(Duration::ZERO));
+    }
+
+    /// What the last wait or look found ready; of more than [`EVENTS`] sources the next one tells.
+    pub(crate) fn ready(&self) -> impl Iterator<Item = Token> {
+        self.events.iter().map(mio::event::Event::token)
     }
 
     fn poll(&mut self, timeout: Option<Duration>) {
@@ -380,11 +393,20 @@ mod tests {
     #[test]
     fn a_waker_ends_a_wait() {
         let mut events = EventLoop::new().unwrap();
-        let waker = mio::Waker::new(events.registry(), mio::Token(0)).unwrap();
+        let waker = mio::Waker::new(events.registry(), Token(0)).unwrap();
         waker.wake().unwrap();
         let far = monotonic_ns() + 3_600 * NS;
         events.wait_until(far);
         assert!(monotonic_ns() < far);
+        assert_eq!(events.ready().collect::<Vec<_>>(), [Token(0)]);
+        // It is told once, by a wait or by a look.
+        events.look();
+        assert_eq!(events.ready().count(), 0);
+        waker.wake().unwrap();
+        events.look();
+        assert_eq!(events.ready().count(), 1);
+        events.wait_until(monotonic_ns());
+        assert_eq!(events.ready().count(), 0);
     }
 
     #[cfg(target_os = "linux")]

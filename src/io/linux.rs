@@ -7,6 +7,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::DerefMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -189,6 +190,7 @@ pub(crate) fn open_mirrors(
             socket,
             address: (!any_address).then_some(local.ip()),
             tos: plan.tos,
+            drops: 0,
         });
     }
     if plan.hardware {
@@ -629,40 +631,45 @@ fn arrival(hardware: bool, facts: &sys::Facts) -> Option<i64> {
     }
 }
 
-/// A reflector's socket, before its thread has started.
+/// A reflector's socket, before its thread has started, or without the memory of a batch.
 #[derive(Debug)]
 pub(crate) struct MirrorSocket {
     socket: Socket,
     /// The one address that is asked; `None`: the packet information tells.
     address: Option<IpAddr>,
     tos: u8,
+    /// The highest count of drops that a datagram carried.
+    drops: u32,
 }
 
 impl MirrorSocket {
     /// Allocates the batch; to be called on the thread that reflects.
     pub(crate) fn start(self) -> Mirror {
         Mirror {
-            batch: sys::Mirror::new(BATCH),
-            to: vec![None; BATCH],
-            from: vec![None; BATCH],
-            drops: 0,
-            socket: self,
+            slots: Box::new(Slots::new()),
+            socket: Box::new(self),
         }
     }
 }
 
-/// See [`super::Mirror`].
-pub(crate) struct Mirror {
+/// The memory of one batch.
+pub(crate) struct Slots {
     batch: sys::Mirror,
     /// For each slot, where the request was sent to.
     to: Vec<Option<sys::Destination>>,
     /// For each slot, where it came from.
     from: Vec<Option<SocketAddr>>,
-    drops: u32,
-    socket: MirrorSocket,
 }
 
-impl Mirror {
+impl Slots {
+    fn new() -> Self {
+        Self {
+            batch: sys::Mirror::new(BATCH),
+            to: vec![None; BATCH],
+            from: vec![None; BATCH],
+        }
+    }
+
     /// Source address of the answer, and the interface it must leave by.
     fn source(&self, index: usize) -> Option<(IpAddr, u32)> {
         self.to[index].map(|to| {
@@ -672,23 +679,73 @@ impl Mirror {
     }
 }
 
-impl super::Mirror for Mirror {
+impl super::Port for MirrorSocket {
+    type Slots = Slots;
+
+    const CONTROL_MESSAGES: bool = true;
+
+    fn open(plan: &SocketPlan) -> io::Result<(Self, SocketAddr)> {
+        let (mut sockets, granted) = open_mirrors(plan, 1)?;
+        let socket = sockets.pop().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        Ok((socket, granted.local))
+    }
+
+    fn slots() -> Slots {
+        Slots::new()
+    }
+
+    fn with<'a>(&'a mut self, slots: &'a mut Slots) -> impl super::Mirror + 'a {
+        Mirror {
+            slots,
+            socket: self,
+        }
+    }
+
+    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        // Not for writing: every reply that leaves would be a wake-up.
+        let fd = self.socket.as_raw_fd();
+        registry.register(&mut SourceFd(&fd), token, Interest::READABLE)
+    }
+
+    fn deregister(&mut self, registry: &Registry) {
+        let fd = self.socket.as_raw_fd();
+        // The system does the same when the socket is closed.
+        let _ = registry.deregister(&mut SourceFd(&fd));
+    }
+
+    fn kernel_drops(&self) -> Option<u64> {
+        drops(self.socket.as_fd(), self.drops)
+    }
+}
+
+/// See [`super::Mirror`]: a socket with memory of its own, or with borrowed one.
+pub(crate) struct Mirror<S = Box<Slots>, K = Box<MirrorSocket>> {
+    slots: S,
+    socket: K,
+}
+
+impl<S, K> super::Mirror for Mirror<S, K>
+where
+    S: DerefMut<Target = Slots>,
+    K: DerefMut<Target = MirrorSocket>,
+{
     fn batch(&self) -> usize {
         BATCH
     }
 
     fn recv(&mut self) -> io::Result<usize> {
-        self.batch.receive(self.socket.socket.as_fd())
+        self.slots.batch.receive(self.socket.socket.as_fd())
     }
 
     fn request(&mut self, index: usize) -> Request<'_> {
-        let received = self.batch.received(index);
+        let slots = &mut *self.slots;
+        let received = slots.batch.received(index);
         let facts = received.facts;
         if let Some(drops) = facts.drops {
-            self.drops = drops;
+            self.socket.drops = drops;
         }
-        self.to[index] = facts.destination;
-        self.from[index] = received.from;
+        slots.to[index] = facts.destination;
+        slots.from[index] = received.from;
         Request {
             len: received.len,
             segment: facts
@@ -710,33 +767,33 @@ impl super::Mirror for Mirror {
 
     fn queue(&mut self, index: usize, len: usize, tos: u8, segment: Option<usize>) {
         let facts = ReplyFacts {
-            source: self.source(index),
+            source: self.slots.source(index),
             tos: (tos != self.socket.tos).then_some(tos),
             segment: segment.and_then(|octets| u16::try_from(octets).ok()),
         };
-        self.batch.queue(index, len, facts);
+        self.slots.batch.queue(index, len, facts);
     }
 
     fn queued(&self) -> usize {
-        self.batch.queued()
+        self.slots.batch.queued()
     }
 
     fn reply_mut(&mut self, offset: usize) -> &mut [u8] {
-        self.batch.reply_mut(offset)
+        self.slots.batch.reply_mut(offset)
     }
 
     fn send(&mut self, limit: usize) -> io::Result<usize> {
-        self.batch.send(self.socket.socket.as_fd(), limit)
+        self.slots.batch.send(self.socket.socket.as_fd(), limit)
     }
 
     fn skip(&mut self) {
-        self.batch.skip();
+        self.slots.batch.skip();
     }
 
     fn route(&self, index: usize) -> Option<Route> {
         Some(Route {
-            to: self.from[index]?,
-            source: self.source(index),
+            to: self.slots.from[index]?,
+            source: self.slots.source(index),
         })
     }
 
@@ -762,7 +819,7 @@ impl super::Mirror for Mirror {
             tos: (tos != self.socket.tos).then_some(tos),
             segment: None,
         };
-        let slot = self.batch.received(index).slot;
+        let slot = self.slots.batch.received(index).slot;
         sys::send_reply(
             self.socket.socket.as_fd(),
             &slot[at..at + len],
@@ -772,12 +829,10 @@ impl super::Mirror for Mirror {
     }
 
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        // Not for writing: every reply that leaves would be a wake-up.
-        let fd = self.socket.socket.as_raw_fd();
-        registry.register(&mut SourceFd(&fd), token, Interest::READABLE)
+        super::Port::register(&mut *self.socket, registry, token)
     }
 
     fn kernel_drops(&self) -> Option<u64> {
-        drops(self.socket.socket.as_fd(), self.drops)
+        super::Port::kernel_drops(&*self.socket)
     }
 }

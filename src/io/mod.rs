@@ -289,6 +289,41 @@ pub(crate) trait Mirror {
     fn kernel_drops(&self) -> Option<u64>;
 }
 
+/// A reflector's socket that comes and goes, and shares the memory of one batch with the others of its
+/// thread.
+pub(crate) trait Port: std::fmt::Debug + Send + Sized + 'static {
+    /// The memory.
+    type Slots;
+
+    /// Whether datagrams carry control messages: TTL and TOS that arrive, a TOS of each that leaves,
+    /// the system's drops.
+    const CONTROL_MESSAGES: bool;
+
+    /// Opens a socket; returns it with the address and port that were bound.
+    ///
+    /// # Errors
+    /// The system's: address in use, no permission.
+    fn open(plan: &SocketPlan) -> io::Result<(Self, SocketAddr)>;
+
+    /// Allocates the memory; to be called on the thread that reflects.
+    fn slots() -> Self::Slots;
+
+    /// The socket together with the memory. What is in there stays from one such moment to the next.
+    fn with<'a>(&'a mut self, slots: &'a mut Self::Slots) -> impl Mirror + 'a;
+
+    /// As [`Mirror::register`].
+    ///
+    /// # Errors
+    /// The system's.
+    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
+
+    /// Ends what [`register`](Self::register) began.
+    fn deregister(&mut self, registry: &Registry);
+
+    /// As [`ReceiveHalf::kernel_drops`].
+    fn kernel_drops(&self) -> Option<u64>;
+}
+
 /// The address that packets to `remote` leave from.
 ///
 /// # Errors

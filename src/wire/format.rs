@@ -228,7 +228,9 @@ mod tests {
             format(protected | octets, 8).reply_len(48 + 56 + 8),
             112 + 8
         );
-        assert_eq!(format(protected, 0).reply_len(48), 112);
+        for (request, reply) in [(48, 112), (111, 112), (112, 112), (113, 113), (1472, 1472)] {
+            assert_eq!(format(protected, 0).reply_len(request), reply);
+        }
         assert_eq!(TestFormat::LIGHT, format(open, 8));
     }
 
@@ -251,7 +253,42 @@ mod tests {
         assert_eq!(short, [0; 20]);
     }
 
+    #[test]
+    fn a_reply_without_room_is_not_written() {
+        let format = format(Modes::ENCRYPTED | Modes::SYMMETRICAL_SIZE, 0);
+        for (from, len, to) in [
+            (0, 48, 1),
+            (0, 112, 1),
+            (65, 48, 0),
+            (usize::MAX, 48, 0),
+            (0, usize::MAX, 0),
+            (0, 48, usize::MAX),
+        ] {
+            let mut slot = [0xa5; 112];
+            let written = format.write_reply(&mut slot, from, len, to, &[0xee; 112]);
+            assert_eq!((written, slot), (None, [0xa5; 112]), "{from} {len} {to}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_reply_comes_from_anywhere_in_the_slot(
+            modes in 0..1024_u32, len in 48..300_usize, from in 0..600_usize, to in 0..600_usize,
+        ) {
+            let Ok(format) = TestFormat::new(Modes::from_bits(modes), 9, [0; 2]) else {
+                return Ok(());
+            };
+            let request: Vec<u8> = (1..=251).cycle().take(len).collect();
+            let fields = vec![0xee; format.reflector_len()];
+            let mut alone = request.clone();
+            alone.resize(1024, 0xa5);
+            let reply_len = format.write_reply(&mut alone, 0, len, 0, &fields).unwrap();
+            let mut slot = vec![0xa5; 1024];
+            slot[from..from + len].copy_from_slice(&request);
+            prop_assert_eq!(format.write_reply(&mut slot, from, len, to, &fields), Some(reply_len));
+            prop_assert_eq!(&slot[to..to + reply_len], &alone[..reply_len]);
+        }
+
         #[test]
         fn a_reply_returns_the_first_octets_of_the_padding(
             modes in 0..1024_u32,
