@@ -7,6 +7,7 @@
 
 pub(crate) mod host;
 pub(crate) mod pcap;
+pub(crate) mod server;
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write as _};
