@@ -1079,12 +1079,12 @@ mod tests {
     #[test]
     fn a_datagram_longer_than_its_slot_says_so() {
         let (a, b) = pair();
-        a.send_to(&[1; 65], b.local_addr().unwrap()).unwrap();
+        a.send_to(&[1; HEAD + 1], b.local_addr().unwrap()).unwrap();
         let mut batch = ReceiveBatch::for_heads(1);
         assert_eq!(receive_some(&mut batch, &b), 1);
         let d = batch.received(0);
         assert!(d.truncated);
-        assert_eq!(d.len, 64);
+        assert_eq!(d.len, HEAD);
     }
 
     #[test]

@@ -104,6 +104,35 @@ fn now(format: Format) -> Timestamp {
     Timestamp::from_unix_ns(unix.unwrap().as_nanos().try_into().unwrap(), format)
 }
 
+/// The fields of a reply, with the reflector's own number and T2 = T3.
+fn reply_to(sender: &SenderPacket, seq: u32) -> ReflectorPacket {
+    let now = now(Format::Ntp);
+    ReflectorPacket {
+        head: ReplyHead {
+            seq: seq.into(),
+            timestamp: now,
+            error_estimate: ErrorEstimate::new(true, Format::Ntp, 1000),
+            mbz: [0; 2],
+            receive_timestamp: now,
+            sender_seq: sender.seq,
+            sender_timestamp: sender.timestamp,
+            sender_error_estimate: sender.error_estimate,
+        },
+        tail: ReplyTail {
+            mbz: [0; 2],
+            sender_ttl: 250,
+        },
+    }
+}
+
+/// Protects a reply, T3 being now.
+fn seal(protection: &Protection, reply: &mut protected::ReflectorPacket) {
+    let octets = reply.as_mut_bytes();
+    let step = octets.len();
+    protection.prepare::<protected::ReflectorPacket>(octets, step);
+    protection.stamp::<protected::ReflectorPacket>(octets, step, now(Format::Ntp));
+}
+
 /// A Session-Reflector that keeps to the RFCs, and to nothing of ours but layouts and keys.
 struct Mirror {
     format: TestFormat,
@@ -137,22 +166,7 @@ impl Mirror {
     /// The reply to a request that had this TOS, as long as the request at least.
     fn answer(&mut self, request: &[u8], tos: u8) -> Vec<u8> {
         let sender = self.read(request);
-        let reply = ReflectorPacket {
-            head: ReplyHead {
-                seq: self.replies.into(),
-                timestamp: now(Format::Ntp),
-                error_estimate: ErrorEstimate::new(true, Format::Ntp, 1000),
-                mbz: [0; 2],
-                receive_timestamp: now(Format::Ntp),
-                sender_seq: sender.seq,
-                sender_timestamp: sender.timestamp,
-                sender_error_estimate: sender.error_estimate,
-            },
-            tail: ReplyTail {
-                mbz: [0; 2],
-                sender_ttl: 250,
-            },
-        };
+        let reply = reply_to(&sender, self.replies);
         self.replies += 1;
         let mut octets = match &self.protection {
             None => {
@@ -163,11 +177,8 @@ impl Mirror {
             Some(protection) => {
                 let mut packet = protected::ReflectorPacket::from(reply);
                 packet.sender_tos = if self.format.monitored() { tos } else { 0 };
-                let octets = packet.as_mut_bytes();
-                let step = octets.len();
-                protection.prepare::<protected::ReflectorPacket>(octets, step);
-                protection.stamp::<protected::ReflectorPacket>(octets, step, now(Format::Ntp));
-                octets.to_vec()
+                seal(protection, &mut packet);
+                packet.as_bytes().to_vec()
             }
         };
         octets.resize(request.len().max(octets.len()), 0x5a);
@@ -268,24 +279,17 @@ fn replies_of_another_key_or_changed_on_the_way_count_as_invalid() {
     for mode in [Modes::AUTHENTICATED, Modes::ENCRYPTED] {
         let format = format(mode, 0, [0; 2]);
         let mut mirror = Mirror::new(format);
-        let mut stranger = Mirror::new(format);
+        let stranger = TestKeys::new(&[1; 16], &[2; 32]);
+        let stranger = Protection::new(format.protection().unwrap(), &stranger);
         let reflector = FakeReflector::start(move |request| {
             let good = mirror.answer(request, 0);
             let mut changed = good.clone();
             changed[3] ^= 1;
             let short = good[..protected::REFLECTOR_LEN - 1].to_vec();
-            let keys = TestKeys::new(&[1; 16], &[2; 32]);
-            let protection = Protection::new(format.protection().unwrap(), &keys);
-            let own = stranger.protection.replace(protection);
-            // It can read the request, and only its answer is not made with our keys.
-            let mut forged = protected::ReflectorPacket::from(reply_to(&mirror.read(request)));
-            let octets = forged.as_mut_bytes();
-            let step = octets.len();
-            let other = stranger.protection.as_ref().unwrap();
-            other.prepare::<protected::ReflectorPacket>(octets, step);
-            other.stamp::<protected::ReflectorPacket>(octets, step, now(Format::Ntp));
-            let forged = octets.to_vec();
-            stranger.protection = own;
+            let reply = reply_to(&mirror.read(request), 0);
+            let mut forged = protected::ReflectorPacket::from(reply);
+            seal(&stranger, &mut forged);
+            let forged = forged.as_bytes().to_vec();
             vec![changed, forged, short, good]
         });
         let lane = lane(&[112], 50);
@@ -299,25 +303,6 @@ fn replies_of_another_key_or_changed_on_the_way_count_as_invalid() {
             "{:?}",
             report.notes
         );
-    }
-}
-
-fn reply_to(sender: &SenderPacket) -> ReflectorPacket {
-    ReflectorPacket {
-        head: ReplyHead {
-            seq: sender.seq,
-            timestamp: now(Format::Ntp),
-            error_estimate: ErrorEstimate::new(true, Format::Ntp, 1000),
-            mbz: [0; 2],
-            receive_timestamp: now(Format::Ntp),
-            sender_seq: sender.seq,
-            sender_timestamp: sender.timestamp,
-            sender_error_estimate: sender.error_estimate,
-        },
-        tail: ReplyTail {
-            mbz: [0; 2],
-            sender_ttl: 255,
-        },
     }
 }
 
@@ -399,15 +384,8 @@ fn the_tos_where_packets_arrived_is_told() {
 #[test]
 fn lanes_differ_and_their_combined_report_says_so() {
     let format = format(Modes::UNAUTHENTICATED, 0, [0; 2]);
-    let mirrors = [
-        Mirror::new(format).start().0,
-        FakeReflector::start({
-            let mut mirror = Mirror::new(format);
-            move |request| vec![mirror.answer(request, 0)]
-        }),
-    ];
-    // The first one's requests are of no interest: it may not send them on for ever.
-    let [first, second] = &mirrors;
+    let (first, _requests) = Mirror::new(format).start();
+    let (second, _more_requests) = Mirror::new(format).start();
     let mut lanes = [lane(&[64], 100), lane(&[64], 50)];
     lanes[0].socket.tos = EF;
     lanes[1].departures = Departures::Periodic("1k".parse().unwrap());

@@ -658,7 +658,11 @@ fn combined(
     }
     let each = lanes.iter().map(|lane| (lane.sent.sent, &lane.received));
     let together = Done {
-        share: config.clone(),
+        share: SessionConfig {
+            // Said where all have it, with the port that was granted.
+            remote: lanes[0].share.remote,
+            ..config.clone()
+        },
         granted,
         terms: match lanes[0].terms {
             Terms::Agreed { security, .. } => Terms::Agreed {
