@@ -77,7 +77,11 @@ fn sessions_in_every_mode_are_reflected_and_accounted_for() {
         assert_eq!(session["received"], 3, "{session}");
         assert_eq!(session["reflected"], 3, "{session}");
         assert_eq!(session["ending"], "stopped", "{session}");
-        let key_id = if protected { "\"alice\"".into() } else { serde_json::Value::Null };
+        let key_id = if protected {
+            "\"alice\"".into()
+        } else {
+            serde_json::Value::Null
+        };
         assert_eq!(session["key_id"], key_id);
     }
     let totals = &account["totals"];
@@ -641,7 +645,9 @@ fn ten_thousand_idle_connections_disturb_no_test_packet() {
         .expect("the system tells");
     // The server takes some for itself; see what it says.
     if hard < wanted + 1088 {
-        return skip(&format!("{hard} open files are too few for {IDLE} connections"));
+        return skip(&format!(
+            "{hard} open files are too few for {IDLE} connections"
+        ));
     }
     if soft < wanted {
         let resource = nix::sys::resource::Resource::RLIMIT_NOFILE;
@@ -688,28 +694,52 @@ fn the_printed_policy_is_the_one_in_force() {
 fn wrong_usage_is_exit_2_and_one_line() {
     let keys = Scratch::new("usage-keys", KEYS);
     let twice = Scratch::new("usage-twice", "a secret\na secret\n");
-    let policy = Scratch::new("usage-policy", "[default]\nsessions = 1\nbit_rate = \"no\"\n");
+    let policy = Scratch::new(
+        "usage-policy",
+        "[default]\nsessions = 1\nbit_rate = \"no\"\n",
+    );
     let exposed = Scratch::new("usage-exposed", KEYS);
     exposed.permit(0o640);
     let folder = std::env::temp_dir();
     let folder = folder.to_str().unwrap();
     let mut wrong = Vec::new();
     for (line, parts) in [
-        (format!("--keys-file {}", exposed.path()), &["0640", "chmod 600"][..]),
-        (format!("--keys-file {}", twice.path()), &["line 2", "\"a\" is there"]),
+        (
+            format!("--keys-file {}", exposed.path()),
+            &["0640", "chmod 600"][..],
+        ),
+        (
+            format!("--keys-file {}", twice.path()),
+            &["line 2", "\"a\" is there"],
+        ),
         (format!("--keys-file {folder}"), &["no regular file"]),
-        ("--keys-file /no/such".to_owned(), &["/no/such", "use a file"]),
-        (format!("--policy {}", policy.path()), &["line 3", "bit_rate", "unlimited"]),
+        (
+            "--keys-file /no/such".to_owned(),
+            &["/no/such", "use a file"],
+        ),
+        (
+            format!("--policy {}", policy.path()),
+            &["line 3", "bit_rate", "unlimited"],
+        ),
         ("--policy /no/such".to_owned(), &["--policy /no/such"]),
         ("--mode open".to_owned(), &["--mode", "use unauthenticated"]),
         ("--mode encrypted".to_owned(), &["--mode", "--keys-file"]),
         ("--features x".to_owned(), &["--features", "reflect-octets"]),
-        (format!("--keys-file {} --count 1000", keys.path()), &["--count 1000", "power of two"]),
-        ("--count 65536".to_owned(), &["--count 65536", "--max-count"]),
+        (
+            format!("--keys-file {} --count 1000", keys.path()),
+            &["--count 1000", "power of two"],
+        ),
+        (
+            "--count 65536".to_owned(),
+            &["--count 65536", "--max-count"],
+        ),
         ("--servwait 0".to_owned(), &["--servwait 0", "use 1s"]),
         ("--threads 0".to_owned(), &["--threads", "use 1 to 256"]),
         ("224.0.0.1".to_owned(), &["224.0.0.1", "use one"]),
-        ("--json --logfile -".to_owned(), &["--logfile -", "name a file"]),
+        (
+            "--json --logfile -".to_owned(),
+            &["--logfile -", "name a file"],
+        ),
     ] {
         let outcome = run(&format!("server 127.0.0.1:0 {line}"));
         let told = outcome.stderr.lines().count() == 1
@@ -728,7 +758,10 @@ fn a_port_in_use_is_exit_1_and_one_line() {
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let outcome = run(&format!("server {}", other.local_addr().unwrap()));
     assert_eq!(outcome.code, 1, "{outcome:?}");
-    assert!(outcome.complaint().contains("use another one"), "{outcome:?}");
+    assert!(
+        outcome.complaint().contains("use another one"),
+        "{outcome:?}"
+    );
 }
 
 #[test]
@@ -742,7 +775,10 @@ fn the_summary_fits_a_terminal() {
     running.interrupt();
     let outcome = running.finish();
     assert_eq!(outcome.code, 0, "{outcome:?}");
-    assert!(outcome.stdout.contains("sessions 0  started 0"), "{outcome:?}");
+    assert!(
+        outcome.stdout.contains("sessions 0  started 0"),
+        "{outcome:?}"
+    );
     for line in outcome.stdout.lines() {
         assert!(line.chars().count() <= 79, "{line}");
     }

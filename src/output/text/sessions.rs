@@ -18,8 +18,10 @@ pub fn session_heading(number: usize, of: usize, report: &Report) -> String {
 pub fn comparison(sessions: &[Report]) -> String {
     let mut lines = vec![
         "=".repeat(WIDTH),
-        "Session DSCP  Port       Sent  Loss out    Loss in    RTT p50    RTT p99     Jitter"
-            .to_owned(),
+        format!(
+            "Session DSCP {:>5} {:>10} {:>8} {:>7} {:>10} {:>10} {:>10}",
+            "Port", "Sent", "Loss out", "Loss in", "RTT p50", "RTT p99", "Jitter"
+        ),
         "-".repeat(WIDTH),
     ];
     for (number, report) in (1..).zip(sessions) {
@@ -28,7 +30,7 @@ pub fn comparison(sessions: &[Report]) -> String {
         let answered = packets.received != Some(0);
         let way = |lost: Option<u64>| loss(lost.filter(|_| answered), packets.sent);
         lines.push(format!(
-            "{number:>7} {:>4} {:>5} {:>10}  {:>8}   {:>8} {} {} {}",
+            "{number:>7} {:>4} {:>5} {:>10} {:>8} {:>7} {} {} {}",
             text(report.path.dscp_sent.map(|dscp| dscp.to_string())),
             text(report.remote.map(|remote| remote.port().to_string())),
             text(packets.sent.map(count)),
@@ -57,7 +59,7 @@ mod tests {
         let shown = comparison(&[full(), silent]);
         let lines: Vec<&str> = shown.lines().collect();
         assert_eq!(lines.len(), 6);
-        assert!(lines.iter().all(|line| line.len() <= 80), "{shown}");
+        assert!(lines.iter().all(|line| line.len() <= WIDTH), "{shown}");
         let silent = lines[4];
         assert!(silent.starts_with("      2   46"), "{silent}");
         let dashes = silent.split_whitespace().filter(|word| *word == "-");
