@@ -712,7 +712,7 @@ fn a_connection_that_ends_in_the_middle_is_told_with_the_figures() {
     ));
     assert_eq!(outcome.code, 1, "{outcome:?}");
     let report = outcome.report();
-    assert_no_loss(&report, 50);
+    assert_no_loss(&report, 100);
     assert!(
         report["notes"]
             .to_string()
