@@ -77,7 +77,11 @@ fn sessions_in_every_mode_are_reflected_and_accounted_for() {
         assert_eq!(session["received"], 3, "{session}");
         assert_eq!(session["reflected"], 3, "{session}");
         assert_eq!(session["ending"], "stopped", "{session}");
-        let key_id = if protected { "\"alice\"".into() } else { serde_json::Value::Null };
+        let key_id = if protected {
+            "\"alice\"".into()
+        } else {
+            serde_json::Value::Null
+        };
         assert_eq!(session["key_id"], key_id);
     }
     let totals = &account["totals"];
@@ -89,24 +93,21 @@ fn sessions_in_every_mode_are_reflected_and_accounted_for() {
 }
 
 #[test]
-fn packets_are_reflected_only_for_the_agreed_sender_and_only_while_it_runs() {
+fn packets_of_others_than_the_agreed_sender_are_not_reflected() {
     let server = Server::start("127.0.0.1:0");
     let mut peer = Peer::ready(server.address(), Modes::UNAUTHENTICATED, None);
     let mut session = peer.session();
     let to = session.socket.peer_addr().unwrap();
-    // Before the start, and from elsewhere: nothing comes of either. What follows shows that.
-    session.socket.send(&common::request(77)).unwrap();
+    assert_eq!(peer.start(), Accept::Ok);
+    // One socket has them all: what comes of the first is known when the others are answered.
     let stranger = socket(Ipv4Addr::LOCALHOST.into());
     stranger.send_to(&common::request(78), to).unwrap();
-    assert_eq!(peer.start(), Accept::Ok);
     for _ in 0..5 {
         session.exchange();
     }
     peer.stop();
     let account = server.stop();
-    let totals = &account["totals"];
-    assert_eq!(totals["early"], 1, "{account:#}");
-    assert_eq!(totals["reflected"], 5, "{account:#}");
+    assert_eq!(account["totals"]["reflected"], 5, "{account:#}");
     stranger.set_nonblocking(true).unwrap();
     assert!(stranger.recv(&mut [0; 100]).is_err());
 }
@@ -641,7 +642,9 @@ fn ten_thousand_idle_connections_disturb_no_test_packet() {
         .expect("the system tells");
     // The server takes some for itself; see what it says.
     if hard < wanted + 1088 {
-        return skip(&format!("{hard} open files are too few for {IDLE} connections"));
+        return skip(&format!(
+            "{hard} open files are too few for {IDLE} connections"
+        ));
     }
     if soft < wanted {
         let resource = nix::sys::resource::Resource::RLIMIT_NOFILE;
@@ -676,6 +679,57 @@ fn ten_thousand_idle_connections_disturb_no_test_packet() {
 }
 
 #[test]
+fn without_descriptors_connections_are_turned_away_and_come_back() {
+    let mut program = std::process::Command::new("sh");
+    program.args([
+        "-c",
+        "ulimit -n 64 && exec \"$0\" \"$@\"",
+        &common::binary(),
+    ]);
+    let policy = Scratch::new("descriptors", "[default]\ndscps = [\"be\"]");
+    let line = format!("127.0.0.1:0 --policy {}", policy.path());
+    let server = Server::start_by(program, &line);
+    let mut peer = Peer::ready(server.address(), Modes::UNAUTHENTICATED, None);
+    let other = SessionRequest {
+        dscp: 46,
+        ..peer.request(&peer.socket())
+    };
+    // A line that comes after all that it says at its start.
+    peer.client.request(peer.now_ns(), &other).unwrap();
+    peer.event().unwrap();
+    let said = server.lines_until("DSCP ef");
+    drop(peer);
+    if !said.iter().any(|line| line.contains("room for 48 control")) {
+        return skip(&format!("the limit of open files was raised: {said:?}"));
+    }
+    let mut held: Vec<Peer> = (0..40)
+        .map(|_| Peer::ready(server.address(), Modes::UNAUTHENTICATED, None))
+        .collect();
+    // Sockets of sessions take what is left.
+    let peer = &mut held[0];
+    let refused = loop {
+        let request = peer.request(&peer.socket());
+        let answer = peer.ask(&request).unwrap();
+        if answer.accept() != Accept::Ok {
+            break answer.accept();
+        }
+    };
+    assert_eq!(refused, Accept::TemporaryLimit);
+    let mut one_more = connect(server.address());
+    assert_eq!(greeted_modes(&mut one_more), 0);
+    drop(held);
+    server.wait_for("cannot accept a connection");
+    // As soon as the others have gone.
+    loop {
+        let mut stream = connect(server.address());
+        if greeted_modes(&mut stream) != 0 {
+            break;
+        }
+    }
+    server.stop_well();
+}
+
+#[test]
 fn the_printed_policy_is_the_one_in_force() {
     let printed = run("server --print-policy");
     assert_eq!((printed.code, printed.stderr.as_str()), (0, ""));
@@ -688,28 +742,51 @@ fn the_printed_policy_is_the_one_in_force() {
 fn wrong_usage_is_exit_2_and_one_line() {
     let keys = Scratch::new("usage-keys", KEYS);
     let twice = Scratch::new("usage-twice", "a secret\na secret\n");
-    let policy = Scratch::new("usage-policy", "[default]\nsessions = 1\nbit_rate = \"no\"\n");
+    let policy = Scratch::new(
+        "usage-policy",
+        "[default]\nsessions = 1\nbit_rate = \"no\"\n",
+    );
     let exposed = Scratch::new("usage-exposed", KEYS);
     exposed.permit(0o640);
     let folder = std::env::temp_dir();
     let folder = folder.to_str().unwrap();
     let mut wrong = Vec::new();
     for (line, parts) in [
-        (format!("--keys-file {}", exposed.path()), &["0640", "chmod 600"][..]),
-        (format!("--keys-file {}", twice.path()), &["line 2", "\"a\" is there"]),
+        (
+            format!("--keys-file {}", exposed.path()),
+            &["0640", "chmod 600"][..],
+        ),
+        (
+            format!("--keys-file {}", twice.path()),
+            &["line 2", "\"a\" is there"],
+        ),
         (format!("--keys-file {folder}"), &["no regular file"]),
-        ("--keys-file /no/such".to_owned(), &["/no/such", "use a file"]),
-        (format!("--policy {}", policy.path()), &["line 3", "bit_rate", "unlimited"]),
+        (
+            "--keys-file /no/such".to_owned(),
+            &["/no/such", "use a file"],
+        ),
+        (
+            format!("--policy {}", policy.path()),
+            &["line 3", "bit_rate", "unlimited"],
+        ),
         ("--policy /no/such".to_owned(), &["--policy /no/such"]),
         ("--mode open".to_owned(), &["--mode", "use unauthenticated"]),
         ("--mode encrypted".to_owned(), &["--mode", "--keys-file"]),
         ("--features x".to_owned(), &["--features", "reflect-octets"]),
-        (format!("--keys-file {} --count 1000", keys.path()), &["--count 1000", "power of two"]),
-        ("--count 65536".to_owned(), &["--count 65536", "--max-count"]),
+        (
+            format!("--keys-file {} --count 1000", keys.path()),
+            &["--count 1000", "power of two"],
+        ),
+        (
+            "--count 65536".to_owned(),
+            &["--count 65536", "--max-count"],
+        ),
         ("--servwait 0".to_owned(), &["--servwait 0", "use 1s"]),
         ("--threads 0".to_owned(), &["--threads", "use 1 to 256"]),
-        ("224.0.0.1".to_owned(), &["224.0.0.1", "use one"]),
-        ("--json --logfile -".to_owned(), &["--logfile -", "name a file"]),
+        (
+            "--json --logfile -".to_owned(),
+            &["--logfile -", "name a file"],
+        ),
     ] {
         let outcome = run(&format!("server 127.0.0.1:0 {line}"));
         let told = outcome.stderr.lines().count() == 1
@@ -720,6 +797,8 @@ fn wrong_usage_is_exit_2_and_one_line() {
             wrong.push(format!("{line}: {parts:?} in {outcome:?}"));
         }
     }
+    let many = run("server 224.0.0.1:0");
+    assert!(many.complaint().contains("use one"), "{many:?}");
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
@@ -728,7 +807,10 @@ fn a_port_in_use_is_exit_1_and_one_line() {
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let outcome = run(&format!("server {}", other.local_addr().unwrap()));
     assert_eq!(outcome.code, 1, "{outcome:?}");
-    assert!(outcome.complaint().contains("use another one"), "{outcome:?}");
+    assert!(
+        outcome.complaint().contains("use another one"),
+        "{outcome:?}"
+    );
 }
 
 #[test]
@@ -742,7 +824,10 @@ fn the_summary_fits_a_terminal() {
     running.interrupt();
     let outcome = running.finish();
     assert_eq!(outcome.code, 0, "{outcome:?}");
-    assert!(outcome.stdout.contains("sessions 0  started 0"), "{outcome:?}");
+    assert!(
+        outcome.stdout.contains("sessions 0  started 0"),
+        "{outcome:?}"
+    );
     for line in outcome.stdout.lines() {
         assert!(line.chars().count() <= 79, "{line}");
     }

@@ -200,7 +200,7 @@ impl Serving {
     /// [`Failure`], such as a port in use.
     pub fn start(config: &ServerConfig, stop: &Stop, reload: &Reload) -> Result<Self, Failure> {
         let keys = load_keys(config)?;
-        if config.keys.is_none() && !config.modes.contains(Modes::UNAUTHENTICATED) {
+        if offered(config.modes, &keys) == Modes::NONE {
             return Err(Failure::NoMode(config.modes & Modes::SECURITY));
         }
         let limits = config.policy.limits;
@@ -418,8 +418,11 @@ impl Serving {
     }
 
     fn watch_deadlines(&mut self, now_ns: i64, buffer: &mut [u8]) {
-        while let Some(place) = self.table.due(now_ns) {
-            let Some(connection) = self.table.at(place) else {
+        for _ in 0..DUE_AT_A_TIME {
+            let due = self.table.due(now_ns);
+            let Some((place, connection)) =
+                due.and_then(|place| Some((place, self.table.at(place)?)))
+            else {
                 return;
             };
             match connection.due(now_ns, &mut self.shared) {
@@ -631,6 +634,7 @@ impl Serving {
     fn reload_keys(&mut self) {
         match load_keys(&self.config) {
             Ok(keys) => {
+                // Whoever sent the signal wants to know.
                 log::warn!("the keys were read again: {}", keys.len());
                 self.shared.keys = keys;
             }
@@ -746,6 +750,8 @@ const BUFFER: usize = 2048;
 const ACCEPTS_AT_A_TIME: usize = 64;
 /// Ends of sessions that are noted before others have their turn.
 const TOLD_AT_A_TIME: usize = 1024;
+/// Deadlines that are seen to before others have their turn.
+const DUE_AT_A_TIME: usize = 256;
 /// How long to leave connections unaccepted where there are no descriptors.
 const ACCEPT_AGAIN_NS: i64 = 100_000_000;
 /// Descriptors for sessions, listeners and threads.
@@ -754,3 +760,30 @@ const DESCRIPTORS_BESIDE: u64 = 1088;
 const MOST_SESSIONS: usize = 4096;
 /// Log lines in one second that strangers can cause.
 const WARNINGS: u32 = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_cause_so_many_lines_a_second_and_no_more() {
+        let mut warnings = Warnings::default();
+        let now_ns = 5 * SECOND + 17;
+        let allowed = (0..1000).filter(|_| warnings.allow(now_ns)).count();
+        assert_eq!(allowed, 20);
+        assert!(!warnings.allow(6 * SECOND - 1));
+        assert!(warnings.allow(6 * SECOND));
+    }
+
+    #[test]
+    fn what_takes_a_key_is_offered_where_there_are_keys() {
+        let keys = Keys::read(b"alice secret").unwrap();
+        let none = Keys::default();
+        let all = Modes::SECURITY | Modes::FEATURES;
+        assert_eq!(offered(all, &keys), all);
+        let open = Modes::UNAUTHENTICATED | Modes::FEATURES;
+        assert_eq!(offered(all, &none), open);
+        assert_eq!(offered(Modes::MIXED | Modes::FEATURES, &none), Modes::NONE);
+        assert_eq!(offered(Modes::FEATURES, &keys), Modes::NONE);
+    }
+}
