@@ -63,6 +63,7 @@ fn sessions_in_every_mode_are_reflected_and_accounted_for() {
                 // A connection can be used again.
                 sids.push(peer.whole_session());
                 sids.push(peer.whole_session());
+                peer.leave();
             }
         }
     }
@@ -158,6 +159,7 @@ fn a_session_without_packets_ends_by_refwait_and_the_connection_goes_on() {
     server.wait_for("silent");
     peer.stop();
     peer.whole_session();
+    peer.leave();
     let account = server.stop();
     assert_eq!(account["sessions"][0]["ending"], "silent", "{account:#}");
     assert_eq!(account["sessions"][1]["ending"], "stopped", "{account:#}");

@@ -130,6 +130,7 @@ impl Server {
     pub(crate) fn stop_well(self) -> Value {
         let mut peer = Peer::ready(self.address(), Modes::UNAUTHENTICATED, None);
         peer.whole_session();
+        peer.leave();
         self.stop()
     }
 
@@ -333,6 +334,13 @@ impl Peer {
     pub(crate) fn stop(&mut self) {
         self.client.stop(Accept::Ok).unwrap();
         self.flush();
+    }
+
+    /// Closes, and waits until the server has done all that it was told: nothing answers a
+    /// Stop-Sessions.
+    pub(crate) fn leave(mut self) {
+        self.stream.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(read_to_end(&mut self.stream).is_empty());
     }
 
     /// Asks, starts, has packets reflected, and stops.
