@@ -325,15 +325,20 @@ fn sessions_start_and_stop_one_by_one() {
 
 #[test]
 fn who_connects_and_leaves_is_forgotten() {
-    let server = Server::start("127.0.0.1:0");
+    let policy = Scratch::new("leaves", "[server]\nconnections_per_address = 1");
+    let server = Server::start(&format!("127.0.0.1:0 --policy {}", policy.path()));
     for round in 0..200 {
         let mut stream = connect(server.address());
+        assert_ne!(greeted_modes(&mut stream), 0, "{round}");
         if round % 2 == 0 {
-            read_octets(&mut stream, GREETING);
+            stream.write_all(&[1; 20]).unwrap();
         }
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        read_to_end(&mut stream);
     }
     let account = server.stop_well();
     assert_eq!(account["totals"]["connections"], 201);
+    assert_eq!(account["totals"]["most_connections"], 1);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! One thread has all control connections, each with its state machine of
 //! [`control`](crate::control::server). It never waits for one of them: what a peer does not send or
 //! does not read stops that peer alone. Keys are derived on threads of their own, and test packets are
-//! reflected on others ([`engine::served`](crate::engine::served)).
+//! reflected on others (see [`engine::served`]).
 //!
 //! Invariant: what a peer can make this process hold is bounded by the [`Policy`](crate::config::Policy).
 
@@ -321,7 +321,8 @@ impl Serving {
                 return Err(engine::Failure::Start { thread, source }.into());
             }
             for event in &events {
-                self.note(event.token(), event.is_writable() && !event.is_readable());
+                let reads = event.is_readable() || event.is_read_closed() || event.is_error();
+                self.note(event.token(), reads);
             }
             let now_ns = os::monotonic_ns();
             if self.reload.take() {
@@ -350,7 +351,7 @@ impl Serving {
         Duration::from_nanos(u64::try_from(first_ns - now_ns).unwrap_or(0))
     }
 
-    fn note(&mut self, token: Token, only_writable: bool) {
+    fn note(&mut self, token: Token, reads: bool) {
         if token == WAKER {
             return;
         }
@@ -361,8 +362,8 @@ impl Serving {
             return;
         };
         if let Some(connection) = self.table.at(place) {
-            if !only_writable {
-                // Errors and closed connections too: reading tells.
+            if reads {
+                // Octets, an end or an error: reading tells.
                 connection.became_readable();
             }
             self.enqueue(place);
@@ -452,7 +453,13 @@ impl Serving {
         let registry = self.poll.registry();
         let next = connection.attend(now_ns, buffer, &mut self.shared, registry);
         if connection.was_set_up() {
-            let Caller { whose, client, .. } = connection.caller;
+            let Caller {
+                whose,
+                client,
+                peer,
+                ..
+            } = connection.caller;
+            log::info!("{peer}: set up: {}", connection.modes());
             self.table.set_up(whose);
             let clients = &mut self.shared.clients;
             clients.change_known(client, |own| own.half_open -= 1);
