@@ -140,21 +140,19 @@ pub(crate) fn lower_priority() {
     let _ = crate::sys::set_nice(19);
 }
 
-/// Raises the limit of open files as far as this process may, `wanted` if it may that; returns what
-/// the limit then is, `None` where the system does not tell.
+/// Raises the limit of open files as far as this process may; returns what it then is, `None` where
+/// the system does not tell.
 pub(crate) fn raise_open_files(wanted: u64) -> Option<u64> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
-    if soft < wanted {
-        // Above the hard limit it takes CAP_SYS_RESOURCE.
-        let raised = setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted));
-        if raised.is_err() {
-            let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(wanted), hard);
-        }
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    let most = hard.max(wanted);
+    // Above the hard limit it takes CAP_SYS_RESOURCE.
+    if setrlimit(Resource::RLIMIT_NOFILE, most, most).is_err() {
+        // What is refused here too is left as it was.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
-    getrlimit(Resource::RLIMIT_NOFILE)
-        .ok()
-        .map(|(soft, _)| soft)
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    Some(soft)
 }
 
 /// Has a listener keep the SYN of each connection, for [`syn_tos`].

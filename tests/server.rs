@@ -63,6 +63,7 @@ fn sessions_in_every_mode_are_reflected_and_accounted_for() {
                 // A connection can be used again.
                 sids.push(peer.whole_session());
                 sids.push(peer.whole_session());
+                peer.leave();
             }
         }
     }
@@ -93,24 +94,21 @@ fn sessions_in_every_mode_are_reflected_and_accounted_for() {
 }
 
 #[test]
-fn packets_are_reflected_only_for_the_agreed_sender_and_only_while_it_runs() {
+fn packets_of_others_than_the_agreed_sender_are_not_reflected() {
     let server = Server::start("127.0.0.1:0");
     let mut peer = Peer::ready(server.address(), Modes::UNAUTHENTICATED, None);
     let mut session = peer.session();
     let to = session.socket.peer_addr().unwrap();
-    // Before the start, and from elsewhere: nothing comes of either. What follows shows that.
-    session.socket.send(&common::request(77)).unwrap();
+    assert_eq!(peer.start(), Accept::Ok);
+    // One socket has them all: what comes of the first is known when the others are answered.
     let stranger = socket(Ipv4Addr::LOCALHOST.into());
     stranger.send_to(&common::request(78), to).unwrap();
-    assert_eq!(peer.start(), Accept::Ok);
     for _ in 0..5 {
         session.exchange();
     }
     peer.stop();
     let account = server.stop();
-    let totals = &account["totals"];
-    assert_eq!(totals["early"], 1, "{account:#}");
-    assert_eq!(totals["reflected"], 5, "{account:#}");
+    assert_eq!(account["totals"]["reflected"], 5, "{account:#}");
     stranger.set_nonblocking(true).unwrap();
     assert!(stranger.recv(&mut [0; 100]).is_err());
 }
@@ -161,6 +159,7 @@ fn a_session_without_packets_ends_by_refwait_and_the_connection_goes_on() {
     server.wait_for("silent");
     peer.stop();
     peer.whole_session();
+    peer.leave();
     let account = server.stop();
     assert_eq!(account["sessions"][0]["ending"], "silent", "{account:#}");
     assert_eq!(account["sessions"][1]["ending"], "stopped", "{account:#}");
@@ -326,15 +325,20 @@ fn sessions_start_and_stop_one_by_one() {
 
 #[test]
 fn who_connects_and_leaves_is_forgotten() {
-    let server = Server::start("127.0.0.1:0");
+    let policy = Scratch::new("leaves", "[server]\nconnections_per_address = 1");
+    let server = Server::start(&format!("127.0.0.1:0 --policy {}", policy.path()));
     for round in 0..200 {
         let mut stream = connect(server.address());
+        assert_ne!(greeted_modes(&mut stream), 0, "{round}");
         if round % 2 == 0 {
-            read_octets(&mut stream, GREETING);
+            stream.write_all(&[1; 20]).unwrap();
         }
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        read_to_end(&mut stream);
     }
     let account = server.stop_well();
     assert_eq!(account["totals"]["connections"], 201);
+    assert_eq!(account["totals"]["most_connections"], 1);
 }
 
 #[test]
@@ -682,6 +686,57 @@ fn ten_thousand_idle_connections_disturb_no_test_packet() {
 }
 
 #[test]
+fn without_descriptors_connections_are_turned_away_and_come_back() {
+    let mut program = std::process::Command::new("sh");
+    program.args([
+        "-c",
+        "ulimit -n 64 && exec \"$0\" \"$@\"",
+        &common::binary(),
+    ]);
+    let policy = Scratch::new("descriptors", "[default]\ndscps = [\"be\"]");
+    let line = format!("127.0.0.1:0 --policy {}", policy.path());
+    let server = Server::start_by(program, &line);
+    let mut peer = Peer::ready(server.address(), Modes::UNAUTHENTICATED, None);
+    let other = SessionRequest {
+        dscp: 46,
+        ..peer.request(&peer.socket())
+    };
+    // A line that comes after all that it says at its start.
+    peer.client.request(peer.now_ns(), &other).unwrap();
+    peer.event().unwrap();
+    let said = server.lines_until("DSCP ef");
+    drop(peer);
+    if !said.iter().any(|line| line.contains("room for 48 control")) {
+        return skip(&format!("the limit of open files was raised: {said:?}"));
+    }
+    let mut held: Vec<Peer> = (0..40)
+        .map(|_| Peer::ready(server.address(), Modes::UNAUTHENTICATED, None))
+        .collect();
+    // Sockets of sessions take what is left.
+    let peer = &mut held[0];
+    let refused = loop {
+        let request = peer.request(&peer.socket());
+        let answer = peer.ask(&request).unwrap();
+        if answer.accept() != Accept::Ok {
+            break answer.accept();
+        }
+    };
+    assert_eq!(refused, Accept::TemporaryLimit);
+    let mut one_more = connect(server.address());
+    assert_eq!(greeted_modes(&mut one_more), 0);
+    drop(held);
+    server.wait_for("cannot accept a connection");
+    // As soon as the others have gone.
+    loop {
+        let mut stream = connect(server.address());
+        if greeted_modes(&mut stream) != 0 {
+            break;
+        }
+    }
+    server.stop_well();
+}
+
+#[test]
 fn the_printed_policy_is_the_one_in_force() {
     let printed = run("server --print-policy");
     assert_eq!((printed.code, printed.stderr.as_str()), (0, ""));
@@ -735,7 +790,6 @@ fn wrong_usage_is_exit_2_and_one_line() {
         ),
         ("--servwait 0".to_owned(), &["--servwait 0", "use 1s"]),
         ("--threads 0".to_owned(), &["--threads", "use 1 to 256"]),
-        ("224.0.0.1".to_owned(), &["224.0.0.1", "use one"]),
         (
             "--json --logfile -".to_owned(),
             &["--logfile -", "name a file"],
@@ -750,6 +804,8 @@ fn wrong_usage_is_exit_2_and_one_line() {
             wrong.push(format!("{line}: {parts:?} in {outcome:?}"));
         }
     }
+    let many = run("server 224.0.0.1:0");
+    assert!(many.complaint().contains("use one"), "{many:?}");
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 

@@ -258,8 +258,11 @@ fn read_policy(path: &std::path::Path) -> Result<Policy, String> {
 
     let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
     let mut text = String::new();
-    let read = file.take(MOST_POLICY).read_to_string(&mut text);
-    read.map_err(|error| error.to_string())?;
+    let read = file.take(MOST_POLICY + 1).read_to_string(&mut text);
+    let len = read.map_err(|error| error.to_string())?;
+    if len as u64 > MOST_POLICY {
+        return Err(format!("over {MOST_POLICY} octets; use a smaller file"));
+    }
     text.parse()
         .map_err(|error: crate::config::PolicyError| error.to_string())
 }

@@ -15,7 +15,7 @@ use crate::control::crypto::Passphrase;
 use crate::control::crypto::{SessionKeys, TokenCheck};
 use crate::control::server::{Asked, End, Ending, Grant, Host, Remark, Server};
 use crate::wire::control::KeyId;
-use crate::wire::{Accept, Sid};
+use crate::wire::{Accept, Modes, Sid};
 
 /// A control connection.
 #[derive(Debug)]
@@ -89,6 +89,11 @@ impl Connection {
             self.half_open = false;
             true
         }
+    }
+
+    /// What the set-up agreed on.
+    pub(super) fn modes(&self) -> Modes {
+        self.machine.modes().unwrap_or(Modes::NONE)
     }
 
     /// Before Server-Start.

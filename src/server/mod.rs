@@ -3,7 +3,7 @@
 //! One thread has all control connections, each with its state machine of
 //! [`control`](crate::control::server). It never waits for one of them: what a peer does not send or
 //! does not read stops that peer alone. Keys are derived on threads of their own, and test packets are
-//! reflected on others ([`engine::served`](crate::engine::served)).
+//! reflected on others (see [`engine::served`]).
 //!
 //! Invariant: what a peer can make this process hold is bounded by the [`Policy`](crate::config::Policy).
 
@@ -200,7 +200,7 @@ impl Serving {
     /// [`Failure`], such as a port in use.
     pub fn start(config: &ServerConfig, stop: &Stop, reload: &Reload) -> Result<Self, Failure> {
         let keys = load_keys(config)?;
-        if config.keys.is_none() && !config.modes.contains(Modes::UNAUTHENTICATED) {
+        if offered(config.modes, &keys) == Modes::NONE {
             return Err(Failure::NoMode(config.modes & Modes::SECURITY));
         }
         let limits = config.policy.limits;
@@ -321,7 +321,8 @@ impl Serving {
                 return Err(engine::Failure::Start { thread, source }.into());
             }
             for event in &events {
-                self.note(event.token(), event.is_writable() && !event.is_readable());
+                let reads = event.is_readable() || event.is_read_closed() || event.is_error();
+                self.note(event.token(), reads);
             }
             let now_ns = os::monotonic_ns();
             if self.reload.take() {
@@ -350,7 +351,7 @@ impl Serving {
         Duration::from_nanos(u64::try_from(first_ns - now_ns).unwrap_or(0))
     }
 
-    fn note(&mut self, token: Token, only_writable: bool) {
+    fn note(&mut self, token: Token, reads: bool) {
         if token == WAKER {
             return;
         }
@@ -361,8 +362,8 @@ impl Serving {
             return;
         };
         if let Some(connection) = self.table.at(place) {
-            if !only_writable {
-                // Errors and closed connections too: reading tells.
+            if reads {
+                // Octets, an end or an error: reading tells.
                 connection.became_readable();
             }
             self.enqueue(place);
@@ -418,8 +419,11 @@ impl Serving {
     }
 
     fn watch_deadlines(&mut self, now_ns: i64, buffer: &mut [u8]) {
-        while let Some(place) = self.table.due(now_ns) {
-            let Some(connection) = self.table.at(place) else {
+        for _ in 0..DUE_AT_A_TIME {
+            let due = self.table.due(now_ns);
+            let Some((place, connection)) =
+                due.and_then(|place| Some((place, self.table.at(place)?)))
+            else {
                 return;
             };
             match connection.due(now_ns, &mut self.shared) {
@@ -449,7 +453,13 @@ impl Serving {
         let registry = self.poll.registry();
         let next = connection.attend(now_ns, buffer, &mut self.shared, registry);
         if connection.was_set_up() {
-            let Caller { whose, client, .. } = connection.caller;
+            let Caller {
+                whose,
+                client,
+                peer,
+                ..
+            } = connection.caller;
+            log::info!("{peer}: set up: {}", connection.modes());
             self.table.set_up(whose);
             let clients = &mut self.shared.clients;
             clients.change_known(client, |own| own.half_open -= 1);
@@ -631,6 +641,7 @@ impl Serving {
     fn reload_keys(&mut self) {
         match load_keys(&self.config) {
             Ok(keys) => {
+                // Whoever sent the signal wants to know.
                 log::warn!("the keys were read again: {}", keys.len());
                 self.shared.keys = keys;
             }
@@ -746,6 +757,8 @@ const BUFFER: usize = 2048;
 const ACCEPTS_AT_A_TIME: usize = 64;
 /// Ends of sessions that are noted before others have their turn.
 const TOLD_AT_A_TIME: usize = 1024;
+/// Deadlines that are seen to before others have their turn.
+const DUE_AT_A_TIME: usize = 256;
 /// How long to leave connections unaccepted where there are no descriptors.
 const ACCEPT_AGAIN_NS: i64 = 100_000_000;
 /// Descriptors for sessions, listeners and threads.
@@ -754,3 +767,30 @@ const DESCRIPTORS_BESIDE: u64 = 1088;
 const MOST_SESSIONS: usize = 4096;
 /// Log lines in one second that strangers can cause.
 const WARNINGS: u32 = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_cause_so_many_lines_a_second_and_no_more() {
+        let mut warnings = Warnings::default();
+        let now_ns = 5 * SECOND + 17;
+        let allowed = (0..1000).filter(|_| warnings.allow(now_ns)).count();
+        assert_eq!(allowed, 20);
+        assert!(!warnings.allow(6 * SECOND - 1));
+        assert!(warnings.allow(6 * SECOND));
+    }
+
+    #[test]
+    fn what_takes_a_key_is_offered_where_there_are_keys() {
+        let keys = Keys::read(b"alice secret").unwrap();
+        let none = Keys::default();
+        let all = Modes::SECURITY | Modes::FEATURES;
+        assert_eq!(offered(all, &keys), all);
+        let open = Modes::UNAUTHENTICATED | Modes::FEATURES;
+        assert_eq!(offered(all, &none), open);
+        assert_eq!(offered(Modes::MIXED | Modes::FEATURES, &none), Modes::NONE);
+        assert_eq!(offered(Modes::FEATURES, &keys), Modes::NONE);
+    }
+}

@@ -169,15 +169,11 @@ impl<R: Reflection> Sessions<R> {
             refwait_ns,
             allowance: Arc::clone(&allowance),
         };
-        let mut ports = self.book.candidates(sender, receiver, &rules.test_ports);
+        let ports = self.book.candidates(sender, receiver, &rules.test_ports);
         let mut at = receiver.ip();
         let mut added = self.reflection.add(served(at), ports.iter().copied());
         if behind_address_translation(&added) {
             at = caller.local.ip().to_canonical();
-            added = self.reflection.add(served(at), ports.iter().copied());
-        }
-        if no_right_to_the_port(&added, receiver.port()) {
-            ports.retain(|port| *port >= FIRST_UNPRIVILEGED);
             added = self.reflection.add(served(at), ports);
         }
         let (id, port) = added?;
@@ -447,12 +443,6 @@ fn behind_address_translation<I>(added: &Result<(I, u16), NotServed>) -> bool {
     matches!(added, Err(NotServed::Open { source, .. }) if source.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
-/// 862 may be allowed by the policy, and not by the system.
-fn no_right_to_the_port<I>(added: &Result<(I, u16), NotServed>, wanted: u16) -> bool {
-    wanted < FIRST_UNPRIVILEGED
-        && matches!(added, Err(NotServed::Open { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied)
-}
-
 /// Why a session was refused.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
@@ -520,7 +510,7 @@ pub(super) fn out_of_room(error: &io::Error) -> bool {
 
 /// None are asked for: sessions are told apart by their addresses and ports.
 const SERVER_OCTETS: [u8; 2] = [0; 2];
-/// Ports below this one need a right of their own.
+/// Ports below this one are known for something else, and need a right.
 const FIRST_UNPRIVILEGED: u16 = 1024;
 /// Ports that are tried beside the one that is asked for.
 const TRIES: usize = 64;
@@ -561,12 +551,8 @@ mod tests {
             if self.foreign.contains(&session.receiver) {
                 return Err(refuse(io::ErrorKind::AddrNotAvailable));
             }
-            let port = ports
-                .find(|port| !self.taken.contains(port))
-                .ok_or(NotServed::NoPort)?;
-            if port < 1024 && !self.privileged {
-                return Err(refuse(io::ErrorKind::PermissionDenied));
-            }
+            let may = |port: &u16| !self.taken.contains(port) && (self.privileged || *port >= 1024);
+            let port = ports.find(may).ok_or(NotServed::NoPort)?;
             self.added.push((session, port));
             Ok((self.added.len() - 1, port))
         }

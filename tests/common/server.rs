@@ -69,8 +69,13 @@ pub(crate) struct Server {
 impl Server {
     /// Starts `twamp-blast server LINE --json` and waits until it listens.
     pub(crate) fn start(line: &str) -> Self {
+        Self::start_by(Command::new(binary()), line)
+    }
+
+    /// The same by a command that runs the program.
+    pub(crate) fn start_by(program: Command, line: &str) -> Self {
         let line = format!("server {line} --json");
-        let mut running = Running::start(&mut words(Command::new(binary()), &line));
+        let mut running = Running::start(&mut words(program, &line));
         let pipe = BufReader::new(running.0.stderr.take().unwrap());
         let (tx, stderr) = channel();
         std::thread::spawn(move || {
@@ -97,11 +102,19 @@ impl Server {
 
     /// Waits for a line on standard error with this part.
     pub(crate) fn wait_for(&self, part: &str) -> String {
+        self.lines_until(part).pop().unwrap()
+    }
+
+    /// All lines on standard error up to one with this part.
+    pub(crate) fn lines_until(&self, part: &str) -> Vec<String> {
+        let mut lines = Vec::new();
         loop {
             let line = self.stderr.recv_timeout(LIMIT);
-            let line = line.unwrap_or_else(|_| panic!("the server does not say {part}"));
-            if line.contains(part) {
-                return line;
+            let line = line.unwrap_or_else(|_| panic!("the server does not say {part}: {lines:?}"));
+            let found = line.contains(part);
+            lines.push(line);
+            if found {
+                return lines;
             }
         }
     }
@@ -117,6 +130,7 @@ impl Server {
     pub(crate) fn stop_well(self) -> Value {
         let mut peer = Peer::ready(self.address(), Modes::UNAUTHENTICATED, None);
         peer.whole_session();
+        peer.leave();
         self.stop()
     }
 
@@ -320,6 +334,13 @@ impl Peer {
     pub(crate) fn stop(&mut self) {
         self.client.stop(Accept::Ok).unwrap();
         self.flush();
+    }
+
+    /// Closes, and waits until the server has done all that it was told: nothing answers a
+    /// Stop-Sessions.
+    pub(crate) fn leave(mut self) {
+        self.stream.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(read_to_end(&mut self.stream).is_empty());
     }
 
     /// Asks, starts, has packets reflected, and stops.
