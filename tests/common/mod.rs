@@ -6,6 +6,7 @@
 )]
 
 pub(crate) mod host;
+pub(crate) mod namespace;
 pub(crate) mod pcap;
 pub(crate) mod server;
 
