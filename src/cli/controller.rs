@@ -239,7 +239,7 @@ pub(super) fn run(args: &ControllerArgs) -> Result<u8, Error> {
     }
     let lanes = run.lanes(&configure(&run.room())?)?;
     let mut watcher = Watcher::new(sender, talk, path.server.ip());
-    let measured = run.measure(connection, lanes, |update| watcher.show(&update));
+    let measured = run.measure(connection, &lanes, |update| watcher.show(&update));
     watcher.finish();
     let (_, mut measured, trouble) = measured?;
     let words = args.words(&path, run.security);
@@ -371,11 +371,11 @@ impl<'a> Run<'a> {
     fn measure(
         &self,
         mut connection: Connection,
-        lanes: Vec<SessionConfig>,
+        lanes: &[SessionConfig],
         watch: impl FnMut(Update),
     ) -> Result<(Connection, Measured, Option<String>), Error> {
-        let opened = engine::open(lanes.clone())?;
-        let agreed = self.agree(&mut connection, &lanes, &opened)?;
+        let opened = engine::open(lanes.to_vec())?;
+        let agreed = self.agree(&mut connection, lanes, &opened)?;
         connection.start()?;
         if self.start_in.is_some() {
             connection.wait_for(self.start_in)?;
@@ -412,7 +412,7 @@ impl<'a> Run<'a> {
                     progress(now);
                 }
             };
-            let (after, measured, trouble) = self.measure(before, self.lanes(session)?, watch)?;
+            let (after, measured, trouble) = self.measure(before, &self.lanes(session)?, watch)?;
             if let Some(trouble) = trouble {
                 return Err(Error::Runtime(trouble));
             }
