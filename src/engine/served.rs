@@ -497,5 +497,5 @@ const SOCKET_BUFFER: usize = 16 << 20;
 /// So many that are over may be remembered beside those that are not.
 const SLACK: usize = 64;
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests;

@@ -1,11 +1,13 @@
-use std::io::ErrorKind;
+use std::io::{ErrorKind, IoSliceMut};
 use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use mio::Poll;
 use nix::errno::Errno;
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
 use proptest::prelude::*;
+use socket2::SockRef;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::*;
@@ -439,28 +441,36 @@ fn request_head() -> Vec<u8> {
     request(&TestFormat::LIGHT, 0, 14)
 }
 
-/// The next reply, and its TOS or Traffic Class.
-#[cfg(target_os = "linux")]
-fn receive_with_tos(client: &UdpSocket) -> (Vec<u8>, u8) {
-    use std::os::fd::AsFd;
-
-    use crate::sys::{Queue, ReceiveBatch};
-
-    client.peek(&mut [0]).unwrap();
-    let mut batch = ReceiveBatch::new(1);
-    assert_eq!(batch.receive(client.as_fd(), Queue::Data).unwrap(), 1);
-    let received = batch.received(0);
-    let octets = received.slot[..received.len].to_vec();
-    (octets, received.facts.tos.unwrap())
+/// Asks for the TOS or Traffic Class of what arrives.
+fn tell_tos(client: &UdpSocket) {
+    let socket = SockRef::from(client);
+    if client.local_addr().unwrap().is_ipv4() {
+        socket.set_recv_tos_v4(true).unwrap();
+    } else {
+        socket.set_recv_tclass_v6(true).unwrap();
+    }
 }
 
-#[cfg(target_os = "linux")]
+/// The next reply, and its TOS or Traffic Class.
+fn receive_with_tos(client: &UdpSocket) -> (Vec<u8>, u8) {
+    let mut octets = vec![0; 65_536];
+    let mut buffers = [IoSliceMut::new(&mut octets)];
+    let mut space = nix::cmsg_space!(i32);
+    let fd = client.as_raw_fd();
+    let message = recvmsg::<()>(fd, &mut buffers, Some(&mut space), MsgFlags::empty()).unwrap();
+    let mut tos = message.cmsgs().unwrap().map(|message| match message {
+        ControlMessageOwned::Ipv4Tos(tos) => tos,
+        ControlMessageOwned::Ipv6TClass(class) => u8::try_from(class).unwrap(),
+        other => panic!("{other:?}"),
+    });
+    let found = tos.next().unwrap();
+    let len = message.bytes;
+    octets.truncate(len);
+    (octets, found)
+}
+
 #[test]
 fn replies_have_the_dscp_of_the_session_and_tell_ttl_and_tos_of_the_request() {
-    use std::os::fd::AsFd;
-
-    use crate::sys::set_option;
-
     let mut host = Host::new(IoKind::Batched, 1);
     for format in formats() {
         for address in ["127.0.0.1", "::1"] {
@@ -469,24 +479,15 @@ fn replies_have_the_dscp_of_the_session_and_tell_ttl_and_tos_of_the_request() {
                 session.dscp = Dscp::new(46).unwrap();
                 session.timestamps = Format::Ptp;
             });
-            let options = if address == "::1" {
-                let v6 = libc::IPPROTO_IPV6;
-                [
-                    (v6, libc::IPV6_UNICAST_HOPS, 17),
-                    (v6, libc::IPV6_TCLASS, 0x2a),
-                    (v6, libc::IPV6_RECVTCLASS, 1),
-                ]
+            let socket = SockRef::from(&client);
+            if address == "::1" {
+                socket.set_unicast_hops_v6(17).unwrap();
+                socket.set_tclass_v6(0x2a).unwrap();
             } else {
-                let v4 = libc::IPPROTO_IP;
-                [
-                    (v4, libc::IP_TTL, 17),
-                    (v4, libc::IP_TOS, 0x2a),
-                    (v4, libc::IP_RECVTOS, 1),
-                ]
-            };
-            for (level, name, value) in options {
-                set_option(client.as_fd(), level, name, value).unwrap();
+                socket.set_ttl_v4(17).unwrap();
+                socket.set_tos_v4(0x2a).unwrap();
             }
+            tell_tos(&client);
             client.send(&request(&format, 0, 150)).unwrap();
             let (octets, tos) = receive_with_tos(&client);
             let (reply, sender_tos, _) = read(&format, &octets);
@@ -502,18 +503,13 @@ fn replies_have_the_dscp_of_the_session_and_tell_ttl_and_tos_of_the_request() {
     }
 }
 
-#[cfg(target_os = "linux")]
 #[test]
 fn sessions_of_a_port_keep_their_dscps_apart() {
-    use std::os::fd::AsFd;
-
-    use crate::sys::set_option;
-
     let mut host = Host::new(IoKind::Batched, 1);
     let mut port = 0;
     for dscp in [10, 0, 46] {
         let client = client();
-        set_option(client.as_fd(), libc::IPPROTO_IP, libc::IP_RECVTOS, 1).unwrap();
+        tell_tos(&client);
         let from = client.local_addr().unwrap();
         let mut session = served(from, from.ip(), TestFormat::LIGHT);
         session.dscp = Dscp::new(dscp).unwrap();
