@@ -602,6 +602,35 @@ fn the_oldest_half_open_connection_makes_room() {
 }
 
 #[test]
+fn who_has_most_half_open_connections_makes_room_himself() {
+    let policy = Scratch::new("half-open-share", "[server]\nhalf_open = 4");
+    let server = Server::start(&format!("127.0.0.1:0 --policy {}", policy.path()));
+    let from = |last: u8| {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket
+            .bind(&SocketAddr::from(([127, 0, 0, last], 0)).into())
+            .unwrap();
+        socket.connect(&server.address().into()).unwrap();
+        let mut stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(common::LIMIT)).unwrap();
+        assert_ne!(greeted_modes(&mut stream), 0);
+        stream
+    };
+    let mut oldest = from(2);
+    let mut others: Vec<TcpStream> = (0..6).map(|_| from(3)).collect();
+    for stream in &mut others[..3] {
+        assert!(read_to_end(stream).is_empty());
+    }
+    let response = SetUpResponse::open(Modes::UNAUTHENTICATED);
+    for stream in others[3..].iter_mut().chain([&mut oldest]) {
+        stream.write_all(response.as_bytes()).unwrap();
+        assert_eq!(read_octets(stream, SERVER_START)[15], 0);
+    }
+    server.stop_well();
+}
+
+#[test]
 fn keys_are_read_again_on_sighup() {
     let keys = Scratch::new("reload", KEYS);
     let server = Server::start(&format!("127.0.0.1:0 --keys-file {}", keys.path()));
