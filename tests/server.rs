@@ -40,6 +40,17 @@ fn open(server: SocketAddr, features: Modes) -> TcpStream {
     stream
 }
 
+/// A connection from 127.0.0.`last`.
+fn connect_from(last: u8, server: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let local = SocketAddr::from(([127, 0, 0, last], 0));
+    socket.bind(&local.into()).unwrap();
+    socket.connect(&server.into()).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(common::LIMIT)).unwrap();
+    stream
+}
+
 fn greeted_modes(stream: &mut TcpStream) -> u32 {
     let greeting = read_octets(stream, GREETING);
     u32::from_be_bytes(greeting[12..16].try_into().unwrap())
@@ -229,6 +240,60 @@ fn nobody_learns_which_key_ids_exist() {
     }
     let account = server.stop_well();
     assert_eq!(account["totals"]["wrong_key"], 2);
+}
+
+/// Keys to be checked wait in a queue of their client.
+#[test]
+fn who_guesses_keys_waits_for_himself() {
+    const GUESSES: usize = 60;
+    const WAITING: usize = 20;
+    let keys = Scratch::new("guesses", KEYS);
+    let policy = Scratch::new("checks", &format!("server.token_checks = {WAITING}"));
+    let line = format!(
+        "127.0.0.1:0 --keys-file {} --policy {} --count 8192",
+        keys.path(),
+        policy.path()
+    );
+    let server = Server::start(&line);
+    let mut guesses: Vec<TcpStream> = (0..GUESSES)
+        .map(|_| {
+            let mut stream = connect_from(3, server.address());
+            read_octets(&mut stream, GREETING);
+            stream
+        })
+        .collect();
+    let response = SetUpResponse {
+        mode: Modes::ENCRYPTED,
+        ..SetUpResponse::new_zeroed()
+    };
+    // All at once.
+    server.signal("STOP");
+    for stream in &mut guesses {
+        stream.write_all(response.as_bytes()).unwrap();
+    }
+    server.signal("CONT");
+    let mut peer = Peer::ready(server.address(), Modes::ENCRYPTED, ALICE);
+    let answered = guesses.iter_mut().filter(|stream| {
+        stream.set_nonblocking(true).unwrap();
+        let answered = stream.peek(&mut [0]).is_ok();
+        stream.set_nonblocking(false).unwrap();
+        answered
+    });
+    assert!(answered.count() < GUESSES, "nobody waits for all guesses");
+    peer.whole_session();
+    let mut answers = Vec::new();
+    for stream in &mut guesses {
+        answers.push(read_octets(stream, SERVER_START)[15]);
+        assert!(read_to_end(stream).is_empty());
+    }
+    let count = |value| answers.iter().filter(|answer| **answer == value).count();
+    let (wrong, too_many) = (count(1), count(5));
+    assert_eq!(wrong + too_many, GUESSES, "{answers:?}");
+    // Those that wait, and those at hand.
+    assert!((WAITING..WAITING + 8).contains(&wrong), "{answers:?}");
+    let account = server.stop_well();
+    assert_eq!(account["totals"]["wrong_key"], wrong);
+    assert_eq!(account["totals"]["unchecked"], too_many);
 }
 
 #[test]
@@ -605,15 +670,8 @@ fn the_oldest_half_open_connection_makes_room() {
 fn who_has_most_half_open_connections_makes_room_himself() {
     let policy = Scratch::new("half-open-share", "[server]\nhalf_open = 4");
     let server = Server::start(&format!("127.0.0.1:0 --policy {}", policy.path()));
-    let from = |last: u8| {
-        let socket =
-            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        socket
-            .bind(&SocketAddr::from(([127, 0, 0, last], 0)).into())
-            .unwrap();
-        socket.connect(&server.address().into()).unwrap();
-        let mut stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(common::LIMIT)).unwrap();
+    let from = |last| {
+        let mut stream = connect_from(last, server.address());
         assert_ne!(greeted_modes(&mut stream), 0);
         stream
     };
