@@ -105,6 +105,20 @@ fn sessions_in_every_mode_are_reflected_and_accounted_for() {
 }
 
 #[test]
+fn plain_system_calls_serve_too() {
+    let keys = Scratch::new("portable", KEYS);
+    let line = format!(
+        "127.0.0.1:0 --keys-file {} --io portable --threads 2",
+        keys.path()
+    );
+    let server = Server::start(&line);
+    for mode in SecurityMode::STRONGEST_FIRST {
+        Peer::ready(server.address(), mode.bit(), ALICE).whole_session();
+    }
+    server.stop_well();
+}
+
+#[test]
 fn packets_of_others_than_the_agreed_sender_are_not_reflected() {
     let server = Server::start("127.0.0.1:0");
     let mut peer = Peer::ready(server.address(), Modes::UNAUTHENTICATED, None);

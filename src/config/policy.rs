@@ -553,6 +553,19 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_policy_means_what_is_said() {
+        let page = include_str!("../../docs/server.md");
+        let (_, rest) = page.split_once("```toml\n").unwrap();
+        let (policy, _) = rest.split_once("```").unwrap();
+        let station = rules(policy, "198.51.100.7");
+        assert_eq!(station.third_party_senders.len(), 1);
+        assert_eq!(station.modes, Modes::ENCRYPTED | Modes::MIXED);
+        let near = rules(policy, "192.0.2.9");
+        assert_eq!(near.modes, Modes::UNAUTHENTICATED);
+        assert_eq!(near.packet_rate, Rate::from_per_second(10_000));
+    }
+
+    #[test]
     fn defaults_are_safe_and_loopback_is_not_limited() {
         let everybody = rules("", "192.0.2.1");
         assert_eq!(everybody.bit_rate, Some(1_000_000_000));
