@@ -40,6 +40,17 @@ fn open(server: SocketAddr, features: Modes) -> TcpStream {
     stream
 }
 
+/// A connection from 127.0.0.`last`.
+fn connect_from(last: u8, server: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let local = SocketAddr::from(([127, 0, 0, last], 0));
+    socket.bind(&local.into()).unwrap();
+    socket.connect(&server.into()).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(common::LIMIT)).unwrap();
+    stream
+}
+
 fn greeted_modes(stream: &mut TcpStream) -> u32 {
     let greeting = read_octets(stream, GREETING);
     u32::from_be_bytes(greeting[12..16].try_into().unwrap())
@@ -91,6 +102,20 @@ fn sessions_in_every_mode_are_reflected_and_accounted_for() {
     assert_eq!(totals["reflected"], 3 * sids.len());
     assert_eq!(totals["set_up"], sids.len() / 2);
     assert_eq!(totals["strays"], 0);
+}
+
+#[test]
+fn plain_system_calls_serve_too() {
+    let keys = Scratch::new("portable", KEYS);
+    let line = format!(
+        "127.0.0.1:0 --keys-file {} --io portable --threads 2",
+        keys.path()
+    );
+    let server = Server::start(&line);
+    for mode in SecurityMode::STRONGEST_FIRST {
+        Peer::ready(server.address(), mode.bit(), ALICE).whole_session();
+    }
+    server.stop_well();
 }
 
 #[test]
@@ -229,6 +254,60 @@ fn nobody_learns_which_key_ids_exist() {
     }
     let account = server.stop_well();
     assert_eq!(account["totals"]["wrong_key"], 2);
+}
+
+/// Keys to be checked wait in a queue of their client.
+#[test]
+fn who_guesses_keys_waits_for_himself() {
+    const GUESSES: usize = 60;
+    const WAITING: usize = 20;
+    let keys = Scratch::new("guesses", KEYS);
+    let policy = Scratch::new("checks", &format!("server.token_checks = {WAITING}"));
+    let line = format!(
+        "127.0.0.1:0 --keys-file {} --policy {} --count 8192",
+        keys.path(),
+        policy.path()
+    );
+    let server = Server::start(&line);
+    let mut guesses: Vec<TcpStream> = (0..GUESSES)
+        .map(|_| {
+            let mut stream = connect_from(3, server.address());
+            read_octets(&mut stream, GREETING);
+            stream
+        })
+        .collect();
+    let response = SetUpResponse {
+        mode: Modes::ENCRYPTED,
+        ..SetUpResponse::new_zeroed()
+    };
+    // All at once.
+    server.signal("STOP");
+    for stream in &mut guesses {
+        stream.write_all(response.as_bytes()).unwrap();
+    }
+    server.signal("CONT");
+    let mut peer = Peer::ready(server.address(), Modes::ENCRYPTED, ALICE);
+    let answered = guesses.iter_mut().filter(|stream| {
+        stream.set_nonblocking(true).unwrap();
+        let answered = stream.peek(&mut [0]).is_ok();
+        stream.set_nonblocking(false).unwrap();
+        answered
+    });
+    assert!(answered.count() < GUESSES, "nobody waits for all guesses");
+    peer.whole_session();
+    let mut answers = Vec::new();
+    for stream in &mut guesses {
+        answers.push(read_octets(stream, SERVER_START)[15]);
+        assert!(read_to_end(stream).is_empty());
+    }
+    let count = |value| answers.iter().filter(|answer| **answer == value).count();
+    let (wrong, too_many) = (count(1), count(5));
+    assert_eq!(wrong + too_many, GUESSES, "{answers:?}");
+    // Those that wait, and those at hand.
+    assert!((WAITING..WAITING + 8).contains(&wrong), "{answers:?}");
+    let account = server.stop_well();
+    assert_eq!(account["totals"]["wrong_key"], wrong);
+    assert_eq!(account["totals"]["unchecked"], too_many);
 }
 
 #[test]
@@ -599,6 +678,28 @@ fn the_oldest_half_open_connection_makes_room() {
     set_up.whole_session();
     let account = server.stop_well();
     assert_eq!(account["totals"]["made_room"], 2);
+}
+
+#[test]
+fn who_has_most_half_open_connections_makes_room_himself() {
+    let policy = Scratch::new("half-open-share", "[server]\nhalf_open = 4");
+    let server = Server::start(&format!("127.0.0.1:0 --policy {}", policy.path()));
+    let from = |last| {
+        let mut stream = connect_from(last, server.address());
+        assert_ne!(greeted_modes(&mut stream), 0);
+        stream
+    };
+    let mut oldest = from(2);
+    let mut others: Vec<TcpStream> = (0..6).map(|_| from(3)).collect();
+    for stream in &mut others[..3] {
+        assert!(read_to_end(stream).is_empty());
+    }
+    let response = SetUpResponse::open(Modes::UNAUTHENTICATED);
+    for stream in others[3..].iter_mut().chain([&mut oldest]) {
+        stream.write_all(response.as_bytes()).unwrap();
+        assert_eq!(read_octets(stream, SERVER_START)[15], 0);
+    }
+    server.stop_well();
 }
 
 #[test]

@@ -41,8 +41,10 @@ pub struct Limits {
     pub connections_per_address: usize,
     /// Control connections whose set-up is not over; the oldest one makes room.
     pub half_open: usize,
-    /// Set-up-Responses that wait for the check of their Token.
+    /// Set-Up-Responses that wait for the check of their Token.
     pub token_checks: usize,
+    /// Sessions at a time, of all clients.
+    pub sessions: usize,
     /// How long a set-up may take.
     pub set_up_timeout: Seconds,
     /// How long a command may take from its first octet to its last.
@@ -94,6 +96,7 @@ impl Default for Policy {
                 connections_per_address: 12_000,
                 half_open: 12_000,
                 token_checks: 1024,
+                sessions: 20_000,
                 set_up_timeout: seconds(60),
                 message_timeout: seconds(10),
                 servwait: seconds(900),
@@ -261,6 +264,7 @@ struct LimitsTable {
     connections_per_address: Option<NonZeroU32>,
     half_open: Option<NonZeroU32>,
     token_checks: Option<NonZeroU32>,
+    sessions: Option<NonZeroU32>,
     set_up_timeout: Option<Text<Wait>>,
     message_timeout: Option<Text<Wait>>,
     servwait: Option<Text<Wait>>,
@@ -277,6 +281,7 @@ impl LimitsTable {
             ),
             (self.half_open, &mut limits.half_open),
             (self.token_checks, &mut limits.token_checks),
+            (self.sessions, &mut limits.sessions),
         ] {
             if let Some(given) = given {
                 *value = usize::try_from(given.get()).unwrap_or(usize::MAX);
@@ -545,6 +550,19 @@ mod tests {
     fn the_default_is_what_it_says_of_itself() {
         assert_eq!(DEFAULT_POLICY.parse(), Ok(Policy::default()));
         assert_eq!("".parse(), Ok(Policy::default()));
+    }
+
+    #[test]
+    fn the_documented_policy_means_what_is_said() {
+        let page = include_str!("../../docs/server.md");
+        let (_, rest) = page.split_once("```toml\n").unwrap();
+        let (policy, _) = rest.split_once("```").unwrap();
+        let station = rules(policy, "198.51.100.7");
+        assert_eq!(station.third_party_senders.len(), 1);
+        assert_eq!(station.modes, Modes::ENCRYPTED | Modes::MIXED);
+        let near = rules(policy, "192.0.2.9");
+        assert_eq!(near.modes, Modes::UNAUTHENTICATED);
+        assert_eq!(near.packet_rate, Rate::from_per_second(10_000));
     }
 
     #[test]

@@ -267,7 +267,7 @@ impl Serving {
                 checks,
                 unchecked: Vec::new(),
                 clients: Clients::default(),
-                sessions: Sessions::new(reflectors, signed_ns(limits.refwait)),
+                sessions: Sessions::new(reflectors, signed_ns(limits.refwait), limits.sessions),
                 totals: Totals::default(),
                 warnings: Warnings::default(),
             },

@@ -86,6 +86,7 @@ pub(super) struct Sessions<R: Reflection> {
     pub(super) reflection: R,
     pub(super) book: Book<R::Id>,
     refwait_ns: i64,
+    most: usize,
 }
 
 /// What sessions there are, and were.
@@ -113,7 +114,8 @@ struct Record<I> {
 }
 
 impl<R: Reflection> Sessions<R> {
-    pub(super) fn new(reflection: R, refwait_ns: i64) -> Self {
+    /// At most `most` at a time, each with this REFWAIT in nanoseconds.
+    pub(super) fn new(reflection: R, refwait_ns: i64, most: usize) -> Self {
         Self {
             reflection,
             book: Book {
@@ -123,6 +125,7 @@ impl<R: Reflection> Sessions<R> {
                 not_listed: 0,
             },
             refwait_ns,
+            most,
         }
     }
 
@@ -149,6 +152,9 @@ impl<R: Reflection> Sessions<R> {
         let held = clients.get(caller.client).map_or(0, |own| own.sessions);
         if held >= rules.sessions {
             return Err(Refusal::Sessions(rules.sessions));
+        }
+        if self.book.len() >= self.most {
+            return Err(Refusal::AllSessions(self.most));
         }
         if same_host(sender, receiver) && self.book.is_reflector(sender) {
             return Err(Refusal::Loop(sender));
@@ -467,6 +473,8 @@ pub(super) enum Refusal {
     Padding(u32, u32),
     #[error("the client has as many sessions as it may, {0}: sessions of the policy")]
     Sessions(usize),
+    #[error("the server has as many sessions as it may, {0}: [server] sessions of the policy")]
+    AllSessions(usize),
     #[error(transparent)]
     Mode(#[from] ModeRefused),
     #[error("{}", not_served(.0))]
@@ -484,7 +492,9 @@ impl Refusal {
                 Accept::NotSupported
             }
             Self::Padding(..) | Self::Sessions(0) => Accept::PermanentLimit,
-            Self::Sessions(_) | Self::NotServed(NotServed::NoPort) => Accept::TemporaryLimit,
+            Self::Sessions(_) | Self::AllSessions(_) | Self::NotServed(NotServed::NoPort) => {
+                Accept::TemporaryLimit
+            }
             Self::NotServed(NotServed::Open { source, .. }) if out_of_room(source) => {
                 Accept::TemporaryLimit
             }
@@ -582,7 +592,7 @@ mod tests {
             let policy: Policy = policy.parse().unwrap();
             let peer: SocketAddr = peer.parse().unwrap();
             Self {
-                sessions: Sessions::new(Fake::default(), 7),
+                sessions: Sessions::new(Fake::default(), 7, policy.limits.sessions),
                 clients: Clients::default(),
                 totals: Totals::default(),
                 caller: Caller {
@@ -801,6 +811,11 @@ mod tests {
         assert_eq!(none.0, Accept::PermanentLimit);
         let (accept, _) = stage.refused(between("192.0.2.1:0", "192.0.2.2:7000"));
         assert_eq!(accept, Accept::NotSupported);
+        let mut stage = Stage::new("server.sessions = 1");
+        stage.grant(request()).unwrap();
+        let (accept, why) = stage.refused(request());
+        assert_eq!(accept, Accept::TemporaryLimit);
+        assert!(why.contains("[server] sessions"), "{why}");
     }
 
     #[test]
