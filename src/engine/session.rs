@@ -127,9 +127,9 @@ struct OpenLane<S> {
     sockets: S,
 }
 
-/// Opens the sockets of each lane, bound but towards nobody yet. Each is a session of one thread;
-/// packet sizes and kind of sockets are those of the first lane, all else may differ. What arrives
-/// before [`Opened::measure`] is dropped.
+/// Opens the sockets of each lane, bound but towards nobody yet. Each is a session of one thread.
+/// Packet sizes and kind of sockets must be the same for all; remote addresses are not looked at. What
+/// arrives before [`Opened::measure`] is dropped.
 ///
 /// # Errors
 /// [`Failure::Open`].
