@@ -2,15 +2,19 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
 use twamp_blast::config::{
     Burst, Departures, Direction, End, Impairment, IoKind, Pacing, ReflectorConfig, SessionConfig,
     SizeClass, SizeProfile, Sizes, SocketOptions, WatchConfig,
 };
-use twamp_blast::engine::{Reflecting, Stop, Update, measure};
-use twamp_blast::wire::Format;
+use twamp_blast::engine::{Agreed, Reflecting, Stop, Update, measure, open};
+use twamp_blast::report::Security;
+use twamp_blast::wire::protected::{self, Protection, TestKeys};
+use twamp_blast::wire::{Format, Modes, Sid, TestFormat};
+use zerocopy::{FromZeros, IntoBytes};
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
@@ -102,14 +106,113 @@ fn run(
         watch: false,
     };
     let reflecting = Reflecting::start(&reflector, &Stop::default()).unwrap();
+    let config = session(reflecting.local()[0], io, threads, watch);
+    let mut seen = Seen::default();
+    let measured = measure(&config, Some(reflecting), &Stop::default(), |update| {
+        seen.note(&update);
+    })
+    .unwrap();
+    assert_eq!(measured.report.packets.sent, Some(40_000));
+    let apart = if threads > 1 { threads } else { 0 };
+    assert_eq!(measured.parts.len(), apart);
+    seen.between()
+}
+
+/// The same of protected packets, and a reflector on a thread that does not count.
+fn run_protected(mode: Modes) -> (u64, u64) {
+    let keys = TestKeys::new(&[1; 16], &[2; 32]);
+    let format = TestFormat::new(mode, 0, [0; 2]).unwrap();
+    let protection = Protection::new(format.protection().unwrap(), &keys);
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let remote = socket.local_addr().unwrap();
+    let reflector = thread::spawn(move || {
+        EXEMPT.set(true);
+        reflect(&socket, &protection);
+    });
+    let opened = open(vec![session(
+        remote,
+        IoKind::Batched,
+        1,
+        WatchConfig::default(),
+    )]);
+    let agreed = Agreed {
+        remote,
+        format,
+        keys: Some(keys),
+        sid: Sid([7; 16]),
+        security: Security::Encrypted,
+    };
+    let mut seen = Seen::default();
+    let watch = |update: Update| seen.note(&update);
+    let measured = opened
+        .unwrap()
+        .measure(vec![agreed], &Stop::default(), watch);
+    let report = measured.unwrap().report;
+    assert_eq!(report.packets.sent, Some(40_000));
+    assert!(report.packets.received > Some(2_000), "{:?}", report.notes);
+    assert_eq!(report.packets.invalid, Some(0));
+    let end = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    end.send_to(&[], remote).unwrap();
+    reflector.join().unwrap();
+    seen.between()
+}
+
+/// Answers until an empty datagram comes.
+fn reflect(socket: &UdpSocket, protection: &Protection) {
+    let mut buffer = [0; 2048];
+    loop {
+        let Ok((len, from)) = socket.recv_from(&mut buffer) else {
+            continue;
+        };
+        if len == 0 {
+            return;
+        }
+        let mut reply = protected::ReflectorPacket::new_zeroed();
+        let octets = &mut buffer[..len];
+        protection.open::<protected::SenderPacket>(octets, len, |_, request| {
+            let request = request.expect("our keys");
+            (reply.head, reply.sender) = (request.head, request.head);
+            reply.receive_timestamp = request.head.timestamp;
+        });
+        let (step, t3) = (size_of_val(&reply), reply.head.timestamp);
+        protection.prepare::<protected::ReflectorPacket>(reply.as_mut_bytes(), step);
+        protection.stamp::<protected::ReflectorPacket>(reply.as_mut_bytes(), step, t3);
+        // Whoever asked may have gone.
+        let _ = socket.send_to(reply.as_bytes(), from);
+    }
+}
+
+/// Progress of a run with the allocations so far.
+#[derive(Default)]
+struct Seen(Vec<(u64, u64)>);
+
+impl Seen {
+    fn note(&mut self, update: &Update) {
+        let Update::Progress(now) = update else {
+            return;
+        };
+        // A thread that is done with its share waits, and may allocate for that.
+        if now.received > 2_000 && now.sent < 36_000 {
+            self.0.push((now.sent, ALLOCATIONS.load(Ordering::Relaxed)));
+        }
+    }
+
+    /// Allocations between two points of the run, and the packets sent between them.
+    fn between(&self) -> (u64, u64) {
+        let (first, last) = (self.0.first().unwrap(), self.0.last().unwrap());
+        (last.1 - first.1, last.0 - first.0)
+    }
+}
+
+fn session(remote: SocketAddr, io: IoKind, threads: usize, watch: WatchConfig) -> SessionConfig {
     let size = |payload, weight| SizeClass {
         payload,
         frame: payload + 42,
         weight,
     };
-    let config = SessionConfig {
-        remote: reflecting.local()[0],
-        local: any,
+    SessionConfig {
+        remote,
+        local: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         departures: Departures::Poisson("20k".parse().unwrap()),
         end: End {
             count: Some(40_000),
@@ -117,7 +220,7 @@ fn run(
         },
         sizes: Sizes {
             profile: SizeProfile::Imix,
-            classes: vec![size(22, 7), size(548, 4), size(1472, 1)],
+            classes: vec![size(112, 7), size(548, 4), size(1472, 1)],
         },
         seed: 1,
         timeout_ns: 2_000_000_000,
@@ -134,23 +237,7 @@ fn run(
         zero_padding: false,
         grace_ns: None,
         watch,
-    };
-    let mut seen: Vec<(u64, u64)> = Vec::new();
-    let measured = measure(&config, Some(reflecting), &Stop::default(), |update| {
-        let Update::Progress(now) = update else {
-            return;
-        };
-        // A thread that is done with its share waits, and may allocate for that.
-        if now.received > 2_000 && now.sent < 36_000 {
-            seen.push((now.sent, ALLOCATIONS.load(Ordering::Relaxed)));
-        }
-    })
-    .unwrap();
-    assert_eq!(measured.report.packets.sent, Some(40_000));
-    let apart = if threads > 1 { threads } else { 0 };
-    assert_eq!(measured.parts.len(), apart);
-    let (first, last) = (seen.first().unwrap(), seen.last().unwrap());
-    (last.1 - first.1, last.0 - first.0)
+    }
 }
 
 #[test]
@@ -171,6 +258,11 @@ fn no_thread_allocates_while_packets_flow() {
     let (allocations, packets) = run(IoKind::Batched, None, 2, WatchConfig::default());
     assert!(packets > 0, "two looks at the run of two pairs are needed");
     assert_eq!(allocations, 0, "two pairs, over {packets} packets");
+    for mode in [Modes::AUTHENTICATED, Modes::ENCRYPTED] {
+        let (allocations, packets) = run_protected(mode);
+        assert!(packets > 0, "two looks at the run of {mode} are needed");
+        assert_eq!(allocations, 0, "{mode}, over {packets} packets");
+    }
     // Who watches allocates nothing on the packet threads either.
     let watch = WatchConfig {
         happenings: true,

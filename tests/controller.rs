@@ -260,10 +260,10 @@ fn a_search_asks_for_a_session_for_each_trial() {
         "{:#}",
         results[0]
     );
-    let trials = results[0]["trials"].as_array().unwrap().len();
+    let trials = results[0]["trials"].as_array().unwrap().len() as u64;
     let account = site.server.stop();
     let sessions = account["totals"]["sessions"].as_u64().unwrap();
-    assert!(sessions as usize >= trials, "{account:#}");
+    assert!(sessions >= trials, "{account:#}");
 }
 
 #[test]

@@ -840,6 +840,16 @@ mod tests {
     }
 
     fn with(lost: u64, drops: Option<u64>, facts: Facts, txtime: Outcome) -> Report {
+        made(lost, drops, facts, txtime, Differs::default())
+    }
+
+    fn made(
+        lost: u64,
+        drops: Option<u64>,
+        facts: Facts,
+        txtime: Outcome,
+        differs: Differs,
+    ) -> Report {
         let sent = Sent {
             sent: 1000,
             by_class: vec![1000],
@@ -867,7 +877,7 @@ mod tests {
             scope: report::Scope::Session,
             terms: Terms::Light,
             whole: true,
-            differs: Differs::default(),
+            differs,
             ports: &[],
             silent: &[],
             missed: received.facts.missed,
@@ -900,6 +910,63 @@ mod tests {
         };
         assert!(reason.contains("dropped 970 datagrams"), "{reason}");
         assert!(reason.contains("not the path's loss"), "{reason}");
+    }
+
+    #[test]
+    fn hops_are_not_told_by_a_ttl_that_is_none() {
+        let told = |ttls: &[(u8, u64)], hops_inbound| {
+            let mut counts = [0; 256];
+            for (ttl, count) in ttls {
+                counts[usize::from(*ttl)] = *count;
+            }
+            ttl_at_reflector(&counts, hops_inbound)
+        };
+        assert_eq!(told(&[(0, 100)], Some(3)), (None, false));
+        assert_eq!(told(&[(255, 100)], Some(3)), (None, false));
+        assert_eq!(told(&[(255, 100)], Some(0)), (Some(255), false));
+        assert_eq!(told(&[(252, 100)], Some(3)), (Some(252), false));
+        assert_eq!(told(&[(0, 100), (252, 7)], None), (Some(252), false));
+        assert_eq!(told(&[(251, 1), (252, 7)], None), (Some(252), true));
+    }
+
+    #[test]
+    fn what_several_sessions_do_not_share_is_not_told() {
+        let mut facts = Facts::new(1);
+        facts.ttl_in[255] = 1000;
+        facts.ttl_out[254] = 1000;
+        facts.tos_in[0xb9] = 1000;
+        facts.tos_there[0xba] = 1000;
+        let of = |differs: Differs| {
+            let facts = facts.clone();
+            let report = made(0, None, facts, Outcome::default(), differs);
+            let path = report.path;
+            (
+                report.remote.is_some(),
+                path.hops_outbound.zip(path.hops_inbound),
+                path.dscp_sent,
+                path.dscp_at_reflector.zip(path.ecn_at_reflector),
+                path.dscp_received.zip(path.ecn_received),
+            )
+        };
+        let (hops, there, back) = (Some((1, 0)), Some((46, 2)), Some((46, 1)));
+        let same = of(Differs::default());
+        assert_eq!(same, (true, hops, Some(0), there, back));
+        let tos = of(Differs {
+            tos: true,
+            ..Differs::default()
+        });
+        assert_eq!(tos, (true, hops, None, None, None));
+        let port = of(Differs {
+            remote: true,
+            ..Differs::default()
+        });
+        assert_eq!(port, (false, hops, Some(0), there, back));
+        let host = of(Differs {
+            remote: true,
+            host: true,
+            tos: false,
+        });
+        assert_eq!(host, (false, None, Some(0), there, back));
     }
 
     fn kept(packets: u64) -> Outcome {

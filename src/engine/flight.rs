@@ -205,6 +205,11 @@ impl Flight {
         }
     }
 
+    /// Sender: nothing that left counts, and nothing more is to leave until all begins anew.
+    pub(crate) fn is_withdrawn(&self) -> bool {
+        self.grace.ns > 0 && self.anew() == Anew::Granted
+    }
+
     /// How far a new beginning is.
     pub(crate) fn anew(&self) -> Anew {
         let step = self.grace.anew.load(Ordering::Acquire);
@@ -438,5 +443,54 @@ impl Flight {
     pub(crate) fn probe(&self, t1: u64) -> Option<usize> {
         let mut probes = self.probes.iter();
         probes.position(|probe| t1 != 0 && probe.load(Ordering::Acquire) == t1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_within_the_grace_has_all_begin_anew() {
+        let flight = Flight::new(64, 0).with_grace(1000);
+        assert!(!flight.refused(5, Anew::Asked), "nothing has left");
+        flight.first_left(100);
+        flight.first_left(5000);
+        assert!(flight.refused(1100, Anew::Granted));
+        assert!(flight.is_withdrawn());
+        assert!(flight.refused(1100, Anew::Asked), "it is withdrawn as well");
+        assert_eq!(flight.anew(), Anew::Granted);
+        for step in Anew::ALL {
+            flight.set_anew(step);
+            assert_eq!(flight.anew(), step);
+        }
+        assert!(!flight.refused(1100, Anew::Granted), "the sender has ended");
+        flight.set_anew(Anew::No);
+        assert!(
+            !flight.refused(1101, Anew::Granted),
+            "so long it is not waited for"
+        );
+        flight.end_grace();
+        assert!(!flight.refused(200, Anew::Granted), "the peer was there");
+        let flight = Flight::new(64, 0);
+        flight.first_left(100);
+        assert!(!flight.refused(100, Anew::Granted), "nobody asked for it");
+    }
+
+    #[test]
+    fn trains_that_were_refused_leave_one_by_one_after_a_new_beginning() {
+        let flight = Flight::new(1024, 2);
+        flight.note(0, 4, 7, 0, false);
+        assert_eq!(flight.granule_len(0), 4);
+        flight.take_apart(8);
+        flight.attempt(8);
+        flight.depart(8);
+        flight.finish(8, 1);
+        flight.withdraw();
+        assert_eq!((flight.attempted(), flight.departed()), (0, 0));
+        assert_eq!(flight.finished(), None);
+        assert_eq!(flight.granule_len(0), 1);
+        flight.note(1, 1, 9, 0, false);
+        assert_eq!(flight.t1(1), 9);
     }
 }

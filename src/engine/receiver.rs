@@ -1020,6 +1020,19 @@ impl<'a> Matcher<'a> {
         }
     }
 
+    /// Whether the first answer of all, to packet `seq`, only says that the peer is there now: where
+    /// it was not before, the packets in front of this one met a closed port, although not each of
+    /// them was refused (systems send few ICMP errors a second). All begins anew, for the last time.
+    fn comes_too_soon(&mut self, seq: u64) -> bool {
+        if !self.withdrawn {
+            let was_refused = self.first_begun_ns < self.begun_ns;
+            self.withdrawn =
+                was_refused && seq > 0 && self.flight.refused(os::monotonic_ns(), Anew::Granted);
+            self.flight.end_grace();
+        }
+        self.withdrawn
+    }
+
     /// A reply that is none to a packet under way: forged, or to one that was withdrawn.
     fn no_answer(&mut self, t1: Timestamp) {
         let withdrawn = self.first_begun_ns < self.begun_ns
@@ -1080,6 +1093,10 @@ impl<'a> Matcher<'a> {
             }
             return;
         }
+        // Nothing was answered before.
+        if self.facts.remote_synchronised.is_none() && self.comes_too_soon(seq) {
+            return;
+        }
         let arrived = came.arrived_ns;
         let near = arrived.filter(|_| !self.hardware);
         let near = near.unwrap_or_else(os::realtime_ns);
@@ -1097,10 +1114,6 @@ impl<'a> Matcher<'a> {
             (Arrival::Late, Some(tap)) => return tap.late(seq),
             (Arrival::Duplicate, Some(tap)) => return tap.duplicate(seq),
             (_, None) => return,
-        }
-        if self.facts.remote_synchronised.is_none() {
-            // The first one.
-            self.flight.end_grace();
         }
         let (class, stamped) = self.flight.class(seq);
         self.facts.received_by_class[usize::from(class)] += 1;
@@ -1661,6 +1674,105 @@ mod tests {
             leave(&mut matcher, seq, -2_000_000);
         }
         assert!(flight.early());
+    }
+
+    fn refusal(matcher: &mut Matcher<'_>) {
+        let errno = libc::ECONNREFUSED;
+        matcher.on_event(Event::Icmp { errno });
+    }
+
+    #[test]
+    fn refusals_withdraw_what_left_until_there_is_an_answer() {
+        let flight = Flight::new(64, 0).with_grace(i64::MAX);
+        let (samples, _blocks) = pipe();
+        let plan = plan(false);
+        let mut matcher = Matcher::new(&plan, &flight, samples);
+        let mut mirror = reflector(false, Format::Ntp);
+        let t1_ns = matcher.begun_ns + 1;
+        flight.first_left(1);
+        let withdrawn = request(&flight, 0, t1_ns, false);
+        let other = Event::Icmp {
+            errno: libc::EHOSTUNREACH,
+        };
+        matcher.on_event(other);
+        assert!(!matcher.withdrawn, "only a closed port may open");
+        refusal(&mut matcher);
+        refusal(&mut matcher);
+        assert!(matcher.withdrawn && flight.is_withdrawn());
+        assert_eq!(matcher.facts.icmp.iter().sum::<u64>(), 1);
+
+        while os::realtime_ns() <= t1_ns {}
+        flight.withdraw();
+        matcher.forget(&plan);
+        flight.set_anew(Anew::No);
+        assert_eq!(matcher.facts.icmp.iter().sum::<u64>(), 0);
+        // An answer to what was withdrawn is none, before the first packet leaves and after it.
+        let stale = reply(&mut mirror, &withdrawn, t1_ns + 5, Format::Ntp);
+        arrive(&mut matcher, &stale, t1_ns + 10);
+        let t1_ns = matcher.begun_ns + 1;
+        let packets: Vec<_> = (0..2)
+            .map(|seq| request(&flight, seq, t1_ns, false))
+            .collect();
+        arrive(&mut matcher, &stale, t1_ns + 10);
+        assert_eq!((matcher.answered(), matcher.facts.invalid), (0, 0));
+        // One to another packet than the first says that the port has just been opened.
+        let second = reply(&mut mirror, &packets[1], t1_ns + 5, Format::Ntp);
+        arrive(&mut matcher, &second, t1_ns + 10);
+        arrive(&mut matcher, &second, t1_ns + 10);
+        assert_eq!(matcher.answered(), 0);
+        assert!(matcher.withdrawn && flight.is_withdrawn());
+
+        flight.withdraw();
+        matcher.forget(&plan);
+        flight.set_anew(Anew::No);
+        let t1_ns = matcher.begun_ns + 1;
+        let packets: Vec<_> = (0..2)
+            .map(|seq| request(&flight, seq, t1_ns, false))
+            .collect();
+        let second = reply(&mut mirror, &packets[1], t1_ns + 5, Format::Ntp);
+        arrive(&mut matcher, &second, t1_ns + 10);
+        assert_eq!(matcher.answered(), 1, "the first packet is lost");
+        refusal(&mut matcher);
+        assert!(!matcher.withdrawn);
+        assert_eq!(matcher.facts.icmp.iter().sum::<u64>(), 1);
+    }
+
+    #[test]
+    fn t2_and_t3_are_read_in_the_format_in_which_they_are_near() {
+        let second = 1_000_000_000;
+        let year = 365 * 24 * 3600 * second;
+        for (written, claimed, offset, converted) in [
+            (Format::Ntp, Format::Ntp, 0, false),
+            (Format::Ptp, Format::Ptp, 0, false),
+            (Format::Ntp, Format::Ptp, 0, true),
+            (Format::Ptp, Format::Ntp, 0, true),
+            (Format::Ntp, Format::Ptp, -37 * second, true),
+            // A clock that is wrong is no other format.
+            (Format::Ntp, Format::Ntp, 10 * year, false),
+            (Format::Ptp, Format::Ptp, -50 * year, false),
+        ] {
+            // Of every second some fraction reads as nanoseconds, and others do not.
+            for below in [0, 123_456_789, 999_999_999] {
+                let t2_ns = BEGIN_NS + offset + below;
+                let head = ReplyHead {
+                    seq: 0.into(),
+                    timestamp: Timestamp::from_unix_ns(t2_ns + 7, written),
+                    error_estimate: ErrorEstimate::new(true, claimed, 1000),
+                    mbz: [0; 2],
+                    receive_timestamp: Timestamp::from_unix_ns(t2_ns, written),
+                    sender_seq: 0.into(),
+                    sender_timestamp: Timestamp::from_raw(0),
+                    sender_error_estimate: ErrorEstimate::UNKNOWN,
+                };
+                let times = reflected_times(&head, BEGIN_NS + below).unwrap();
+                let found = (times.t2_ns, times.t3_ns, times.other_format);
+                assert_eq!(
+                    found,
+                    (t2_ns, t2_ns + 7, converted),
+                    "{written:?} {claimed:?}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -233,7 +233,7 @@ pub(crate) fn run<S: SendHalf>(
         if let Some(start) = start {
             thread.depart(start);
         }
-        if flight.anew() != Anew::Granted {
+        if !flight.is_withdrawn() {
             // Refused packets may have been announced: they are not under way.
             flight.attempt(thread.seq);
             let last_ns = thread.totals.last_ns.max(thread.handover.last_leave());
@@ -423,7 +423,7 @@ impl<'a, S: SendHalf> Sender<'a, S> {
                 self.totals.interrupted = true;
                 return;
             }
-            if self.flight.in_grace() && self.flight.anew() == Anew::Granted {
+            if self.flight.is_withdrawn() {
                 return;
             }
             self.look_at_trial(now);
@@ -456,7 +456,7 @@ impl<'a, S: SendHalf> Sender<'a, S> {
         for wish in wishes {
             match wish {
                 Wish::Probe(index) => self.probe(index),
-                Wish::Anew if self.flight.anew() == Anew::Granted => return true,
+                Wish::Anew if self.flight.is_withdrawn() => return true,
                 // It was noticed before.
                 Wish::Anew => {}
             }

@@ -46,8 +46,8 @@ const TRAINS_RATE: f64 = 62_500.0;
 /// Trains of a batch: they are long, and few are due together.
 const TRAINS: usize = 8;
 /// Where there are more lanes than these, each one below this rate is given less memory: so many
-/// places of a batch, and so many blocks of samples.
-const MANY: usize = 8;
+/// places of a batch, and so many blocks of samples; and their delays take memory as they need it.
+pub(super) const MANY: usize = 8;
 const SLOW_RATE: f64 = 5_000.0;
 const FEW_PLACES: usize = 8;
 const FEW_BLOCKS: usize = 32;
@@ -127,9 +127,9 @@ struct OpenLane<S> {
     sockets: S,
 }
 
-/// Opens the sockets of each lane, bound but towards nobody yet. Each is a session of one thread;
-/// packet sizes and kind of sockets are those of the first lane, all else may differ. What arrives
-/// before [`Opened::measure`] is dropped.
+/// Opens the sockets of each lane, bound but towards nobody yet. Each is a session of one thread.
+/// Packet sizes and kind of sockets must be the same for all; remote addresses are not looked at. What
+/// arrives before [`Opened::measure`] is dropped.
 ///
 /// # Errors
 /// [`Failure::Open`].
@@ -487,7 +487,11 @@ fn run<S: SendHalf, R: ReceiveHalf>(
         stop,
         updates: updates_in,
         done: done_in,
-        delays: Delays::new(config.sizes.classes.len(), stamps_only),
+        delays: if lanes.iter().all(|l| is_frugal(&l.share, lanes.len())) {
+            Delays::frugal(config.sizes.classes.len(), stamps_only)
+        } else {
+            Delays::new(config.sizes.classes.len(), stamps_only)
+        },
         punctual: pairs.iter().filter_map(|pair| pair.sender).collect(),
     };
     let (mut running, mut watched): (Vec<Running>, Vec<Watched>) = (Vec::new(), Vec::new());

@@ -3,7 +3,8 @@
 //! Minimum, maximum and mean are exact; percentiles come from histograms of differences from a base
 //! near the delays, so that neither a negative one-way delay nor a clock offset of years costs
 //! detail. With fewer than 1,024 samples the percentiles are exact too.
-//! Called by the stats thread; nothing here allocates after construction but a report.
+//! Called by the stats thread; nothing here allocates after construction but a report, unless it is
+//! to be frugal.
 
 use std::sync::{Arc, OnceLock};
 
@@ -32,6 +33,7 @@ pub struct Delays {
     /// Whether `roundtrip`, `outbound`, `sizes` and `best` rest on stamped T1.
     t1_stamped: bool,
     stamps_only: bool,
+    memory: Memory,
     columns: Columns,
     /// The smallest round-trip delay and the offset estimate of its sample.
     best: Option<(i64, i64)>,
@@ -45,16 +47,30 @@ impl Delays {
     /// With `stamps_only` the T1 of user space is of another clock than T4, and is never used.
     #[must_use]
     pub fn new(size_classes: usize, stamps_only: bool) -> Self {
+        Self::with_memory(size_classes, stamps_only, Memory::AtOnce)
+    }
+
+    /// The same in a tenth of the memory or less, which grows while samples come: for one of many
+    /// sessions with few samples each.
+    #[must_use]
+    pub fn frugal(size_classes: usize, stamps_only: bool) -> Self {
+        Self::with_memory(size_classes, stamps_only, Memory::Growing)
+    }
+
+    fn with_memory(size_classes: usize, stamps_only: bool, memory: Memory) -> Self {
         // With one size, its round-trip delays are the session's.
         let separate = if size_classes > 1 { size_classes } else { 0 };
         Self {
-            roundtrip: Distribution::from_zero(),
-            outbound: Distribution::with_unknown_offset(),
-            inbound: Distribution::with_unknown_offset(),
-            reflector: Distribution::from_zero(),
-            sizes: (0..separate).map(|_| Distribution::from_zero()).collect(),
+            roundtrip: Distribution::new(Base::Zero, memory),
+            outbound: Distribution::new(Base::unknown(), memory),
+            inbound: Distribution::new(Base::unknown(), memory),
+            reflector: Distribution::new(Base::Zero, memory),
+            sizes: (0..separate)
+                .map(|_| Distribution::new(Base::Zero, memory))
+                .collect(),
             t1_stamped: stamps_only,
             stamps_only,
+            memory,
             columns: Columns::new(separate),
             best: None,
             recorded: 0,
@@ -84,6 +100,7 @@ impl Delays {
             sizes: self.sizes.iter().map(Distribution::emptied).collect(),
             t1_stamped: self.t1_stamped,
             stamps_only: self.stamps_only,
+            memory: self.memory,
             columns: Columns::new(self.sizes.len()),
             best: None,
             recorded: 0,
@@ -378,7 +395,16 @@ pub struct Distribution {
     settled: bool,
     base: Base,
     cells: SignedCells,
+    memory: Memory,
     bins: Bins,
+}
+
+/// When cells get their memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Memory {
+    AtOnce,
+    /// When a value needs it.
+    Growing,
 }
 
 /// What the cells count from.
@@ -390,35 +416,42 @@ enum Base {
     EarlyMinimum(Arc<[OnceLock<i64>; 2]>, usize),
 }
 
+impl Base {
+    fn unknown() -> Self {
+        Self::EarlyMinimum(Arc::default(), 0)
+    }
+}
+
 impl Distribution {
     /// For intervals on one clock, which are small and hardly ever negative: counted from zero.
     #[must_use]
     pub fn from_zero() -> Self {
-        Self::new(Base::Zero)
+        Self::new(Base::Zero, Memory::AtOnce)
     }
 
     /// For differences between two clocks: counted from the smallest of the first 1,024
     /// samples, so that neither the clocks' offset nor one slow first sample costs detail.
     #[must_use]
     pub fn with_unknown_offset() -> Self {
-        Self::new(Base::EarlyMinimum(Arc::default(), 0))
+        Self::new(Base::unknown(), Memory::AtOnce)
     }
 
-    fn new(base: Base) -> Self {
+    fn new(base: Base, memory: Memory) -> Self {
         Self {
             moments: Moments::default(),
             jitter: Jitter::default(),
-            pairs: Pairs::new(),
+            pairs: Pairs::new(memory),
             early: Vec::with_capacity(EARLY),
             settled: false,
             base,
-            cells: SignedCells::new(),
+            cells: SignedCells::new(memory),
+            memory,
             bins: Bins::new(),
         }
     }
 
     fn emptied(&self) -> Self {
-        Self::new(self.base.clone())
+        Self::new(self.base.clone(), self.memory)
     }
 
     /// Adds the delay of packet `seq`. Call in order of arrival, once for each sequence number.
@@ -767,14 +800,14 @@ struct Pairs {
 }
 
 impl Pairs {
-    fn new() -> Self {
+    fn new(memory: Memory) -> Self {
         Self {
             recent: vec![None; RECENT].into_boxed_slice(),
             count: 0,
             min: 0,
             max: 0,
             sum_of_absolutes: 0,
-            absolutes: Cells::new(),
+            absolutes: Cells::new(memory),
         }
     }
 
@@ -906,11 +939,11 @@ enum Ranked {
 }
 
 impl SignedCells {
-    fn new() -> Self {
+    fn new(memory: Memory) -> Self {
         Self {
             base_ns: 0,
-            above: Cells::new(),
-            below: Cells::new(),
+            above: Cells::new(memory),
+            below: Cells::new(memory),
         }
     }
 
@@ -1007,9 +1040,16 @@ struct Cells {
 }
 
 impl Cells {
-    fn new() -> Self {
+    fn new(memory: Memory) -> Self {
+        let bound = match memory {
+            Memory::AtOnce => BOUND_NS,
+            Memory::Growing => 2,
+        };
+        let mut histogram =
+            Histogram::new_with_bounds(1, bound, 3).expect("constant, valid bounds");
+        histogram.auto(memory == Memory::Growing);
         Self {
-            histogram: Histogram::new_with_bounds(1, BOUND_NS, 3).expect("constant, valid bounds"),
+            histogram,
             beyond: 0,
         }
     }
@@ -1440,6 +1480,42 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn frugal_figures_are_the_same(
+            delays in proptest::collection::vec(-5_000_000_000..4_000_000_000_000_i64, 1..3000),
+        ) {
+            let samples: Vec<Sample> = (0..).zip(&delays).map(|(seq, delay)| Sample {
+                seq,
+                t1_ns: 0,
+                t1_stamp_ns: None,
+                t2_ns: 10_000 + delay / 2,
+                t3_ns: 20_000 + delay / 2,
+                t4_ns: 30_000 + delay,
+                size_class: u8::from(seq % 3 == 0),
+            }).collect();
+            let figures = |all: &Delays| {
+                let sizes = (all.size_roundtrip(0), all.size_roundtrip(1));
+                (all.report(), sizes, all.histograms())
+            };
+            let (mut plain, frugal) = (Delays::new(2, false), Delays::frugal(2, false));
+            let (mut frugal, mut other) = (frugal.alike(), frugal.alike());
+            plain.record(&samples);
+            frugal.record(&samples);
+            prop_assert_eq!(figures(&plain), figures(&frugal));
+            // Small ones and large ones add up, whichever is first.
+            let mut plain_other = plain.alike();
+            let mut plain = plain.alike();
+            let (most, few) = samples.split_at(samples.len() * 9 / 10);
+            plain.record(most);
+            plain_other.record(few);
+            plain_other.merge(&plain);
+            let mut frugal = frugal.alike();
+            frugal.record(most);
+            other.record(few);
+            other.merge(&frugal);
+            prop_assert_eq!(figures(&plain_other), figures(&other));
+        }
 
         #[test]
         fn merged_samples_are_as_those_of_one(

@@ -2,6 +2,8 @@
 
 #![allow(
     dead_code,
+    unused_imports,
+    unused_macros,
     reason = "each test crate uses a part, and no two the same one"
 )]
 
@@ -288,6 +290,8 @@ impl FakeReflector {
         socket: UdpSocket,
         mut answer: impl FnMut(&[u8], SocketAddr) -> Vec<Vec<u8>> + Send + 'static,
     ) -> Self {
+        // A busy machine may not come to it for a while. What the system grants has to do.
+        let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(4 << 20);
         let address = socket.local_addr().unwrap();
         let serve = move || {
             let mut buffer = [0; 65_536];

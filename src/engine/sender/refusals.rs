@@ -173,6 +173,77 @@ where
     (sent, left)
 }
 
+#[test]
+fn a_session_that_is_refused_at_first_begins_anew_with_number_0() {
+    let flight = Flight::new(64, 0).with_grace(i64::MAX);
+    let events = EventLoop::new().unwrap();
+    let receiver = Waker::new(events.registry(), Token(0)).unwrap();
+    let (ready, _started) = bounded(1);
+    let (begin, at) = bounded(1);
+    begin.send(os::monotonic_ns()).unwrap();
+    let (wishes, wanted) = bounded(8);
+    // What two packets met is told to the third one, and again after a new beginning.
+    let mut tries = 0;
+    let mut wire = Wire::new(|_, _| {
+        tries += 1;
+        [4, 6, 14].contains(&tries).then_some(Errno::ECONNREFUSED)
+    });
+    let stop = AtomicBool::new(false);
+    let mut plan = plan(&[SMALL], 20, (ready, at));
+    plan.schedule = Schedule::new(
+        Departures::Periodic("1k".parse().unwrap()),
+        End {
+            count: Some(20),
+            duration_ns: None,
+        },
+        &[SizeClass {
+            payload: SMALL,
+            frame: SMALL + 42,
+            weight: 1,
+        }],
+        1,
+        1,
+    );
+    let sent = std::thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            let others = (&wanted, None);
+            run(&mut wire, plan, &flight, &stop, drop, &receiver, others).unwrap()
+        });
+        for _ in 0..2 {
+            while flight.anew() != Anew::Asked {
+                std::thread::yield_now();
+            }
+            flight.set_anew(Anew::Granted);
+            wishes.send(Wish::Anew).unwrap();
+            while flight.anew() != Anew::Withdrawn {
+                std::thread::yield_now();
+            }
+            let known = (flight.attempted(), flight.departed(), flight.finished());
+            assert_eq!(known, (0, 0, None));
+            flight.set_anew(Anew::Forgotten);
+        }
+        flight.end_grace();
+        while flight.finished().is_none() {
+            std::thread::yield_now();
+        }
+        // All that it was told before is of former beginnings.
+        wishes.send(Wish::Anew).unwrap();
+        drop(wishes);
+        sender.join().unwrap()
+    });
+    assert_eq!((sent.sent, sent.icmp, sent.began_anew), (20, 0, 2));
+    assert_eq!(sent.by_class, [20]);
+    let numbers: Vec<u32> = wire.left.iter().map(|left| left.seq).collect();
+    let last = numbers.len() - 20;
+    assert!(
+        last > 0 && numbers[last..].iter().copied().eq(0..20),
+        "{numbers:?}"
+    );
+    for (seq, left) in (0..).zip(&wire.left[last..]) {
+        assert_eq!(flight.t1(seq), left.t1);
+    }
+}
+
 fn too_large(payload: usize, count: usize) -> Option<Errno> {
     (payload == LARGE && count > 1).then_some(Errno::EMSGSIZE)
 }
