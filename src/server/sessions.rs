@@ -180,6 +180,8 @@ impl<R: Reflection> Sessions<R> {
         let mut added = self.reflection.add(served(at), ports.iter().copied());
         if behind_address_translation(&added) {
             at = caller.local.ip().to_canonical();
+            let (peer, wanted) = (caller.peer, receiver.ip());
+            log::info!("{peer}: {wanted} is no address of this host; {at} in its place");
             added = self.reflection.add(served(at), ports);
         }
         let (id, port) = added?;
