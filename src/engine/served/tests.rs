@@ -818,6 +818,63 @@ fn many_sessions_on_many_ports() {
     assert_eq!(host.finish(), []);
 }
 
+/// Also those of a port that was closed.
+#[test]
+fn what_the_system_dropped_is_counted() {
+    const SENT: u64 = 500;
+    let poll = Poll::new().unwrap();
+    let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+    let (commands, orders) = bounded(4);
+    let (events, told) = unbounded();
+    let shared = Arc::new(Shared::default());
+    let desk = Desk::new(Serving::new()).unwrap();
+    let mut thread = Thread::new(desk, orders, Arc::clone(&shared), waker);
+    let plan = SocketPlan {
+        local: "127.0.0.1:0".parse().unwrap(),
+        tos: 0,
+        ttl: 255,
+        do_not_fragment: false,
+        interface: None,
+        buffer: 1 << 16,
+        hardware: false,
+        busy_poll_us: None,
+        bundles: true,
+        txtime: false,
+    };
+    let (socket, local) = linux::MirrorSocket::open(&plan).unwrap();
+    let client = client();
+    client.connect(local).unwrap();
+    let from = client.local_addr().unwrap();
+    let session = served(from, from.ip(), TestFormat::LIGHT);
+    let session = Session::new(ServedId(1), PORT, session, Arc::default(), events);
+    let socket = Some(NewPort {
+        socket,
+        users: Arc::new(AtomicUsize::new(1)),
+    });
+    let session = Box::new(session);
+    commands.send(Command::Add { socket, session }).unwrap();
+    commands.send(Command::Run(ServedId(1))).unwrap();
+    let flood = || (0..SENT).for_each(|_| send(&client, 0));
+    flood();
+    let mut slots = linux::MirrorSocket::slots();
+    thread.obey();
+    while thread.serve(PORT, &mut slots) {}
+    let first = shared.drops.load(Ordering::Relaxed);
+    assert!(first > 0 && first < SENT, "{first}");
+    flood();
+    let end = Command::End {
+        id: ServedId(1),
+        after_ns: 0,
+    };
+    commands.send(end).unwrap();
+    thread.obey();
+    thread.end_sessions(i64::MAX - 1);
+    let both = shared.drops.load(Ordering::Relaxed);
+    assert_eq!(both, 2 * first);
+    assert!(matches!(told.try_recv(), Ok(ServedEvent::Ended(_, counts))
+        if counts.received + first == SENT));
+}
+
 #[test]
 fn a_link_local_source_has_its_interface_and_others_have_none() {
     for (from, expected) in [
