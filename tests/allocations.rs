@@ -3,17 +3,21 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
+use mio::{Poll, Token, Waker};
 use twamp_blast::config::{
-    Burst, Departures, Direction, End, Impairment, IoKind, Pacing, ReflectorConfig, SessionConfig,
-    SizeClass, SizeProfile, Sizes, SocketOptions, WatchConfig,
+    Burst, Departures, Direction, Dscp, End, Impairment, IoKind, Pacing, Rate, ReflectorConfig,
+    ServedConfig, SessionConfig, SizeClass, SizeProfile, Sizes, SocketOptions, WatchConfig,
 };
+use twamp_blast::engine::served::{Allowance, Reflectors, Served};
 use twamp_blast::engine::{Agreed, Reflecting, Stop, Update, measure, open};
 use twamp_blast::report::Security;
-use twamp_blast::wire::protected::{self, Protection, TestKeys};
-use twamp_blast::wire::{Format, Modes, Sid, TestFormat};
+use twamp_blast::wire::protected::{self, Protection, SenderPacket, TestKeys};
+use twamp_blast::wire::{ErrorEstimate, Format, Modes, Sid, TestFormat, Timestamp};
 use zerocopy::{FromZeros, IntoBytes};
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
@@ -169,7 +173,7 @@ fn reflect(socket: &UdpSocket, protection: &Protection) {
         }
         let mut reply = protected::ReflectorPacket::new_zeroed();
         let octets = &mut buffer[..len];
-        protection.open::<protected::SenderPacket>(octets, len, |_, request| {
+        protection.open::<SenderPacket>(octets, len, |_, request| {
             let request = request.expect("our keys");
             (reply.head, reply.sender) = (request.head, request.head);
             reply.receive_timestamp = request.head.timestamp;
@@ -240,6 +244,91 @@ fn session(remote: SocketAddr, io: IoKind, threads: usize, watch: WatchConfig) -
     }
 }
 
+/// A request with the octets of its padding.
+fn request(format: &TestFormat, keys: &TestKeys) -> Vec<u8> {
+    let plain = twamp_blast::wire::SenderPacket {
+        seq: 7.into(),
+        timestamp: Timestamp::from_raw(1 << 40),
+        error_estimate: ErrorEstimate::UNKNOWN,
+    };
+    let mut octets = vec![0; 200];
+    match format.protection() {
+        None => octets[..14].copy_from_slice(plain.as_bytes()),
+        Some(mode) => {
+            octets[..48].copy_from_slice(SenderPacket::from(plain).as_bytes());
+            let protection = Protection::new(mode, keys);
+            protection.prepare::<SenderPacket>(&mut octets, 200);
+            protection.stamp::<SenderPacket>(&mut octets, 200, plain.timestamp);
+        }
+    }
+    octets
+}
+
+/// Has sessions of a Server answered, of each mode one; returns the allocations of all threads but
+/// this one meanwhile.
+fn serve(io: IoKind) -> u64 {
+    const ROUNDS: usize = 2_000;
+    let poll = Poll::new().unwrap();
+    let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+    let config = ServedConfig {
+        socket: options(io),
+        threads: 2,
+        cpus: None,
+    };
+    let stop = Stop::default();
+    let mut reflectors = Reflectors::start(&config, &stop, &waker).unwrap();
+    let keys = TestKeys::new(&[1; 16], &[2; 32]);
+    let allowance = Arc::new(Allowance::new(
+        Rate::from_per_second(1_000),
+        Some(1_000_000),
+    ));
+    let mut sessions = Vec::new();
+    for mode in [
+        Modes::UNAUTHENTICATED,
+        Modes::AUTHENTICATED,
+        Modes::ENCRYPTED,
+    ] {
+        let format = TestFormat::new(mode, 0, [0; 2]).unwrap();
+        let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let session = Served {
+            sender: client.local_addr().unwrap(),
+            receiver: Ipv4Addr::LOCALHOST.into(),
+            format,
+            keys: Some(keys.clone()),
+            dscp: Dscp::new(46).unwrap(),
+            timestamps: Format::Ptp,
+            refwait_ns: 60_000_000_000,
+            allowance: match mode {
+                Modes::AUTHENTICATED => Arc::clone(&allowance),
+                _ => Arc::new(Allowance::new(None, None)),
+            },
+        };
+        let (id, port) = reflectors.add(session, [0]).unwrap();
+        reflectors.run(id);
+        client.connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        let patience = Duration::from_secs(20);
+        client.set_read_timeout(Some(patience)).unwrap();
+        sessions.push((client, request(&format, &keys), mode));
+    }
+    let mut before = 0;
+    for round in 0..ROUNDS {
+        if round == 100 {
+            before = ALLOCATIONS.load(Ordering::Relaxed);
+        }
+        for (client, request, mode) in &sessions {
+            client.send(request).unwrap();
+            // Not all of this one's are answered.
+            if *mode != Modes::AUTHENTICATED {
+                client.recv(&mut [0; 256]).unwrap();
+            }
+        }
+    }
+    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    stop.request();
+    reflectors.wait().unwrap();
+    allocations
+}
+
 #[test]
 fn no_thread_allocates_while_packets_flow() {
     EXEMPT.set(true);
@@ -272,4 +361,7 @@ fn no_thread_allocates_while_packets_flow() {
     let (allocations, packets) = run(IoKind::Batched, None, 1, watch);
     assert!(packets > 0, "two looks at the watched run are needed");
     assert_eq!(allocations, 0, "watched, over {packets} packets");
+    for io in [IoKind::Batched, IoKind::Portable] {
+        assert_eq!(serve(io), 0, "sessions of a Server, {io:?}");
+    }
 }

@@ -1,4 +1,5 @@
-//! A run is one call: [`measure`] for a session, [`Reflecting`] for a reflector.
+//! A run is one call: [`measure`] for a session, [`Reflecting`] for a reflector,
+//! [`Reflectors`](served::Reflectors) for the sessions that a Server grants.
 //!
 //! Threads of a session: sender and receiver, each pinned and with sockets, batches and an event loop
 //! of its own, and the stats thread, which gets the samples; as many of these as the load is shared by.

@@ -32,7 +32,7 @@ pub(super) const QUALITY_NS: i64 = 1_000_000_000;
 /// Most requests of a bundle.
 pub(super) const MOST_SEGMENTS: usize = 65_536 / SENDER_LEN;
 /// Batches of one socket taken without a look at the other.
-pub(super) const BUDGET: usize = 16;
+const BUDGET: usize = 16;
 /// How often sessions that have been silent too long are looked for, while somebody is told of them.
 const SWEEP_NS: i64 = 1_000_000_000;
 

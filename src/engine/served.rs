@@ -402,23 +402,30 @@ impl<P: Port> Team for Threads<P> {
             });
         }
         let tos = session.dscp.tos();
+        let (mut in_use, mut forbidden) = (false, None);
         for port in ports {
             let at = local(&session, port);
             match self.join(at, source(session.sender), tos) {
                 Some(true) => return self.hand_over(session, None, at),
-                Some(false) => continue,
+                Some(false) => {
+                    in_use = true;
+                    continue;
+                }
                 None => {}
             }
             match self.open(at, tos) {
                 Ok((socket, local)) => return self.hand_over(session, Some(socket), local),
                 Err(source) => match source.kind() {
                     // Another port may be free, and one that no right is needed for.
-                    io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => {}
+                    io::ErrorKind::AddrInUse => in_use = true,
+                    io::ErrorKind::PermissionDenied => {
+                        forbidden = Some(NotServed::Open { at, source });
+                    }
                     _ => return Err(NotServed::Open { at, source }),
                 },
             }
         }
-        Err(NotServed::NoPort)
+        Err(forbidden.filter(|_| !in_use).unwrap_or(NotServed::NoPort))
     }
 
     fn run(&self, id: ServedId) {

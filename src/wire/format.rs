@@ -172,8 +172,10 @@ impl TestFormat {
         let kept = (reply_len - header).min(request_end - padding);
         let head_end = to + header;
         slot.copy_within(padding..padding + kept, head_end);
-        // Only a reply that is longer than its request can have anything behind that.
-        slot.get_mut(head_end + kept..reply_end)?.fill(0);
+        if head_end + kept < reply_end {
+            // Only a reply that is longer than its request has anything behind that.
+            slot.get_mut(head_end + kept..reply_end)?.fill(0);
+        }
         slot.get_mut(to..head_end)?.copy_from_slice(fields);
         if self.monitored && self.protection.is_none() && self.reflected == 0 {
             // RFC 7750 §2.2.1 draws two octets more that must be zero; peers begin the padding there.

@@ -10,9 +10,13 @@ use mio::Waker;
 
 use super::ServedId;
 use super::serving::{Serving, Session};
-use crate::engine::reflector::{BUDGET, Desk};
+use crate::engine::reflector::Desk;
 use crate::io::{Mirror, Port};
 use crate::os;
+
+/// Batches of one port taken without a look at the others: a client that floods its own port must not
+/// keep them waiting.
+const BUDGET: usize = 2;
 
 /// What a thread is told to do.
 #[derive(Debug)]
@@ -100,10 +104,7 @@ impl<P: Port> Thread<P> {
             }
             self.obey();
             self.show();
-            let now = os::monotonic_ns();
-            while let Some(session) = self.desk.reflector.take_over(now) {
-                self.release(session);
-            }
+            self.end_sessions(os::monotonic_ns());
             if std::mem::take(&mut self.told) {
                 // A listener that has gone needs no waking.
                 let _ = self.listener.wake();
@@ -130,7 +131,7 @@ impl<P: Port> Thread<P> {
     }
 
     /// Answers what waits at a port, within bounds; returns whether there may be more.
-    fn serve(&mut self, number: usize, slots: &mut P::Slots) -> bool {
+    pub(super) fn serve(&mut self, number: usize, slots: &mut P::Slots) -> bool {
         let (mut full, mut more) = (false, true);
         for _ in 0..BUDGET {
             let Some(port) = self.ports.get_mut(&number) else {
@@ -171,7 +172,7 @@ impl<P: Port> Thread<P> {
     }
 
     /// Does what this thread was told until now. No port is closed and no session ended meanwhile.
-    fn obey(&mut self) {
+    pub(super) fn obey(&mut self) {
         for _ in 0..self.commands.len() {
             let Ok(command) = self.commands.try_recv() else {
                 return;
@@ -197,6 +198,13 @@ impl<P: Port> Thread<P> {
                     self.desk.reflector.end(id, at, now);
                 }
             }
+        }
+    }
+
+    /// Ends sessions whose time is over.
+    pub(super) fn end_sessions(&mut self, now: i64) {
+        while let Some(session) = self.desk.reflector.take_over(now) {
+            self.release(session);
         }
     }
 
