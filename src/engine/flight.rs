@@ -217,6 +217,15 @@ impl Flight {
         known.copied().unwrap_or(Anew::Never)
     }
 
+    /// Receiver: what becomes of it that the sender asked, if it is still there to hear it.
+    pub(crate) fn answer_anew(&self, answer: Anew) {
+        let (asked, answer) = (Anew::Asked as u8, answer as u8);
+        let (done, failed) = (Ordering::AcqRel, Ordering::Acquire);
+        let anew = &self.grace.anew;
+        // Only that the thread has ended can have come in between, and that stands.
+        let _ = anew.compare_exchange(asked, answer, done, failed);
+    }
+
     /// Makes the next step of a new beginning, or ends it.
     pub(crate) fn set_anew(&self, step: Anew) {
         self.grace.anew.store(step as u8, Ordering::Release);
@@ -465,6 +474,8 @@ mod tests {
             assert_eq!(flight.anew(), step);
         }
         assert!(!flight.refused(1100, Anew::Granted), "the sender has ended");
+        flight.answer_anew(Anew::Granted);
+        assert_eq!(flight.anew(), Anew::Never);
         flight.set_anew(Anew::No);
         assert!(
             !flight.refused(1101, Anew::Granted),

@@ -52,7 +52,7 @@ const STAGED: usize = 16;
 const ANEW_NS: i64 = 1_000_000;
 /// Calls that take what is left of packets that were withdrawn.
 const LEFT_OVER: usize = 1024;
-/// Further from our own clock than a year no clock is: whoever shows such a time means another one.
+/// No clock is further from ours than a year unless it was never set.
 const ABSURD_NS: u64 = 366 * 24 * 3_600 * 1_000_000_000;
 
 /// What the receiver thread needs to know.
@@ -431,9 +431,9 @@ fn begin_anew<R: ReceiveHalf>(
     let flight = matcher.flight;
     match step {
         // An answer was under way when the sender was told that there is nobody.
-        Anew::Asked if matcher.answered() > 0 => flight.set_anew(Anew::No),
-        Anew::Asked | Anew::Granted => {
-            flight.set_anew(Anew::Granted);
+        Anew::Asked if matcher.answered() > 0 => flight.answer_anew(Anew::No),
+        Anew::Asked => flight.answer_anew(Anew::Granted),
+        Anew::Granted => {
             if !matcher.told_sender {
                 // It may have sent all that it has. Where there is no room it has been told.
                 let _ = wishes.try_send(Wish::Anew);
@@ -1227,9 +1227,11 @@ impl<'a> Matcher<'a> {
     }
 }
 
+/// Of a power of two places.
 fn place(seq: u64, places: usize) -> usize {
-    let places = places.max(1);
-    usize::try_from(seq % u64::try_from(places).unwrap_or(1)).unwrap_or(0)
+    let mask = u64::try_from(places).unwrap_or(0).saturating_sub(1);
+    debug_assert_eq!((mask + 1) & mask, 0);
+    usize::try_from(seq & mask).unwrap_or(0)
 }
 
 #[cfg(test)]
