@@ -74,6 +74,7 @@ impl Places {
         usize::try_from((seq >> self.shift) & self.mask).expect("within the window")
     }
 
+    #[inline]
     fn class(&self, seq: u64) -> u8 {
         self.class[self.place(seq)].load(Ordering::Relaxed)
     }
@@ -354,12 +355,14 @@ impl Flight {
     }
 
     /// Receiver: T1 of a packet of the window.
+    #[inline]
     pub(crate) fn t1(&self, seq: u64) -> u64 {
         let places = self.places(seq);
         places.t1[places.place(seq)].load(Ordering::Relaxed)
     }
 
     /// Receiver: size class of a packet of the window, and whether it asked for a stamp.
+    #[inline]
     pub(crate) fn class(&self, seq: u64) -> (u8, bool) {
         let value = self.places(seq).class(seq);
         (value & CLASS, value & STAMPED != 0)
@@ -371,6 +374,7 @@ impl Flight {
     }
 
     /// Receiver: what T1 of a packet of the window is.
+    #[inline]
     pub(crate) fn timing(&self, seq: u64) -> Timing {
         let value = self.places(seq).class(seq);
         match value & (TRIAL | TIMED) {
