@@ -14,10 +14,10 @@ use criterion::{Bencher, BenchmarkGroup, Criterion, Throughput, criterion_group,
 use twamp_blast::sample::{Blocks, Pipe, Sample, pipe};
 use twamp_blast::stats::delay::{Delays, Distribution};
 use twamp_blast::stats::sequence::Tracker;
-use twamp_blast::wire::protected::{self, Mode, Padding, Protection, TestKeys};
+use twamp_blast::wire::protected::{self, Mode, Protection, TestKeys};
 use twamp_blast::wire::{
-    ErrorEstimate, Format, REFLECTOR_LEN, ReflectorPacket, Reply, ReplyHead, ReplyTail, SENDER_LEN,
-    SenderPacket, Timestamp, parse_request,
+    ErrorEstimate, Format, Modes, REFLECTOR_LEN, ReflectorPacket, Reply, ReplyHead, ReplyTail,
+    SENDER_LEN, SenderPacket, TestFormat, Timestamp, parse_request,
 };
 use zerocopy::IntoBytes;
 
@@ -170,11 +170,8 @@ impl Train for Unauthenticated {
         let mut reply = reply();
         for (seq, packet) in numbered(train) {
             reply.head.seq = seq.into();
-            packet.copy_within(
-                SENDER_LEN..STEP - (REFLECTOR_LEN - SENDER_LEN),
-                REFLECTOR_LEN,
-            );
-            packet[..REFLECTOR_LEN].copy_from_slice(reply.as_bytes());
+            let len = TestFormat::LIGHT.write_reply(packet, 0, STEP, 0, reply.as_bytes());
+            assert_eq!(len, Some(STEP));
         }
     }
 
@@ -206,9 +203,12 @@ impl Train for Protection {
 
     fn build_replies(&self, train: &mut [u8]) {
         let mut reply = reply();
+        // Modes that protect have one layout.
+        let format = TestFormat::new(Modes::ENCRYPTED, 0, [0; 2]).expect("a mode");
         for (seq, packet) in numbered(train) {
             reply.head.seq = seq.into();
-            let len = Padding::Adjacent.write_reply(packet, 0, STEP, 0, &reply.into());
+            let protected = protected::ReflectorPacket::from(reply);
+            let len = format.write_reply(packet, 0, STEP, 0, protected.as_bytes());
             assert_eq!(len, Some(STEP));
         }
         self.prepare::<protected::ReflectorPacket>(train, STEP);

@@ -4,8 +4,10 @@
 //! into the structs of [`config`](crate::config), with every default resolved and every name looked
 //! up. What is wrong gets one line. Output is joined to the engine here, and nowhere else.
 
+mod controller;
 mod find;
 mod reflector;
+mod server;
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
@@ -101,6 +103,16 @@ enum Command {
     /// Answer test packets (Session-Reflector)
     #[command(visible_alias = "responder", after_help = format!("{}\n{REFLECTOR_CODES}", reflector::EXAMPLES))]
     Reflector(Box<reflector::ReflectorArgs>),
+    /// Agree with a TWAMP server on sessions, and measure (Control-Client and Session-Sender, RFC 5357)
+    #[command(after_help = format!("{}\n{EXIT_CODES}", controller::EXAMPLES))]
+    Controller(Box<controller::ControllerArgs>),
+    /// Hold a session of a TWAMP server for a sender that runs elsewhere (Control-Client, RFC 5357)
+    #[command(after_help = format!("{}\n{EXIT_CODES}", controller::CLIENT_EXAMPLES))]
+    Controlclient(Box<controller::ClientArgs>),
+    /// Serve Control-Clients, and answer the test packets that they ask for (Server and
+    /// Session-Reflector, RFC 5357)
+    #[command(after_help = format!("{}\n{REFLECTOR_CODES}", server::EXAMPLES))]
+    Server(Box<server::ServerArgs>),
     /// List the names of the DSCPs
     Dscptable {
         /// Print one line of JSON instead of the table
@@ -243,6 +255,9 @@ struct LoadArgs {
     /// Sequence number of the first packet, 0 to 4294967295, to see it wrap [example: 4294967290]
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = whole::<u32>)]
     first_seq: u32,
+    /// Fill the padding with zeros, in place of pseudo-random octets (RFC 4656)
+    #[arg(long)]
+    zero_padding: bool,
 }
 
 #[derive(Debug, Default, Args)]
@@ -274,14 +289,16 @@ struct SizeArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "IP header")]
 struct IpArgs {
-    /// DSCP by name or number, see `twamp-blast dscptable` [examples: ef, 46; default: 0]
+    /// DSCP by name or number, see `twamp-blast dscptable`; for a controller also several, with a
+    /// session for each [examples: ef, 46; default: 0]
     #[arg(
         long,
         value_name = "DSCP",
         conflicts_with = "tos",
-        allow_negative_numbers = true
+        allow_negative_numbers = true,
+        value_delimiter = ','
     )]
-    dscp: Option<Dscp>,
+    dscp: Vec<Dscp>,
     /// The whole TOS or Traffic Class octet, DSCP and ECN [examples: 184, 0xb8]
     #[arg(long, value_name = "OCTET", allow_negative_numbers = true)]
     tos: Option<Tos>,
@@ -378,6 +395,12 @@ enum Error {
     /// The system's: exit code 1.
     #[error("{0}")]
     Runtime(String),
+    /// The peer's: exit code 4.
+    #[error("{0}")]
+    Refused(String),
+    /// By a signal, before anything was measured: exit code 130.
+    #[error("interrupted before anything was measured")]
+    Interrupted,
     #[error(transparent)]
     Failure(#[from] Failure),
 }
@@ -386,10 +409,24 @@ fn usage(text: impl Display) -> Error {
     Error::Usage(text.to_string())
 }
 
+/// The command line. A controller has the sender's arguments, of which the first one is another there.
+fn command() -> clap::Command {
+    Cli::command().mut_subcommand("controller", |controller| {
+        let changed = controller.mut_arg("remote", |remote| {
+            remote
+                .index(1)
+                .value_name("SERVER[:PORT]")
+                .required(true)
+                .help(controller::SERVER_HELP)
+        });
+        changed.mut_arg("local", |local| local.index(2))
+    })
+}
+
 /// Runs a command line and returns its exit code.
 #[must_use]
 pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
-    let parsed = Cli::command()
+    let parsed = command()
         .try_get_matches_from(args)
         .and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
@@ -399,6 +436,9 @@ pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
     let result = match cli.command {
         Command::Sender(args) => sender(&args),
         Command::Reflector(args) => reflector::run(&args),
+        Command::Controller(args) => controller::run(&args),
+        Command::Controlclient(args) => controller::run_client(&args),
+        Command::Server(args) => server::run(&args),
         Command::Dscptable { json } => {
             let table = if json {
                 dscp_table_json() + "\n"
@@ -413,6 +453,8 @@ pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
         match error {
             Error::Usage(_) => 2,
             Error::Runtime(_) | Error::Failure(_) => 1,
+            Error::Refused(_) => 4,
+            Error::Interrupted => 130,
         }
     }))
 }
@@ -444,12 +486,23 @@ fn show_parse_error(error: &clap::Error) -> u8 {
     }
 }
 
-fn sender(args: &SenderArgs) -> Result<u8, Error> {
+/// Opens the log, and refuses what cannot be had.
+fn check_sender(args: &SenderArgs) -> Result<(), Error> {
     check_log(&args.log, args.results.json)?;
     open_log(&args.log)?;
     check_host(&args.host)?;
     if args.txtime {
         check_txtime(args)?;
+    }
+    Ok(())
+}
+
+fn sender(args: &SenderArgs) -> Result<u8, Error> {
+    check_sender(args)?;
+    if args.ip.dscp.len() > 1 {
+        return Err(usage(
+            "--dscp: several are for `controller`, which makes a session for each; use one",
+        ));
     }
     if args.find.find_rate {
         return find::run(args);
@@ -464,7 +517,7 @@ fn sender(args: &SenderArgs) -> Result<u8, Error> {
             (own.local()[0], Some(own))
         }
     };
-    let config = session(args, load, remote)?;
+    let config = session(args, load, remote, &Room::LIGHT)?;
     let results = Results::open(&args.results)?;
     let talk = !args.log.quiet;
     if talk && inside.is_some() {
@@ -473,21 +526,14 @@ fn sender(args: &SenderArgs) -> Result<u8, Error> {
         ));
     }
     catch_signals(&stop, talk)?;
-    let mut watcher = Watcher {
-        progress: ProgressLine::new(
-            talk && !args.print_responses && !args.log.verbose && !args.log.debug,
-        ),
-        responses: args.print_responses,
-        json: args.results.json,
-        peer: remote.ip(),
-    };
+    let mut watcher = Watcher::new(args, talk, remote.ip());
     let measured = engine::measure(&config, inside, &stop, |update| watcher.show(&update));
-    watcher.progress.clear();
-    let Measured { report, threads } = measured?;
+    watcher.finish();
+    let Measured { report, parts } = measured?;
     for reason in &report.host.reasons {
         log::info!("tool-limited: {reason}");
     }
-    let shown = threads_apart(&threads, args);
+    let shown = threads_apart(&parts, args);
     let shown = shown.and_then(|()| results.show(&report, talk));
     let code = verdict(&report);
     shown.map(|()| code)
@@ -691,6 +737,7 @@ fn session(
     args: &SenderArgs,
     (departures, end): (Departures, End),
     remote: SocketAddr,
+    room: &Room,
 ) -> Result<SessionConfig, Error> {
     let timeout_ns = match args.packet_timeout {
         Some(timeout) if (1..=MAX_TIMEOUT_NS).contains(&timeout.ns()) => timeout.ns(),
@@ -716,13 +763,13 @@ fn session(
             local.port()
         )));
     }
-    let tos = args.ip.tos.or(args.ip.dscp.map(Tos::from));
+    let tos = args.ip.tos.or(args.ip.dscp.first().copied().map(Tos::from));
     Ok(SessionConfig {
         remote,
         local,
         departures,
         end,
-        sizes: sizes(&args.sizes, Family::of(remote.ip()))?,
+        sizes: sizes(&args.sizes, Family::of(remote.ip()), room)?,
         // Small enough for every JSON reader.
         seed: seed.unwrap_or_else(|| u64::from(rand::rng().random::<u32>())),
         timeout_ns,
@@ -748,6 +795,8 @@ fn session(
         burst: args.load.burst,
         loss_bound: None,
         first_seq: args.load.first_seq,
+        zero_padding: args.load.zero_padding,
+        grace_ns: None,
         watch: WatchConfig {
             happenings: args.print_responses || args.log.verbose || args.log.debug,
             interval_ns,
@@ -756,7 +805,26 @@ fn session(
     })
 }
 
-fn sizes(args: &SizeArgs, family: Family) -> Result<Sizes, Error> {
+/// How large the requests of a session can be, in octets.
+struct Room {
+    /// UDP payload in front of the padding.
+    header: usize,
+    /// The smallest UDP payload.
+    least: usize,
+    /// Padding with which request and reply have one size.
+    even: usize,
+}
+
+impl Room {
+    /// Without TWAMP-Control (RFC 5357 §4.2.1).
+    const LIGHT: Self = Self {
+        header: SENDER_LEN,
+        least: SENDER_LEN,
+        even: DEFAULT_PADDING,
+    };
+}
+
+fn sizes(args: &SizeArgs, family: Family, room: &Room) -> Result<Sizes, Error> {
     let fixed = |payload: usize| Sizes {
         profile: SizeProfile::Fixed,
         classes: vec![SizeClass {
@@ -765,13 +833,14 @@ fn sizes(args: &SizeArgs, family: Family) -> Result<Sizes, Error> {
             weight: 1,
         }],
     };
-    let smallest = frame_of_payload(SENDER_LEN, family);
+    let least = room.least;
+    let smallest = frame_of_payload(least, family);
     if args.imix || args.padding == Some(-1) {
         let mix = SizeMix::imix();
         let classes = mix.sizes().iter().map(|size| {
             let frame = size.frame.max(smallest);
             SizeClass {
-                payload: payload_of_frame(frame, family).unwrap_or(SENDER_LEN),
+                payload: payload_of_frame(frame, family).unwrap_or(least),
                 frame,
                 weight: size.weight,
             }
@@ -782,7 +851,8 @@ fn sizes(args: &SizeArgs, family: Family) -> Result<Sizes, Error> {
         });
     }
     let of_frame = |flag: &str, frame: usize| {
-        payload_of_frame(frame, family).ok_or_else(|| {
+        let payload = payload_of_frame(frame, family).filter(|payload| *payload >= least);
+        payload.ok_or_else(|| {
             let largest = frame_of_payload(MAX_UDP_PAYLOAD, family);
             usage(format!(
                 "{flag} {frame}: use {smallest} to {largest} bytes, the Ethernet frame (without FCS) \
@@ -808,18 +878,23 @@ fn sizes(args: &SizeArgs, family: Family) -> Result<Sizes, Error> {
         return Ok(fixed(of_frame("--frame-size", frame)?));
     }
     if let Some(payload) = args.payload_size {
-        if !(SENDER_LEN..=MAX_UDP_PAYLOAD).contains(&payload) {
+        if !(least..=MAX_UDP_PAYLOAD).contains(&payload) {
             return Err(usage(format!(
-                "--payload-size {payload}: use {SENDER_LEN} to {MAX_UDP_PAYLOAD} bytes of UDP payload"
+                "--payload-size {payload}: use {least} to {MAX_UDP_PAYLOAD} bytes of UDP payload"
             )));
         }
         return Ok(fixed(payload));
     }
-    let most = MAX_UDP_PAYLOAD - SENDER_LEN;
+    let (fewest, most) = (least - room.header, MAX_UDP_PAYLOAD - room.header);
     let padding = match args.padding {
-        None => DEFAULT_PADDING,
+        None => room.even,
         Some(bytes) => match usize::try_from(bytes) {
-            Ok(bytes) if bytes <= most => bytes,
+            Ok(bytes) if (fewest..=most).contains(&bytes) => bytes,
+            Ok(bytes) if bytes < fewest => {
+                return Err(usage(format!(
+                    "--padding {bytes}: these test packets need {fewest} bytes; use {fewest} to {most}"
+                )));
+            }
             Ok(bytes) => {
                 return Err(usage(format!(
                     "--padding {bytes}: a UDP payload holds at most {MAX_UDP_PAYLOAD} bytes; use \
@@ -828,12 +903,12 @@ fn sizes(args: &SizeArgs, family: Family) -> Result<Sizes, Error> {
             }
             Err(_) => {
                 return Err(usage(format!(
-                    "--padding {bytes}: use 0 to {most}, or -1 for IMIX"
+                    "--padding {bytes}: use {fewest} to {most}, or -1 for IMIX"
                 )));
             }
         },
     };
-    Ok(fixed(SENDER_LEN + padding))
+    Ok(fixed(room.header + padding))
 }
 
 /// Refuses what this host or the chosen way of I/O does not have.
@@ -1037,6 +1112,11 @@ fn local(
     Ok(local)
 }
 
+/// The address that packets to `remote` leave from.
+fn source_of(remote: SocketAddr) -> Result<IpAddr, Error> {
+    Ok(engine::source_address(remote, None)?)
+}
+
 fn to_many(addr: IpAddr) -> bool {
     addr.is_multicast() || addr == IpAddr::V4(Ipv4Addr::BROADCAST)
 }
@@ -1192,6 +1272,21 @@ struct Watcher {
 }
 
 impl Watcher {
+    fn new(args: &SenderArgs, talk: bool, peer: IpAddr) -> Self {
+        let quiet = args.print_responses || args.log.verbose || args.log.debug;
+        Self {
+            progress: ProgressLine::new(talk && !quiet),
+            responses: args.print_responses,
+            json: args.results.json,
+            peer,
+        }
+    }
+
+    /// Nothing more will happen.
+    fn finish(&mut self) {
+        self.progress.clear();
+    }
+
     fn show(&mut self, update: &Update) {
         match update {
             Update::Progress(now) => self.progress.show(*now),
@@ -1319,12 +1414,12 @@ mod tests {
     #[test]
     fn every_value_has_help_with_an_example_or_a_default() {
         let mut found = Vec::new();
-        unclear(&Cli::command(), "", &mut found);
+        unclear(&command(), "", &mut found);
         assert!(found.is_empty(), "{found:#?}");
     }
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 }

@@ -4,12 +4,16 @@
 //! [`monotonic_ns`] paces departures and measures durations, and no step of the other disturbs it.
 
 use std::io;
+#[cfg(target_os = "linux")]
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use mio::{Events, Poll, Registry};
+use mio::{Events, Poll, Registry, Token};
 use nix::time::{ClockId, clock_gettime};
 
 const NS: i64 = 1_000_000_000;
+/// Ready sources that one wait tells of.
+const EVENTS: usize = 64;
 
 fn clock_ns(clock: ClockId) -> i64 {
     // Both clocks exist on every system that nix knows, and a call can fail for no other reason.
@@ -128,6 +132,64 @@ pub(crate) fn set_realtime() -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Lets the calling thread do its work when nobody else has anything to do, as far as others want
+/// the CPU.
+pub(crate) fn lower_priority() {
+    // A refusal leaves it as it was, which is no worse than any other thread.
+    #[cfg(target_os = "linux")]
+    let _ = crate::sys::set_nice(19);
+}
+
+/// Raises the limit of open files as far as this process may; returns what it then is, `None` where
+/// the system does not tell.
+pub(crate) fn raise_open_files(wanted: u64) -> Option<u64> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    let most = hard.max(wanted);
+    // Above the hard limit it takes CAP_SYS_RESOURCE.
+    if setrlimit(Resource::RLIMIT_NOFILE, most, most).is_err() {
+        // What is refused here too is left as it was.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    Some(soft)
+}
+
+/// Has a listener keep the SYN of each connection, for [`syn_tos`].
+#[cfg(target_os = "linux")]
+pub(crate) fn keep_syns(listener: BorrowedFd<'_>) -> io::Result<()> {
+    crate::sys::set_option(listener, libc::IPPROTO_TCP, libc::TCP_SAVE_SYN, 1)
+}
+
+/// TOS or Traffic Class octet of the SYN of a connection, where it was kept. It can be asked once.
+#[cfg(target_os = "linux")]
+pub(crate) fn syn_tos(connection: BorrowedFd<'_>) -> Option<u8> {
+    let mut headers = [0; 512];
+    let len = crate::sys::saved_syn(connection, &mut headers)?;
+    tos_of(headers.get(..len)?)
+}
+
+/// Of an IPv4 or IPv6 header (RFC 791 §3.1, RFC 8200 §3).
+#[cfg(target_os = "linux")]
+fn tos_of(header: &[u8]) -> Option<u8> {
+    match *header {
+        [first, second, ..] if first >> 4 == 4 => Some(second),
+        [first, second, ..] if first >> 4 == 6 => Some(first << 4 | second >> 4),
+        _ => None,
+    }
+}
+
+/// Sets the TOS or Traffic Class octet of all that a socket sends.
+#[cfg(target_os = "linux")]
+pub(crate) fn set_tos(socket: BorrowedFd<'_>, v6: bool, tos: u8) -> io::Result<()> {
+    let (level, name) = if v6 {
+        (libc::IPPROTO_IPV6, libc::IPV6_TCLASS)
+    } else {
+        (libc::IPPROTO_IP, libc::IP_TOS)
+    };
+    crate::sys::set_option(socket, level, name, tos.into())
+}
+
 /// CPUs that this process may use, ascending.
 #[must_use]
 pub fn allowed_cpus() -> Vec<usize> {
@@ -207,13 +269,13 @@ pub(crate) struct EventLoop {
 
 impl EventLoop {
     #[cfg(target_os = "linux")]
-    const TIMER: mio::Token = mio::Token(usize::MAX);
+    const TIMER: Token = Token(usize::MAX);
 
     /// # Errors
     /// The system's, such as too many open files.
     pub(crate) fn new() -> io::Result<Self> {
         let poll = Poll::new()?;
-        let events = Events::with_capacity(64);
+        let events = Events::with_capacity(EVENTS);
         #[cfg(target_os = "linux")]
         {
             use std::os::fd::{AsFd, AsRawFd};
@@ -249,6 +311,7 @@ impl EventLoop {
         }
         let remaining = moment_ns - monotonic_ns();
         if remaining <= 0 {
+            self.events.clear();
             return;
         }
         #[cfg(target_os = "linux")]
@@ -271,6 +334,16 @@ impl EventLoop {
         )));
     }
 
+    /// Takes the events that are there, without waiting.
+    pub(crate) fn look(&mut self) {
+        self.poll(Some(Duration::ZERO));
+    }
+
+    /// What the last wait or look found ready; of more than [`EVENTS`] sources the next one tells.
+    pub(crate) fn ready(&self) -> impl Iterator<Item = Token> {
+        self.events.iter().map(mio::event::Event::token)
+    }
+
     fn poll(&mut self, timeout: Option<Duration>) {
         // An interrupted wait is a wake-up like any other: the caller looks at its queues.
         let _ = self.poll.poll(&mut self.events, timeout);
@@ -291,6 +364,16 @@ mod tests {
         }
     }
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_tos_octet_is_found_in_either_header() {
+        assert_eq!(tos_of(&[0x45, 0xb8, 0, 60]), Some(0xb8));
+        assert_eq!(tos_of(&[0x6b, 0x8f, 0xff, 0xff]), Some(0xb8));
+        for header in [&[][..], &[0x45], &[0x55, 0xb8]] {
+            assert_eq!(tos_of(header), None);
+        }
+    }
+
     #[test]
     fn a_moment_is_one_by_every_clock() {
         let before = (monotonic_ns(), realtime_ns());
@@ -308,11 +391,20 @@ mod tests {
     #[test]
     fn a_waker_ends_a_wait() {
         let mut events = EventLoop::new().unwrap();
-        let waker = mio::Waker::new(events.registry(), mio::Token(0)).unwrap();
+        let waker = mio::Waker::new(events.registry(), Token(0)).unwrap();
         waker.wake().unwrap();
         let far = monotonic_ns() + 3_600 * NS;
         events.wait_until(far);
         assert!(monotonic_ns() < far);
+        assert_eq!(events.ready().collect::<Vec<_>>(), [Token(0)]);
+        // It is told once, by a wait or by a look.
+        events.look();
+        assert_eq!(events.ready().count(), 0);
+        waker.wake().unwrap();
+        events.look();
+        assert_eq!(events.ready().count(), 1);
+        events.wait_until(monotonic_ns());
+        assert_eq!(events.ready().count(), 0);
     }
 
     #[cfg(target_os = "linux")]

@@ -6,6 +6,7 @@
 
 pub mod find_rate;
 pub mod reflector;
+pub mod server;
 
 use serde::Serialize;
 use std::net::SocketAddr;
@@ -61,6 +62,58 @@ pub struct Report {
 }
 
 impl Report {
+    /// Of a Control-Client that held a session for a sender elsewhere: it measured nothing.
+    #[must_use]
+    pub fn of_control_client(started: std::time::SystemTime) -> Self {
+        Self {
+            schema: Schema::default(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            command: Vec::new(),
+            scope: Scope::Session,
+            protocol: Protocol::Twamp,
+            role: Role::ControlClient,
+            security: Security::Unauthenticated,
+            sid: None,
+            ssid: None,
+            local: None,
+            remote: None,
+            started: Some(humantime::format_rfc3339_nanos(started).to_string()),
+            duration_ns: None,
+            interrupted: false,
+            load: Load {
+                offered_pps: None,
+                achieved_pps: None,
+                achieved_bps_l2: None,
+                profile: Profile::Fixed,
+                schedule: Schedule::Periodic,
+                seed: None,
+                burst: 1,
+                sizes: Vec::new(),
+                paced_by: None,
+                late_departures: None,
+                max_slip_ns: None,
+            },
+            packets: Packets::default(),
+            delay_ns: DelaySet::default(),
+            timestamps: Timestamps::default(),
+            path: PathFacts::default(),
+            host: Host {
+                verdict: Verdict::Ok,
+                reasons: Vec::new(),
+                kernel_drops: None,
+                tx_stamps_requested: None,
+                tx_stamps_received: None,
+                samples_not_recorded: None,
+                io: Io::Portable,
+                receive_buffer_bytes: None,
+                cpu: Cpu::default(),
+                peak_memory_bytes: None,
+            },
+            notes: vec!["The sender runs elsewhere: nothing was measured here.".to_owned()],
+            histograms: Histograms::default(),
+        }
+    }
+
     /// The report as one line of JSON, without the line break.
     ///
     /// A number that is not finite is written as `null`; see [`finite`].
@@ -542,7 +595,7 @@ pub struct Cell {
 }
 
 /// Where the timestamps come from and what they are worth.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Timestamps {
     /// T1 that the delay statistics rest on; kinds are never mixed in one figure.
     pub t1: Option<StampKind>,

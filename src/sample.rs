@@ -34,7 +34,7 @@ const _: () = assert!(size_of::<Sample>() <= 64);
 /// Records of one block.
 const BLOCK: usize = 256;
 /// Blocks between a packet thread and the one that reads them.
-const BLOCKS: usize = 256;
+pub(crate) const BLOCKS: usize = 256;
 
 /// A reader's rest: a fraction of the time in which the blocks are filled at 10 million records/s.
 const REST: Duration = Duration::from_millis(1);
@@ -58,9 +58,17 @@ pub struct Blocks<T = Sample> {
 /// A pipe with all its blocks allocated.
 #[must_use]
 pub fn pipe<T>() -> (Pipe<T>, Blocks<T>) {
-    let (full_in, full_out) = bounded(BLOCKS);
-    let (empty_in, empty_out) = bounded(BLOCKS);
-    for _ in 1..BLOCKS {
+    pipe_of(BLOCKS)
+}
+
+/// The same of so many blocks, at least two: with fewer it takes less memory, and room runs out
+/// sooner.
+#[must_use]
+pub fn pipe_of<T>(blocks: usize) -> (Pipe<T>, Blocks<T>) {
+    let blocks = blocks.max(2);
+    let (full_in, full_out) = bounded(blocks);
+    let (empty_in, empty_out) = bounded(blocks);
+    for _ in 1..blocks {
         // There is room: the channel holds as many as this loop sends.
         let _ = empty_in.try_send(Vec::with_capacity(BLOCK));
     }

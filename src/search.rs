@@ -1,7 +1,7 @@
 //! `--find-rate`: the fastest rate without loss beyond a bound, for one size after the other.
 //!
-//! Each trial is a session of its own ([`engine::measure`]) on its own
-//! socket, with a reflector of its own where that runs in this process. [`steps`] decides which rate
+//! Each trial is a session of its own, which the caller runs: [`light`] does so with TWAMP Light, on
+//! sockets of its own and with a reflector of its own where that runs in this process. [`steps`] decides which rate
 //! is next; here trials are run, and judged: whose fault a loss was. RFC 2544 §26.1 in method, not in
 //! the length of its trials (§24: 60 s), which is the user's to choose.
 
@@ -31,9 +31,12 @@ pub struct Plan {
     pub max_pps: Option<u64>,
     /// For how long a trial sends, in nanoseconds.
     pub trial_ns: u64,
-    /// The reflector inside this process; `None`: the session's remote.
-    pub inside: Option<ReflectorConfig>,
+    /// Whether the reflector is inside this process, and loses nothing but by this host's fault.
+    pub inside: bool,
 }
+
+/// Runs the session of a trial to its end, and tells its progress.
+pub type Run<'a, E> = dyn FnMut(&SessionConfig, &mut dyn FnMut(Progress)) -> Result<Report, E> + 'a;
 
 /// What is told while a search runs.
 #[derive(Debug)]
@@ -49,14 +52,19 @@ pub enum Update<'a> {
 /// Searches all sizes, until `stop` is requested; results come by `show`.
 ///
 /// # Errors
-/// [`Failure`] where a trial did not come about; what was found until then has been shown.
-pub fn find(plan: &Plan, stop: &Stop, mut show: impl FnMut(Update<'_>)) -> Result<(), Failure> {
+/// That of a trial that did not come about; what was found until then has been shown.
+pub fn find<E>(
+    plan: &Plan,
+    stop: &Stop,
+    run: &mut Run<'_, E>,
+    mut show: impl FnMut(Update<'_>),
+) -> Result<(), E> {
     for sizes in &plan.sizes {
         if stop.requested() {
             break;
         }
         let mut found = nothing_yet(plan, sizes);
-        let result = find_one(plan, sizes, stop, &mut found, &mut show);
+        let result = find_one(plan, sizes, stop, run, &mut found, &mut show);
         found.interrupted = stop.requested();
         let mtu = engine::path_mtu(
             plan.session.remote,
@@ -123,7 +131,7 @@ fn command(plan: &Plan, sizes: &Sizes) -> Vec<String> {
         words.drain(at..at + 2);
     }
     // The reflector inside this process is named by nobody.
-    let addresses = if plan.inside.is_some() { 1..3 } else { 3..3 };
+    let addresses = if plan.inside { 1..3 } else { 3..3 };
     let mut find = vec![
         "--find-rate".to_owned(),
         "--loss".to_owned(),
@@ -137,24 +145,25 @@ fn command(plan: &Plan, sizes: &Sizes) -> Vec<String> {
 }
 
 fn remote(plan: &Plan) -> Option<SocketAddr> {
-    plan.inside.is_none().then_some(plan.session.remote)
+    (!plan.inside).then_some(plan.session.remote)
 }
 
 /// Searches one size; `found` is filled in as far as it goes.
-fn find_one(
+fn find_one<E>(
     plan: &Plan,
     sizes: &Sizes,
     stop: &Stop,
+    measure: &mut Run<'_, E>,
     found: &mut FindRate,
     show: &mut impl FnMut(Update<'_>),
-) -> Result<(), Failure> {
+) -> Result<(), E> {
     let mut search = Search::new(plan.max_pps);
     let mut last_held: Option<LoadPoint> = None;
     // What was last said about why this host did not keep up.
     let mut why_host = Vec::new();
     let mut number = 0;
-    let mut run = |pps: u64, size: &str| -> Result<Option<(Report, Trial)>, Failure> {
-        let report = measure(plan, sizes, pps, stop, |progress| {
+    let mut run = |pps: u64, size: &str| -> Result<Option<(Report, Trial)>, E> {
+        let report = measure(&session(plan, sizes, pps), &mut |progress| {
             show(Update::Progress(progress));
         })?;
         if stop.requested() {
@@ -248,14 +257,8 @@ fn readings(found: &FindRate, mtu: Option<usize>) -> Vec<String> {
 /// Octets of an Ethernet header.
 const ETHERNET: usize = 14;
 
-/// Runs one trial.
-fn measure(
-    plan: &Plan,
-    sizes: &Sizes,
-    pps: u64,
-    stop: &Stop,
-    mut progress: impl FnMut(Progress),
-) -> Result<Report, Failure> {
+/// The session of one trial.
+fn session(plan: &Plan, sizes: &Sizes, pps: u64) -> SessionConfig {
     let mut session = plan.session.clone();
     let rate = Rate::from_per_second(pps).expect("the search stays within what a rate can be");
     session.departures = session.departures.at(rate);
@@ -265,9 +268,22 @@ fn measure(
         count: None,
         duration_ns: Some(plan.trial_ns),
     };
-    let inside = plan.inside.as_ref();
+    session
+}
+
+/// Runs a trial as a session of TWAMP Light; `inside`: with a reflector in this process.
+///
+/// # Errors
+/// [`Failure`] where it did not come about.
+pub fn light(
+    session: &SessionConfig,
+    inside: Option<&ReflectorConfig>,
+    stop: &Stop,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Report, Failure> {
     let inside = inside.map(|config| Reflecting::start(config, &Stop::default()));
     let inside = inside.transpose()?;
+    let mut session = session.clone();
     if let Some(reflector) = &inside {
         session.remote = reflector.local()[0];
     }
@@ -290,7 +306,7 @@ fn trial(plan: &Plan, pps: u64, report: &Report) -> Trial {
         lost: packets.lost.unwrap_or(0),
         kernel_drops: report.host.kernel_drops,
         max_slip_ns: load.max_slip_ns,
-        outcome: judge(report, plan.loss, plan.trial_ns, plan.inside.is_some()),
+        outcome: judge(report, plan.loss, plan.trial_ns, plan.inside),
     }
 }
 

@@ -18,6 +18,8 @@ pub(crate) const MAX_DATAGRAM: usize = 65_536;
 /// Distance of two slots: three cache lines more than a datagram, so that the headers of a batch do
 /// not all fall into one set of the cache.
 const STRIDE: usize = MAX_DATAGRAM + 192;
+/// Room for the fields of any test packet.
+const HEAD: usize = 128;
 /// Room for every control message that is asked for: stamps 64, packet info 40, TTL, TOS and drops
 /// 24 each, an extended error with its address 64. What is sent takes less.
 const CONTROL: usize = 320;
@@ -183,9 +185,10 @@ impl ReceiveBatch {
         Self::with_slots_of(slots, MAX_DATAGRAM, STRIDE)
     }
 
-    /// Slots for the error queue, whose entries carry no payload.
-    pub(crate) fn for_errors(slots: usize) -> Self {
-        Self::with_slots_of(slots, 64, 64)
+    /// Slots for the error queue, whose entries carry no payload, and for the first octets of
+    /// datagrams that are not expected.
+    pub(crate) fn for_heads(slots: usize) -> Self {
+        Self::with_slots_of(slots, HEAD, HEAD)
     }
 
     fn with_slots_of(slots: usize, slot_len: usize, stride: usize) -> Self {
@@ -930,6 +933,36 @@ pub(crate) fn clock_quality() -> Option<(bool, u64)> {
     Some((synchronised, max_error))
 }
 
+/// IP and TCP headers of the SYN of a connection whose listener keeps them (`TCP_SAVED_SYN` of
+/// tcp(7)); returns how many octets they have. `None` where there are none, or no room for them.
+pub(crate) fn saved_syn(fd: BorrowedFd<'_>, headers: &mut [u8]) -> Option<usize> {
+    let mut len = libc::socklen_t::try_from(headers.len()).ok()?;
+    // SAFETY: the kernel writes at most `len` octets, which is what `headers` has.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_SAVED_SYN,
+            headers.as_mut_ptr().cast::<c_void>(),
+            &raw mut len,
+        )
+    };
+    let len = usize::try_from(len).ok()?;
+    (result == 0 && len <= headers.len()).then_some(len)
+}
+
+/// Sets the nice value of the calling thread: on Linux each has its own (setpriority(2)).
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn set_nice(value: c_int) -> io::Result<()> {
+    // SAFETY: the call takes no pointer.
+    match unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, value) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Puts the calling thread under SCHED_FIFO.
 ///
 /// # Errors
@@ -1046,12 +1079,12 @@ mod tests {
     #[test]
     fn a_datagram_longer_than_its_slot_says_so() {
         let (a, b) = pair();
-        a.send_to(&[1; 65], b.local_addr().unwrap()).unwrap();
-        let mut batch = ReceiveBatch::for_errors(1);
+        a.send_to(&[1; HEAD + 1], b.local_addr().unwrap()).unwrap();
+        let mut batch = ReceiveBatch::for_heads(1);
         assert_eq!(receive_some(&mut batch, &b), 1);
         let d = batch.received(0);
         assert!(d.truncated);
-        assert_eq!(d.len, 64);
+        assert_eq!(d.len, HEAD);
     }
 
     #[test]
@@ -1160,7 +1193,7 @@ mod tests {
         for _ in 0..8 {
             assert_eq!(b.recv(&mut buf).unwrap(), 10);
         }
-        let mut stamps = ReceiveBatch::for_errors(8);
+        let mut stamps = ReceiveBatch::for_heads(8);
         assert_eq!(stamps.receive(a.as_fd(), Queue::Error).unwrap(), 2);
         assert!(stamps.received(0).facts.stamp_ns.is_some());
     }

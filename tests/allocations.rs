@@ -2,15 +2,23 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
 
+use mio::{Poll, Token, Waker};
 use twamp_blast::config::{
-    Burst, Departures, Direction, End, Impairment, IoKind, Pacing, ReflectorConfig, SessionConfig,
-    SizeClass, SizeProfile, Sizes, SocketOptions, WatchConfig,
+    Burst, Departures, Direction, Dscp, End, Impairment, IoKind, Pacing, Rate, ReflectorConfig,
+    ServedConfig, SessionConfig, SizeClass, SizeProfile, Sizes, SocketOptions, WatchConfig,
 };
-use twamp_blast::engine::{Reflecting, Stop, Update, measure};
-use twamp_blast::wire::Format;
+use twamp_blast::engine::served::{Allowance, Reflectors, Served};
+use twamp_blast::engine::{Agreed, Reflecting, Stop, Update, measure, open};
+use twamp_blast::report::Security;
+use twamp_blast::wire::protected::{self, Protection, SenderPacket, TestKeys};
+use twamp_blast::wire::{ErrorEstimate, Format, Modes, Sid, TestFormat, Timestamp};
+use zerocopy::{FromZeros, IntoBytes};
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
@@ -102,14 +110,113 @@ fn run(
         watch: false,
     };
     let reflecting = Reflecting::start(&reflector, &Stop::default()).unwrap();
+    let config = session(reflecting.local()[0], io, threads, watch);
+    let mut seen = Seen::default();
+    let measured = measure(&config, Some(reflecting), &Stop::default(), |update| {
+        seen.note(&update);
+    })
+    .unwrap();
+    assert_eq!(measured.report.packets.sent, Some(40_000));
+    let apart = if threads > 1 { threads } else { 0 };
+    assert_eq!(measured.parts.len(), apart);
+    seen.between()
+}
+
+/// The same of protected packets, and a reflector on a thread that does not count.
+fn run_protected(mode: Modes) -> (u64, u64) {
+    let keys = TestKeys::new(&[1; 16], &[2; 32]);
+    let format = TestFormat::new(mode, 0, [0; 2]).unwrap();
+    let protection = Protection::new(format.protection().unwrap(), &keys);
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let remote = socket.local_addr().unwrap();
+    let reflector = thread::spawn(move || {
+        EXEMPT.set(true);
+        reflect(&socket, &protection);
+    });
+    let opened = open(vec![session(
+        remote,
+        IoKind::Batched,
+        1,
+        WatchConfig::default(),
+    )]);
+    let agreed = Agreed {
+        remote,
+        format,
+        keys: Some(keys),
+        sid: Sid([7; 16]),
+        security: Security::Encrypted,
+    };
+    let mut seen = Seen::default();
+    let watch = |update: Update| seen.note(&update);
+    let measured = opened
+        .unwrap()
+        .measure(vec![agreed], &Stop::default(), watch);
+    let report = measured.unwrap().report;
+    assert_eq!(report.packets.sent, Some(40_000));
+    assert!(report.packets.received > Some(2_000), "{:?}", report.notes);
+    assert_eq!(report.packets.invalid, Some(0));
+    let end = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    end.send_to(&[], remote).unwrap();
+    reflector.join().unwrap();
+    seen.between()
+}
+
+/// Answers until an empty datagram comes.
+fn reflect(socket: &UdpSocket, protection: &Protection) {
+    let mut buffer = [0; 2048];
+    loop {
+        let Ok((len, from)) = socket.recv_from(&mut buffer) else {
+            continue;
+        };
+        if len == 0 {
+            return;
+        }
+        let mut reply = protected::ReflectorPacket::new_zeroed();
+        let octets = &mut buffer[..len];
+        protection.open::<SenderPacket>(octets, len, |_, request| {
+            let request = request.expect("our keys");
+            (reply.head, reply.sender) = (request.head, request.head);
+            reply.receive_timestamp = request.head.timestamp;
+        });
+        let (step, t3) = (size_of_val(&reply), reply.head.timestamp);
+        protection.prepare::<protected::ReflectorPacket>(reply.as_mut_bytes(), step);
+        protection.stamp::<protected::ReflectorPacket>(reply.as_mut_bytes(), step, t3);
+        // Whoever asked may have gone.
+        let _ = socket.send_to(reply.as_bytes(), from);
+    }
+}
+
+/// Progress of a run with the allocations so far.
+#[derive(Default)]
+struct Seen(Vec<(u64, u64)>);
+
+impl Seen {
+    fn note(&mut self, update: &Update) {
+        let Update::Progress(now) = update else {
+            return;
+        };
+        // A thread that is done with its share waits, and may allocate for that.
+        if now.received > 2_000 && now.sent < 36_000 {
+            self.0.push((now.sent, ALLOCATIONS.load(Ordering::Relaxed)));
+        }
+    }
+
+    /// Allocations between two points of the run, and the packets sent between them.
+    fn between(&self) -> (u64, u64) {
+        let (first, last) = (self.0.first().unwrap(), self.0.last().unwrap());
+        (last.1 - first.1, last.0 - first.0)
+    }
+}
+
+fn session(remote: SocketAddr, io: IoKind, threads: usize, watch: WatchConfig) -> SessionConfig {
     let size = |payload, weight| SizeClass {
         payload,
         frame: payload + 42,
         weight,
     };
-    let config = SessionConfig {
-        remote: reflecting.local()[0],
-        local: any,
+    SessionConfig {
+        remote,
+        local: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         departures: Departures::Poisson("20k".parse().unwrap()),
         end: End {
             count: Some(40_000),
@@ -117,7 +224,7 @@ fn run(
         },
         sizes: Sizes {
             profile: SizeProfile::Imix,
-            classes: vec![size(22, 7), size(548, 4), size(1472, 1)],
+            classes: vec![size(112, 7), size(548, 4), size(1472, 1)],
         },
         seed: 1,
         timeout_ns: 2_000_000_000,
@@ -131,24 +238,95 @@ fn run(
         burst: Burst::Auto,
         threads,
         first_seq: 0,
+        zero_padding: false,
+        grace_ns: None,
         watch,
+    }
+}
+
+/// A request with the octets of its padding.
+fn request(format: &TestFormat, keys: &TestKeys) -> Vec<u8> {
+    let plain = twamp_blast::wire::SenderPacket {
+        seq: 7.into(),
+        timestamp: Timestamp::from_raw(1 << 40),
+        error_estimate: ErrorEstimate::UNKNOWN,
     };
-    let mut seen: Vec<(u64, u64)> = Vec::new();
-    let measured = measure(&config, Some(reflecting), &Stop::default(), |update| {
-        let Update::Progress(now) = update else {
-            return;
-        };
-        // A thread that is done with its share waits, and may allocate for that.
-        if now.received > 2_000 && now.sent < 36_000 {
-            seen.push((now.sent, ALLOCATIONS.load(Ordering::Relaxed)));
+    let mut octets = vec![0; 200];
+    match format.protection() {
+        None => octets[..14].copy_from_slice(plain.as_bytes()),
+        Some(mode) => {
+            octets[..48].copy_from_slice(SenderPacket::from(plain).as_bytes());
+            let protection = Protection::new(mode, keys);
+            protection.prepare::<SenderPacket>(&mut octets, 200);
+            protection.stamp::<SenderPacket>(&mut octets, 200, plain.timestamp);
         }
-    })
-    .unwrap();
-    assert_eq!(measured.report.packets.sent, Some(40_000));
-    let apart = if threads > 1 { threads } else { 0 };
-    assert_eq!(measured.threads.len(), apart);
-    let (first, last) = (seen.first().unwrap(), seen.last().unwrap());
-    (last.1 - first.1, last.0 - first.0)
+    }
+    octets
+}
+
+/// Has sessions of a Server answered, of each mode one; returns the allocations of all threads but
+/// this one meanwhile.
+fn serve(io: IoKind) -> u64 {
+    const ROUNDS: usize = 2_000;
+    let poll = Poll::new().unwrap();
+    let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+    let config = ServedConfig {
+        socket: options(io),
+        threads: 2,
+        cpus: None,
+    };
+    let stop = Stop::default();
+    let mut reflectors = Reflectors::start(&config, &stop, &waker).unwrap();
+    let keys = TestKeys::new(&[1; 16], &[2; 32]);
+    let allowance = Arc::new(Allowance::new(
+        Rate::from_per_second(1_000),
+        Some(1_000_000),
+    ));
+    let mut sessions = Vec::new();
+    for mode in [
+        Modes::UNAUTHENTICATED,
+        Modes::AUTHENTICATED,
+        Modes::ENCRYPTED,
+    ] {
+        let format = TestFormat::new(mode, 0, [0; 2]).unwrap();
+        let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let session = Served {
+            sender: client.local_addr().unwrap(),
+            receiver: Ipv4Addr::LOCALHOST.into(),
+            format,
+            keys: Some(keys.clone()),
+            dscp: Dscp::new(46).unwrap(),
+            timestamps: Format::Ptp,
+            refwait_ns: 60_000_000_000,
+            allowance: match mode {
+                Modes::AUTHENTICATED => Arc::clone(&allowance),
+                _ => Arc::new(Allowance::new(None, None)),
+            },
+        };
+        let (id, port) = reflectors.add(session, [0]).unwrap();
+        reflectors.run(id);
+        client.connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        let patience = Duration::from_secs(20);
+        client.set_read_timeout(Some(patience)).unwrap();
+        sessions.push((client, request(&format, &keys), mode));
+    }
+    let mut before = 0;
+    for round in 0..ROUNDS {
+        if round == 100 {
+            before = ALLOCATIONS.load(Ordering::Relaxed);
+        }
+        for (client, request, mode) in &sessions {
+            client.send(request).unwrap();
+            // Not all of this one's are answered.
+            if *mode != Modes::AUTHENTICATED {
+                client.recv(&mut [0; 256]).unwrap();
+            }
+        }
+    }
+    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    stop.request();
+    reflectors.wait().unwrap();
+    allocations
 }
 
 #[test]
@@ -169,6 +347,11 @@ fn no_thread_allocates_while_packets_flow() {
     let (allocations, packets) = run(IoKind::Batched, None, 2, WatchConfig::default());
     assert!(packets > 0, "two looks at the run of two pairs are needed");
     assert_eq!(allocations, 0, "two pairs, over {packets} packets");
+    for mode in [Modes::AUTHENTICATED, Modes::ENCRYPTED] {
+        let (allocations, packets) = run_protected(mode);
+        assert!(packets > 0, "two looks at the run of {mode} are needed");
+        assert_eq!(allocations, 0, "{mode}, over {packets} packets");
+    }
     // Who watches allocates nothing on the packet threads either.
     let watch = WatchConfig {
         happenings: true,
@@ -178,4 +361,7 @@ fn no_thread_allocates_while_packets_flow() {
     let (allocations, packets) = run(IoKind::Batched, None, 1, watch);
     assert!(packets > 0, "two looks at the watched run are needed");
     assert_eq!(allocations, 0, "watched, over {packets} packets");
+    for io in [IoKind::Batched, IoKind::Portable] {
+        assert_eq!(serve(io), 0, "sessions of a Server, {io:?}");
+    }
 }

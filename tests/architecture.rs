@@ -21,10 +21,24 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "engine",
         &["config", "wire", "io", "os", "sample", "stats", "report"],
     ),
+    ("controller", &["control", "engine", "os", "wire"]),
     ("search", &["config", "engine", "report"]),
     (
+        "server",
+        &["config", "control", "engine", "os", "report", "wire"],
+    ),
+    (
         "cli",
-        &["config", "engine", "output", "report", "search", "wire"],
+        &[
+            "config",
+            "controller",
+            "engine",
+            "output",
+            "report",
+            "search",
+            "server",
+            "wire",
+        ],
     ),
     ("main", &["cli"]),
 ];

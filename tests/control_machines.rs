@@ -639,6 +639,22 @@ fn wrong_keys_are_refused_alike() {
 }
 
 #[test]
+fn a_key_that_nobody_has_time_to_check_is_refused_for_now() {
+    let mut stage = Stage::new(wish(None), terms(Modes::SECURITY));
+    // Nothing is checked: nothing happens.
+    stage.server.token_not_checked(0);
+    assert_eq!(stage.server.ended(), None);
+    stage.server.sent(usize::MAX);
+    stage.say_octets(SetUpResponse::open(Modes::ENCRYPTED).as_bytes());
+    stage.server.token_not_checked(5);
+    assert_eq!(stage.server.ended(), Some(&server::End::Busy));
+    assert_eq!(stage.server.output()[..16], [vec![0; 15], vec![5]].concat());
+    // The result of a check that was done after all comes too late.
+    stage.server.token_checked(6, None);
+    assert_eq!(stage.server.ended(), Some(&server::End::Busy));
+}
+
+#[test]
 fn octets_behind_a_set_up_response_wait_for_the_token() {
     let mut stage = Stage::ready(SecurityMode::Encrypted, Modes::NONE);
     let response = SetUpResponse::open(Modes::ENCRYPTED);

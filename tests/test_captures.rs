@@ -9,9 +9,9 @@ use aes::cipher::{BlockCipherDecrypt, KeyInit};
 use hmac::Mac;
 use sha1::Sha1;
 use twamp_blast::wire::protected::{
-    self, Mode, Padding, Protection, ReflectorPacket, SenderPacket, TestKeys,
+    self, Mode, Protection, ReflectorPacket, SenderPacket, TestKeys,
 };
-use twamp_blast::wire::{self, Reply, ReplyTail, parse_request};
+use twamp_blast::wire::{self, Modes, Reply, ReplyTail, TestFormat, parse_request};
 use zerocopy::IntoBytes;
 
 /// Of user `alice` in all captures.
@@ -162,6 +162,8 @@ fn session(segments: &[Segment]) -> Session {
 /// Checks a session in authenticated or encrypted mode; returns its requests and replies.
 fn protected_session(segments: &[Segment], session: &Session, mode: Mode) -> (usize, usize) {
     let protection = Protection::new(mode, session.keys.as_ref().unwrap());
+    let format = TestFormat::new(Modes::from_bits(session.mode), 0, [0; 2]).unwrap();
+    assert_eq!(format.protection(), Some(mode));
     let mut requests = Vec::new();
     let mut replies = 0;
     for datagram in segments.iter().filter(|s| !s.tcp) {
@@ -191,7 +193,7 @@ fn protected_session(segments: &[Segment], session: &Session, mode: Mode) -> (us
             let plain = read.unwrap();
             assert_eq!(number(plain.head.seq.get()), replies);
             let (sender, request) = requests[number(plain.head.sender_seq.get())];
-            assert_eq!(len, protected::reply_len(request.len()));
+            assert_eq!(len, format.reply_len(request.len()));
             assert_eq!(plain.head.sender_timestamp, sender.timestamp);
             assert_eq!(plain.head.sender_error_estimate, sender.error_estimate);
             assert_eq!(plain.tail.sender_ttl, 255);
@@ -200,8 +202,8 @@ fn protected_session(segments: &[Segment], session: &Session, mode: Mode) -> (us
             slot.resize(2048, 0xa5);
             let mut unstamped = ReflectorPacket::from(plain);
             unstamped.head.timestamp = wire::Timestamp::from_raw(0);
-            let ours = Padding::Adjacent
-                .write_reply(&mut slot, 0, request.len(), 0, &unstamped)
+            let ours = format
+                .write_reply(&mut slot, 0, request.len(), 0, unstamped.as_bytes())
                 .unwrap();
             let slot = &mut slot[..ours];
             protection.prepare::<ReflectorPacket>(slot, ours);

@@ -341,6 +341,7 @@ fn help_is_exit_0_and_tells_the_exit_codes() {
         ("sender --help", "nothing came back"),
         ("reflector --help", "ended by Ctrl-C"),
         ("responder --help", "ended by Ctrl-C"),
+        ("server --help", "ended by Ctrl-C"),
     ] {
         let outcome = run(line);
         assert_eq!(outcome.code, 0, "{line}");

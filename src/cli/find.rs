@@ -5,18 +5,18 @@ use std::net::SocketAddr;
 use clap::Args;
 
 use super::{
-    Error, ProgressLine, ScheduleArg, SenderArgs, SizeArgs, StatsArg, catch_signals, complain,
-    inside_reflector, load, print, remote, say, session, sizes, usage,
+    Error, ProgressLine, Room, ScheduleArg, SenderArgs, SizeArgs, StatsArg, catch_signals,
+    complain, inside_reflector, load, print, remote, say, session, sizes, usage,
 };
 use crate::config::{
-    Family, Fraction, FrameSize, FrameSizes, Rate, SizeClass, SizeProfile, Sizes, frame_of_payload,
-    payload_of_frame,
+    Departures, End, Family, Fraction, FrameSize, FrameSizes, Rate, SessionConfig, SizeClass,
+    SizeProfile, Sizes, frame_of_payload, payload_of_frame,
 };
-use crate::engine::{self, Reflecting, Stop};
+use crate::engine::{self, Progress, Reflecting, Stop};
 use crate::output::find_rate;
 use crate::report::find_rate::{FindRate, Outcome};
-use crate::search::{self, Plan, Update};
-use crate::wire::{MAX_UDP_PAYLOAD, SENDER_LEN};
+use crate::search::{self, Plan, Run, Update};
+use crate::wire::MAX_UDP_PAYLOAD;
 
 /// Length of a trial, in nanoseconds.
 const DEFAULT_TRIAL_NS: u64 = 2_000_000_000;
@@ -63,7 +63,13 @@ pub(super) fn refuse_without_search(args: &SenderArgs) -> Result<(), Error> {
     }
 }
 
-pub(super) fn run(args: &SenderArgs) -> Result<u8, Error> {
+/// What a search needs beside the session: its sizes, bounds and the length of its trials.
+pub(super) fn plan(
+    args: &SenderArgs,
+    session: impl FnOnce((Departures, End)) -> Result<SessionConfig, Error>,
+    room: &Room,
+    inside: bool,
+) -> Result<Plan, Error> {
     if args.load.schedule == ScheduleArg::Flood {
         return Err(usage(
             "--find-rate sets the rate of each trial, and --schedule flood has none; use another \
@@ -84,6 +90,18 @@ pub(super) fn run(args: &SenderArgs) -> Result<u8, Error> {
         ));
     }
 
+    let session = session((departures, end))?;
+    Ok(Plan {
+        sizes: all_sizes(args, session.remote, room)?,
+        session,
+        loss: args.find.loss.unwrap_or_default(),
+        max_pps,
+        trial_ns,
+        inside,
+    })
+}
+
+pub(super) fn run(args: &SenderArgs) -> Result<u8, Error> {
     let inside = args.remote.is_none().then(|| inside_reflector(args));
     let remote = match (&args.remote, &inside) {
         (Some(endpoint), _) => remote(endpoint, args.local.as_ref())?,
@@ -99,24 +117,31 @@ pub(super) fn run(args: &SenderArgs) -> Result<u8, Error> {
         (None, None) => return Err(usage("there is nobody to measure; name a REMOTE")),
     };
     let talk = !args.log.quiet;
-    let plan = Plan {
-        session: session(args, (departures, end), remote)?,
-        sizes: all_sizes(args, remote, talk)?,
-        loss: args.find.loss.unwrap_or_default(),
-        max_pps,
-        trial_ns,
-        inside,
-    };
-    if talk && plan.inside.is_some() {
+    let configure = |load| session(args, load, remote, &Room::LIGHT);
+    let plan = plan(args, configure, &Room::LIGHT, inside.is_some())?;
+    if talk && plan.inside {
         say("twamp-blast: no REMOTE was given: measuring a reflector inside this process\n");
     }
     let stop = Stop::default();
     catch_signals(&stop, talk)?;
+    let mut trial = |session: &SessionConfig, progress: &mut dyn FnMut(Progress)| {
+        Ok(search::light(session, inside.as_ref(), &stop, progress)?)
+    };
+    search(args, &plan, &stop, &mut trial)
+}
 
+/// Searches, and shows what was found; returns the exit code.
+pub(super) fn search(
+    args: &SenderArgs,
+    plan: &Plan,
+    stop: &Stop,
+    trial: &mut Run<'_, Error>,
+) -> Result<u8, Error> {
+    let talk = !args.log.quiet;
     let mut line = ProgressLine::new(talk);
     let mut results: Vec<FindRate> = Vec::new();
     let mut printed = Ok(());
-    let ended = search::find(&plan, &stop, |update| match update {
+    let ended = search::find(plan, stop, trial, |update| match update {
         Update::Progress(now) => line.show(now),
         Update::Trial(size, number, trial) => {
             line.clear();
@@ -137,7 +162,7 @@ pub(super) fn run(args: &SenderArgs) -> Result<u8, Error> {
     }
     ended?;
     printed?;
-    Ok(exit_code(&results, stop.requested(), &remote))
+    Ok(exit_code(&results, stop.requested(), &plan.session.remote))
 }
 
 /// The exit code, with a line on standard error where nothing was measured.
@@ -180,7 +205,8 @@ fn whole_pps(rate: Rate) -> Result<u64, Error> {
 }
 
 /// Every size to be searched: those listed, or the one given, or the usual ones that fit.
-fn all_sizes(args: &SenderArgs, remote: SocketAddr, talk: bool) -> Result<Vec<Sizes>, Error> {
+fn all_sizes(args: &SenderArgs, remote: SocketAddr, room: &Room) -> Result<Vec<Sizes>, Error> {
+    let talk = !args.log.quiet;
     let given = &args.sizes;
     let family = Family::of(remote.ip());
     let mtu = engine::path_mtu(remote, args.ip.interface.as_deref());
@@ -192,10 +218,10 @@ fn all_sizes(args: &SenderArgs, remote: SocketAddr, talk: bool) -> Result<Vec<Si
         || given.size_mix.is_some()
         || given.payload_size.is_some();
     let plans = match &given.sizes {
-        Some(list) => list_of(list, family)?,
-        None if one => vec![sizes(given, family)?],
+        Some(list) => list_of(list, family, room)?,
+        None if one => vec![sizes(given, family, room)?],
         None => {
-            let mut usual = list_of(&FrameSizes::usual(), family)?;
+            let mut usual = list_of(&FrameSizes::usual(), family, room)?;
             usual.retain(|sizes| largest(sizes) <= most);
             return Ok(usual);
         }
@@ -212,21 +238,23 @@ fn all_sizes(args: &SenderArgs, remote: SocketAddr, talk: bool) -> Result<Vec<Si
     Ok(plans)
 }
 
-fn list_of(list: &FrameSizes, family: Family) -> Result<Vec<Sizes>, Error> {
+fn list_of(list: &FrameSizes, family: Family, room: &Room) -> Result<Vec<Sizes>, Error> {
     let plan = |size: &FrameSize| match *size {
         FrameSize::Imix => {
             let imix = SizeArgs {
                 imix: true,
                 ..SizeArgs::default()
             };
-            sizes(&imix, family)
+            sizes(&imix, family, room)
         }
         FrameSize::Bytes(frame) => {
-            let payload = payload_of_frame(frame, family).ok_or_else(|| {
+            let payload = payload_of_frame(frame, family);
+            let payload = payload.filter(|payload| *payload >= room.least);
+            let payload = payload.ok_or_else(|| {
                 usage(format!(
                     "--sizes {frame}: use {} to {} bytes, the Ethernet frame (without FCS) of a \
                      test packet over {family}",
-                    frame_of_payload(SENDER_LEN, family),
+                    frame_of_payload(room.least, family),
                     frame_of_payload(MAX_UDP_PAYLOAD, family)
                 ))
             })?;

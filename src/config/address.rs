@@ -103,6 +103,11 @@ impl fmt::Display for Host {
 pub struct Prefix(IpNet);
 
 impl Prefix {
+    /// How many leading bits the addresses share.
+    pub(super) fn shared_bits(&self) -> u8 {
+        self.0.prefix_len()
+    }
+
     /// Whether the address is one of them. An IPv4 address counts as itself also where a socket of
     /// both families shows it as `::ffff:192.0.2.1` (RFC 4291 §2.5.5.2).
     #[must_use]

@@ -5,8 +5,10 @@ mod error;
 mod frames;
 mod impair;
 mod plan;
+mod policy;
 mod quantity;
 mod rate;
+mod server;
 mod values;
 
 pub use address::{Endpoint, Host, Prefix};
@@ -14,11 +16,13 @@ pub use error::ValueError;
 pub use frames::{FrameSize, FrameSizes};
 pub use impair::{Direction, Impairment, Percent};
 pub use plan::{
-    Burst, Departures, End, IoKind, Pacing, ReflectorConfig, SessionConfig, SizeClass, SizeProfile,
-    Sizes, SocketOptions, WatchConfig,
+    Burst, Departures, End, IoKind, Pacing, ReflectorConfig, ServedConfig, SessionConfig,
+    SizeClass, SizeProfile, Sizes, SocketOptions, WatchConfig,
 };
+pub use policy::{DEFAULT_POLICY, Dscps, Feature, Limits, Policy, PolicyError, Ports, Rules};
 pub use quantity::{Fraction, Interval, Seconds, Span};
 pub use rate::Rate;
+pub use server::ServerConfig;
 pub use values::{
     CpuList, Dscp, Family, SizeMix, Tos, WeightedSize, dscp_table, dscp_table_json,
     frame_of_payload, frame_overhead, payload_of_frame,

@@ -47,6 +47,12 @@ pub struct SessionConfig {
     pub burst: Burst,
     /// Sequence number of the first packet: 0 (RFC 4656 §4.1.2), or another one to see it wrap.
     pub first_seq: u32,
+    /// Fill Packet Padding with zeros, in place of pseudo-random octets (RFC 4656 §4.1.2).
+    pub zero_padding: bool,
+    /// For so many nanoseconds after the first packet left, an ICMP port unreachable says that the
+    /// Session-Reflector is not there yet: as long as nothing was answered, the session begins anew.
+    /// `None`: it counts from the first packet on.
+    pub grace_ns: Option<u64>,
     /// What is told while the session runs.
     pub watch: WatchConfig,
 }
@@ -163,6 +169,9 @@ impl SessionConfig {
                 let payload = self.sizes.classes.first().map_or(0, |class| class.payload);
                 flag("payload-size", Some(payload.to_string()));
             }
+        }
+        if self.zero_padding {
+            flag("zero-padding", None);
         }
         let burst = match self.burst {
             Burst::Auto => "auto".to_owned(),
@@ -367,4 +376,15 @@ pub struct ReflectorConfig {
     pub impairment: Option<Impairment>,
     /// Tell of sessions that begin and end.
     pub watch: bool,
+}
+
+/// What the Session-Reflectors of a Server have in common; sessions come while they run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServedConfig {
+    /// How the replies look and leave; its TOS is not used.
+    pub socket: SocketOptions,
+    /// Threads; each port is one thread's.
+    pub threads: usize,
+    /// CPUs for the threads, in this order; `None`: a sensible choice.
+    pub cpus: Option<CpuList>,
 }

@@ -82,6 +82,15 @@ impl Rate {
         }
     }
 
+    /// Both rates together, exactly; `None` beyond the range of the type.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Option<Self> {
+        let cross = |a: u64, b: u64| u128::from(a) * u128::from(b);
+        let packets =
+            cross(self.packets, other.per_ns).checked_add(cross(other.packets, self.per_ns))?;
+        Self::ratio(packets, cross(self.per_ns, other.per_ns), "").ok()
+    }
+
     /// `packets` every `per_ns`, within the range of the type; `text` is for the error.
     fn ratio(packets: u128, per_ns: u128, text: &str) -> Result<Self, ValueError> {
         const PER_NS_MAX: u64 = 1_000_000_000_000_000_000;
@@ -192,6 +201,17 @@ mod tests {
 
     fn rate(text: &str) -> Rate {
         text.parse().unwrap_or_else(|e| panic!("{text}: {e}"))
+    }
+
+    #[test]
+    fn shares_of_a_rate_add_up_to_it() {
+        for (text, parts) in [("1k", 3), ("1", 7), ("100k", 100), ("3/7s", 11)] {
+            let share = rate(text).shared_by(parts);
+            let sum = (1..parts).try_fold(share, |sum, _| sum.plus(share));
+            assert_eq!(sum, Some(rate(text)), "{parts} parts of {text}");
+        }
+        assert_eq!(rate("10").plus(rate("0.5")), Some(rate("10.5")));
+        assert_eq!(rate("100G").plus(rate("1")), None);
     }
 
     #[test]

@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::wire::Sid;
 use crate::wire::control::{BLOCK_LEN, Count, HMAC_LEN, Token};
+use crate::wire::protected::TestKeys;
 
 /// What both sides know beforehand: any octets; text is used as it is (RFC 4656 §3.1).
 #[derive(Clone)]
@@ -102,41 +103,10 @@ impl SessionKeys {
         }
     }
 
-    /// Keys of the test packets of session `sid`: the SID is the key, these keys are the text
-    /// (RFC 4656 §4.1.2).
+    /// Keys of the test packets of session `sid` (RFC 4656 §4.1.2).
     #[must_use]
     pub fn of_session(&self, sid: &Sid) -> TestKeys {
-        let mut keys = TestKeys {
-            aes: self.aes.clone(),
-            hmac: self.hmac.clone(),
-        };
-        // ECB of a single block is CBC with an initialization vector of zero.
-        for octets in [keys.aes.as_mut_slice(), keys.hmac.as_mut_slice()] {
-            cbc::Encryptor::<Aes128>::new(&sid.0.into(), &[0; 16].into())
-                .encrypt_blocks(blocks_mut(octets));
-        }
-        keys
-    }
-}
-
-/// Keys of the test packets of one session, the same for both directions.
-#[derive(Clone)]
-pub struct TestKeys {
-    aes: Zeroizing<[u8; 16]>,
-    hmac: Zeroizing<[u8; 32]>,
-}
-
-impl TestKeys {
-    /// TWAMP-Test AES Session-key.
-    #[must_use]
-    pub fn aes(&self) -> &[u8; 16] {
-        &self.aes
-    }
-
-    /// TWAMP-Test HMAC Session-key.
-    #[must_use]
-    pub fn hmac(&self) -> &[u8; 32] {
-        &self.hmac
+        TestKeys::derive(&sid.0, &self.aes, &self.hmac)
     }
 }
 
@@ -328,7 +298,7 @@ macro_rules! opaque {
         }
     )*};
 }
-opaque!(Passphrase SharedKey SessionKeys TestKeys Sealer Opener);
+opaque!(Passphrase SharedKey SessionKeys Sealer Opener);
 
 /// The Token is encrypted by a key of its own, so that its initialization vector can be zero
 /// (RFC 4656 §3.1).
@@ -344,6 +314,8 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::wire::Timestamp;
+    use crate::wire::protected::{Mode, Protection, SENDER_LEN, SenderPacket};
 
     fn octets<const N: usize>(hex: &Value) -> [u8; N] {
         all_octets(hex).try_into().unwrap()
@@ -456,13 +428,22 @@ mod tests {
     }
 
     #[test]
-    fn test_keys_match_the_vectors() {
+    fn test_keys_are_those_of_the_vectors() {
         for text in &PROTECTED[..2] {
             let vector = vector(text);
             let keys = token_check(&vector).run().unwrap();
             let keys = keys.of_session(&Sid(octets(&vector["sid"])));
-            assert_eq!(*keys.aes(), octets(&vector["test_aes_key"]));
-            assert_eq!(*keys.hmac(), octets(&vector["test_hmac_key"]));
+            let known = TestKeys::new(
+                &octets(&vector["test_aes_key"]),
+                &octets(&vector["test_hmac_key"]),
+            );
+            let sealed = |keys| {
+                let protection = Protection::new(Mode::Encrypted, keys);
+                let mut packet = [0; SENDER_LEN];
+                protection.stamp::<SenderPacket>(&mut packet, SENDER_LEN, Timestamp::from_raw(1));
+                packet
+            };
+            assert_eq!(sealed(&keys), sealed(&known));
         }
     }
 
@@ -470,11 +451,9 @@ mod tests {
     fn nothing_secret_is_printed() {
         let check = token_check(&vector(PROTECTED[0]));
         let keys = check.run().unwrap();
-        let test_keys = keys.of_session(&Sid::ZERO);
         for text in [
             format!("{:?}", check.passphrase),
             format!("{keys:?}"),
-            format!("{test_keys:?}"),
             format!("{:?}", Sealer::new(&keys, &[0; 16])),
         ] {
             assert!(text.ends_with("(…)") || text.ends_with("(…))"), "{text}");

@@ -190,6 +190,9 @@ pub enum End {
     /// An unknown KeyID, or a passphrase that is not its own.
     #[error("key id {0} or its passphrase is wrong")]
     Token(KeyId),
+    /// Nobody had the time to check the Token.
+    #[error("too many keys wait to be checked")]
+    Busy,
     /// Octets that are no message.
     #[error(transparent)]
     Broken(Broken),
@@ -342,6 +345,15 @@ impl Server {
                 self.codec.refuse(Accept::Failure);
                 self.state = State::Ended(End::Token(response.key_id));
             }
+        }
+    }
+
+    /// The [`TokenCheck`] will not be run: too many others wait. The client may try again later.
+    pub fn token_not_checked(&mut self, now_ns: i64) {
+        if matches!(self.state, State::TokenCheck(_)) {
+            self.last_activity_ns = now_ns;
+            self.codec.refuse(Accept::TemporaryLimit);
+            self.state = State::Ended(End::Busy);
         }
     }
 

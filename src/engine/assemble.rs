@@ -13,6 +13,7 @@ use crate::os;
 use crate::report::{self, Report, finite};
 use crate::stats::delay::Delays;
 use crate::stats::sequence::Directions;
+use crate::wire::Sid;
 
 /// Share of departures later than one interval from which the host is said to have missed them:
 /// one in this many.
@@ -21,6 +22,8 @@ const MISSED_ONE_IN: u64 = 20;
 const MOST_BUFFER: u64 = 1 << 30;
 /// The share of the rate that must be achieved.
 const KEPT: f64 = 0.999;
+/// Most ports that are listed one by one.
+const LISTED: usize = 64;
 /// So many late departures say nothing yet.
 const FEW_LATE: u64 = 2;
 
@@ -29,6 +32,13 @@ pub(super) struct Parts<'a> {
     pub(super) scope: report::Scope,
     pub(super) config: &'a SessionConfig,
     pub(super) granted: &'a Granted,
+    /// Who agreed on the session.
+    pub(super) terms: Terms,
+    /// These are all figures of this process: what the system says of it belongs to them.
+    pub(super) whole: bool,
+    /// What differs, where these are the figures of several: none of their values is said to be that
+    /// of all.
+    pub(super) differs: Differs,
     /// The source ports of all threads, where these are the figures of several.
     pub(super) ports: &'a [u16],
     /// Those of them to which nothing came back.
@@ -42,6 +52,35 @@ pub(super) struct Parts<'a> {
     /// A reflector of this process, and who stamped T2 there.
     pub(super) reflected: Option<&'a (Reflected, Option<StampKind>)>,
     pub(super) same_clock: bool,
+}
+
+/// Who agreed on a session, and on what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Terms {
+    /// Nobody: TWAMP Light.
+    Light,
+    /// A Control-Client and a Server. Of several sessions together there is no SID.
+    Agreed {
+        security: report::Security,
+        sid: Option<Sid>,
+    },
+}
+
+impl Terms {
+    fn are_agreed(self) -> bool {
+        self != Self::Light
+    }
+}
+
+/// What several sessions do not have in common.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Differs {
+    /// Address or port of the Session-Reflector.
+    pub(super) remote: bool,
+    /// Its address.
+    pub(super) host: bool,
+    /// TOS of the packets.
+    pub(super) tos: bool,
 }
 
 /// Nanoseconds since the Unix epoch as RFC 3339 writes them, UTC.
@@ -89,13 +128,25 @@ pub(super) fn report(parts: &Parts<'_>) -> Report {
         }
         .command(),
         scope: parts.scope,
-        protocol: report::Protocol::TwampLight,
-        role: report::Role::Sender,
-        security: report::Security::Unauthenticated,
-        sid: None,
+        protocol: match parts.terms {
+            Terms::Light => report::Protocol::TwampLight,
+            Terms::Agreed { .. } => report::Protocol::Twamp,
+        },
+        role: match parts.terms {
+            Terms::Light => report::Role::Sender,
+            Terms::Agreed { .. } => report::Role::Controller,
+        },
+        security: match parts.terms {
+            Terms::Light => report::Security::Unauthenticated,
+            Terms::Agreed { security, .. } => security,
+        },
+        sid: match parts.terms {
+            Terms::Agreed { sid: Some(sid), .. } => Some(sid.to_string()),
+            _ => None,
+        },
         ssid: None,
         local: parts.ports.is_empty().then_some(granted.local),
-        remote: Some(config.remote),
+        remote: (!parts.differs.remote).then_some(config.remote),
         started,
         duration_ns,
         interrupted: sent.interrupted,
@@ -280,7 +331,10 @@ fn timestamps(parts: &Parts<'_>) -> report::Timestamps {
             local_error_ns: local.map(|(_, error_ns)| error_ns),
             remote_error_ns: facts.remote_error_ns,
             // On one clock there is nothing to estimate.
-            offset_estimate_ns: parts.delays.offset_estimate_ns().filter(|_| !same_clock),
+            offset_estimate_ns: parts
+                .delays
+                .offset_estimate_ns()
+                .filter(|_| !same_clock && !parts.differs.host),
         },
     }
 }
@@ -298,31 +352,47 @@ fn most_often(counts: &[u64; 256]) -> Option<u8> {
         .map(|(value, _)| value)
 }
 
+/// The Sender TTL that replies told most often, and whether it changed, without those that tell none.
+///
+/// A quirk of reflectors that do not fill the field in: with 0 (twampy's reflector, where it pads its
+/// 38 octets), which is no TTL that can arrive, or with 255, as RFC 5357 §4.2.1 has it where the TTL
+/// cannot be read. The latter means no hops only where there are none on the way back either.
+fn ttl_at_reflector(told: &[u64; 256], hops_inbound: Option<u8>) -> (Option<u8>, bool) {
+    let mut told = *told;
+    told[0] = 0;
+    let known = |ttl: &u8| *ttl < 255 || hops_inbound == Some(0);
+    (most_often(&told).filter(known), changed(&told))
+}
+
+fn changed(counts: &[u64; 256]) -> bool {
+    counts.iter().filter(|count| **count > 0).count() > 1
+}
+
 fn path(parts: &Parts<'_>) -> report::PathFacts {
     let facts = &parts.received.facts;
-    let (ttl_out, ttl_in) = (&facts.ttl_out, &facts.ttl_in);
-    // A TTL of 0 cannot arrive: such a reflector does not tell. Nor can hops be told from a reply
-    // unless it left with 255, and no path is so long that less than half of that is left.
-    let hops_inbound = most_often(ttl_in)
+    // Hops cannot be told from a reply unless it left with 255, and no path is so long that less than
+    // half of that is left.
+    let hops_inbound = most_often(&facts.ttl_in)
         .filter(|ttl| *ttl > 128)
         .map(|ttl| 255 - ttl);
-    // A reflector that does not know the TTL writes 255 (RFC 5357 §4.2.1): that means no hops only
-    // where there are none on the way back either.
-    let told = |ttl: &u8| {
-        *ttl > 0 && parts.config.socket.ttl == 255 && (*ttl < 255 || hops_inbound == Some(0))
-    };
-    let hops_outbound = most_often(ttl_out).filter(told).map(|ttl| 255 - ttl);
-    let changed = |counts: &[u64; 256]| counts.iter().filter(|count| **count > 0).count() > 1;
+    let (ttl_out, changed_out) = ttl_at_reflector(&facts.ttl_out, hops_inbound);
+    let hops_outbound = ttl_out
+        .filter(|_| parts.config.socket.ttl == 255)
+        .map(|ttl| 255 - ttl);
     let known = hops_outbound.is_some() || hops_inbound.is_some();
-    let tos = most_often(&facts.tos_in);
+    let differs = parts.differs;
+    let one_path = |value: Option<u8>| value.filter(|_| !differs.host);
+    let one_class = |value: Option<u8>| value.filter(|_| !differs.tos);
+    let tos = one_class(most_often(&facts.tos_in));
+    let tos_there = one_class(most_often(&facts.tos_there));
     report::PathFacts {
-        hops_outbound,
-        hops_inbound,
-        hops_changed: known.then(|| changed(ttl_out) || changed(ttl_in)),
-        dscp_sent: Some(parts.config.socket.tos >> 2),
-        dscp_at_reflector: None,
+        hops_outbound: one_path(hops_outbound),
+        hops_inbound: one_path(hops_inbound),
+        hops_changed: (known && !differs.host).then(|| changed_out || changed(&facts.ttl_in)),
+        dscp_sent: one_class(Some(parts.config.socket.tos >> 2)),
+        dscp_at_reflector: tos_there.map(|tos| tos >> 2),
         dscp_received: tos.map(|tos| tos >> 2),
-        ecn_at_reflector: None,
+        ecn_at_reflector: tos_there.map(|tos| tos & 0b11),
         ecn_received: tos.map(|tos| tos & 0b11),
         reply_bytes: (!facts.reply_sizes.is_empty()).then(|| facts.reply_sizes.clone()),
     }
@@ -331,8 +401,8 @@ fn path(parts: &Parts<'_>) -> report::PathFacts {
 fn host(parts: &Parts<'_>, load: &report::Load) -> report::Host {
     let (sent, received) = (parts.sent, parts.received);
     let own = received.kernel_drops;
-    // A thread's report is of its own sockets.
-    let whole = parts.scope != report::Scope::Thread;
+    // One of several reports is of its own sockets.
+    let whole = parts.whole;
     let reflector = parts.reflected.filter(|_| whole);
     let reflector = reflector.and_then(|(totals, _)| totals.kernel_drops);
     let kernel_drops = match (own, reflector) {
@@ -461,10 +531,15 @@ fn notes(parts: &Parts<'_>, received: &Received, delays: &report::DelaySet) -> V
     if parts.reflected.is_some() {
         notes.push("the reflector runs in this process, over loopback".to_owned());
     }
+    let (flows, flow) = if parts.terms.are_agreed() {
+        ("sessions", "session")
+    } else {
+        ("threads", "thread")
+    };
     if parts.ports.len() > 1 {
         notes.push(format!(
-            "{} threads sent from the ports {}; IPDV and loss periods are those within each flow, and \
-             jitter is told of each thread alone",
+            "{} {flows} sent from the ports {}; IPDV and loss periods are those within each flow, and \
+             jitter is told of each {flow} alone",
             parts.ports.len(),
             list(parts.ports)
         ));
@@ -484,12 +559,19 @@ fn notes(parts: &Parts<'_>, received: &Received, delays: &report::DelaySet) -> V
         );
     }
     notes.extend(txtime::note(config, parts.granted, sent));
+    if sent.began_anew > 0 {
+        notes.push(format!(
+            "the Session-Reflector's port was closed at first (ICMP port unreachable): the session was \
+             begun anew {}, and packets before that are not counted",
+            times(sent.began_anew)
+        ));
+    }
     if let Some(error) = &sent.realtime_refused {
         notes.push(format!("no real-time scheduling: {error}"));
     }
     // Each thread has a buffer.
     let each = config.departures.rate();
-    if let Some(rate) = each.map(|rate| rate.shared_by(config.threads))
+    if let Some(rate) = each.map(|rate| rate.shared_by(parts.ports.len()))
         && let Some(buffer) = parts.granted.receive_buffer
     {
         let largest = config
@@ -583,7 +665,28 @@ fn notes(parts: &Parts<'_>, received: &Received, delays: &report::DelaySet) -> V
             counts.counter_began_at
         ));
     }
-    if counts.restarts > 0 {
+    if received.facts.forged > 0 {
+        notes.push(format!(
+            "{} datagrams were not made with the keys of the session, or were changed on the way: they \
+             are among the invalid ones",
+            received.facts.forged
+        ));
+    }
+    if let Some(from) = received.facts.elsewhere_from {
+        notes.push(format!(
+            "{} replies came from {from}, not from the Session-Reflector's address: they are among the \
+             invalid ones, and the packets that they answer among the lost ones",
+            received.facts.elsewhere
+        ));
+    }
+    if received.facts.other_format > 0 {
+        notes.push(format!(
+            "{} replies claim a timestamp format that T2 and T3 are not in (they repeat our Z bit): \
+             these were read in the other one",
+            received.facts.other_format
+        ));
+    }
+    if counts.restarts > 0 && !counts.senseless {
         notes.push(format!(
             "the reflector's counter began anew {}",
             times(counts.restarts)
@@ -633,11 +736,11 @@ fn notes(parts: &Parts<'_>, received: &Received, delays: &report::DelaySet) -> V
     if received.facts.more_reply_sizes {
         notes.push("there were more sizes of replies than are listed".to_owned());
     }
-    let whole = config
+    let within = config
         .departures
         .rate()
         .map(|r| r.count_in(config.timeout_ns));
-    if parts.window < whole.unwrap_or(0).min(sent.sent) {
+    if parts.window < within.unwrap_or(0).min(sent.sent) {
         notes.push(format!(
             "at this rate {} packets are told apart: a reply that is further behind counts as late",
             parts.window
@@ -647,8 +750,13 @@ fn notes(parts: &Parts<'_>, received: &Received, delays: &report::DelaySet) -> V
 }
 
 fn list(ports: &[u16]) -> String {
-    let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
-    ports.join(", ")
+    let (shown, rest) = ports.split_at(ports.len().min(LISTED));
+    let ports: Vec<String> = shown.iter().map(ToString::to_string).collect();
+    let more = match rest.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    ports.join(", ") + &more
 }
 
 fn times(count: u64) -> String {
@@ -705,6 +813,8 @@ mod tests {
             threads: 1,
             loss_bound: None,
             first_seq: 0,
+            zero_padding: false,
+            grace_ns: None,
             timeout_ns: 5_000_000_000,
             format: Format::Ntp,
             socket: SocketOptions {
@@ -730,6 +840,16 @@ mod tests {
     }
 
     fn with(lost: u64, drops: Option<u64>, facts: Facts, txtime: Outcome) -> Report {
+        made(lost, drops, facts, txtime, Differs::default())
+    }
+
+    fn made(
+        lost: u64,
+        drops: Option<u64>,
+        facts: Facts,
+        txtime: Outcome,
+        differs: Differs,
+    ) -> Report {
         let sent = Sent {
             sent: 1000,
             by_class: vec![1000],
@@ -755,6 +875,9 @@ mod tests {
         };
         report(&Parts {
             scope: report::Scope::Session,
+            terms: Terms::Light,
+            whole: true,
+            differs,
             ports: &[],
             silent: &[],
             missed: received.facts.missed,
@@ -787,6 +910,63 @@ mod tests {
         };
         assert!(reason.contains("dropped 970 datagrams"), "{reason}");
         assert!(reason.contains("not the path's loss"), "{reason}");
+    }
+
+    #[test]
+    fn hops_are_not_told_by_a_ttl_that_is_none() {
+        let told = |ttls: &[(u8, u64)], hops_inbound| {
+            let mut counts = [0; 256];
+            for (ttl, count) in ttls {
+                counts[usize::from(*ttl)] = *count;
+            }
+            ttl_at_reflector(&counts, hops_inbound)
+        };
+        assert_eq!(told(&[(0, 100)], Some(3)), (None, false));
+        assert_eq!(told(&[(255, 100)], Some(3)), (None, false));
+        assert_eq!(told(&[(255, 100)], Some(0)), (Some(255), false));
+        assert_eq!(told(&[(252, 100)], Some(3)), (Some(252), false));
+        assert_eq!(told(&[(0, 100), (252, 7)], None), (Some(252), false));
+        assert_eq!(told(&[(251, 1), (252, 7)], None), (Some(252), true));
+    }
+
+    #[test]
+    fn what_several_sessions_do_not_share_is_not_told() {
+        let mut facts = Facts::new(1);
+        facts.ttl_in[255] = 1000;
+        facts.ttl_out[254] = 1000;
+        facts.tos_in[0xb9] = 1000;
+        facts.tos_there[0xba] = 1000;
+        let of = |differs: Differs| {
+            let facts = facts.clone();
+            let report = made(0, None, facts, Outcome::default(), differs);
+            let path = report.path;
+            (
+                report.remote.is_some(),
+                path.hops_outbound.zip(path.hops_inbound),
+                path.dscp_sent,
+                path.dscp_at_reflector.zip(path.ecn_at_reflector),
+                path.dscp_received.zip(path.ecn_received),
+            )
+        };
+        let (hops, there, back) = (Some((1, 0)), Some((46, 2)), Some((46, 1)));
+        let same = of(Differs::default());
+        assert_eq!(same, (true, hops, Some(0), there, back));
+        let tos = of(Differs {
+            tos: true,
+            ..Differs::default()
+        });
+        assert_eq!(tos, (true, hops, None, None, None));
+        let port = of(Differs {
+            remote: true,
+            ..Differs::default()
+        });
+        assert_eq!(port, (false, hops, Some(0), there, back));
+        let host = of(Differs {
+            remote: true,
+            host: true,
+            tos: false,
+        });
+        assert_eq!(host, (false, None, Some(0), there, back));
     }
 
     fn kept(packets: u64) -> Outcome {

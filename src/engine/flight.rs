@@ -74,6 +74,7 @@ impl Places {
         usize::try_from((seq >> self.shift) & self.mask).expect("within the window")
     }
 
+    #[inline]
     fn class(&self, seq: u64) -> u8 {
         self.class[self.place(seq)].load(Ordering::Relaxed)
     }
@@ -83,7 +84,7 @@ impl Places {
 pub(crate) struct Flight {
     granules: Places,
     /// From this sequence number on each packet has a place of its own.
-    singles: OnceLock<(u64, Places)>,
+    singles: OnceLock<(AtomicU64, Places)>,
     /// Packets of the longest train so far.
     burst: AtomicU32,
     /// Sequence numbers below may be under way.
@@ -105,6 +106,49 @@ pub(crate) struct Flight {
     early: AtomicBool,
     /// A [`Verdict`].
     verdict: AtomicU8,
+    grace: Grace,
+}
+
+/// The time after the first packet in which a refusal only says that the peer is not there yet.
+#[derive(Debug, Default)]
+struct Grace {
+    /// How long it is; 0: there is none.
+    ns: i64,
+    /// When the first packet of all left, by the monotonic clock; 0: none has.
+    first_ns: AtomicI64,
+    /// The peer is there.
+    over: AtomicBool,
+    /// An [`Anew`].
+    anew: AtomicU8,
+}
+
+/// How far a new beginning is; each step is made by one thread, and the other one waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Anew {
+    /// There is none under way.
+    No,
+    /// Sender: a packet was refused.
+    Asked,
+    /// Receiver: so it is, and none was answered; nothing that left counts.
+    Granted,
+    /// Sender: nothing leaves any more.
+    Withdrawn,
+    /// Receiver: all that is known of those packets is forgotten.
+    Forgotten,
+    /// Sender: the thread has ended, there will be none.
+    Never,
+}
+
+impl Anew {
+    const ALL: [Self; 6] = [
+        Self::No,
+        Self::Asked,
+        Self::Granted,
+        Self::Withdrawn,
+        Self::Forgotten,
+        Self::Never,
+    ];
 }
 
 impl Flight {
@@ -125,7 +169,85 @@ impl Flight {
             trial_stamp: AtomicI64::new(NO_STAMP),
             early: AtomicBool::new(false),
             verdict: AtomicU8::default(),
+            grace: Grace::default(),
         }
+    }
+
+    /// The same where a packet that is refused within `ns` after the first one has all begin anew, as
+    /// long as none is answered.
+    pub(crate) fn with_grace(mut self, ns: i64) -> Self {
+        self.grace.ns = ns;
+        self
+    }
+
+    /// Whether a packet that is refused may still have all begin anew.
+    pub(crate) fn in_grace(&self) -> bool {
+        self.grace.ns > 0 && !self.grace.over.load(Ordering::Relaxed)
+    }
+
+    /// Receiver: the peer is there. From now on what is refused counts.
+    pub(crate) fn end_grace(&self) {
+        self.grace.over.store(true, Ordering::Relaxed);
+    }
+
+    /// A packet was refused since the peer's port is closed. Whether it does not count: then all begins
+    /// anew, with this first step.
+    pub(crate) fn refused(&self, now: i64, step: Anew) -> bool {
+        let first = self.grace.first_ns.load(Ordering::Relaxed);
+        if !self.in_grace() || first == 0 || now.saturating_sub(first) > self.grace.ns {
+            return false;
+        }
+        let (no, step) = (Anew::No as u8, step as u8);
+        let anew = &self.grace.anew;
+        // Those that are refused while it is under way are withdrawn as well.
+        match anew.compare_exchange(no, step, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => true,
+            Err(step) => step != Anew::Never as u8,
+        }
+    }
+
+    /// Sender: nothing that left counts, and nothing more is to leave until all begins anew.
+    pub(crate) fn is_withdrawn(&self) -> bool {
+        self.grace.ns > 0 && self.anew() == Anew::Granted
+    }
+
+    /// How far a new beginning is.
+    pub(crate) fn anew(&self) -> Anew {
+        let step = self.grace.anew.load(Ordering::Acquire);
+        let known = Anew::ALL.get(usize::from(step));
+        known.copied().unwrap_or(Anew::Never)
+    }
+
+    /// Receiver: what becomes of it that the sender asked, if it is still there to hear it.
+    pub(crate) fn answer_anew(&self, answer: Anew) {
+        let (asked, answer) = (Anew::Asked as u8, answer as u8);
+        let (done, failed) = (Ordering::AcqRel, Ordering::Acquire);
+        let anew = &self.grace.anew;
+        // Only that the thread has ended can have come in between, and that stands.
+        let _ = anew.compare_exchange(asked, answer, done, failed);
+    }
+
+    /// Makes the next step of a new beginning, or ends it.
+    pub(crate) fn set_anew(&self, step: Anew) {
+        self.grace.anew.store(step as u8, Ordering::Release);
+    }
+
+    /// Sender: no packet has left, and nothing is known of any; what the system refuses is kept.
+    pub(crate) fn withdraw(&self) {
+        self.attempted.0.store(0, Ordering::Release);
+        self.departed.0.store(0, Ordering::Release);
+        self.done.store(false, Ordering::Release);
+        self.trial.store(u64::MAX, Ordering::Release);
+        if let Some((from, _)) = self.singles.get() {
+            from.store(0, Ordering::Release);
+        }
+    }
+
+    /// Receiver: nothing came back of what was withdrawn.
+    pub(crate) fn forget(&self) {
+        self.stamps_back.0.store(0, Ordering::Relaxed);
+        self.trial_stamp.store(NO_STAMP, Ordering::Release);
+        self.early.store(false, Ordering::Relaxed);
     }
 
     /// Sequence numbers that are told apart.
@@ -152,7 +274,7 @@ impl Flight {
 
     fn places(&self, seq: u64) -> &Places {
         match self.singles.get() {
-            Some((from, singles)) if seq >= *from => singles,
+            Some((from, singles)) if seq >= from.load(Ordering::Relaxed) => singles,
             _ => &self.granules,
         }
     }
@@ -161,7 +283,8 @@ impl Flight {
     pub(crate) fn take_apart(&self, seq: u64) {
         if self.granules.shift > 0 {
             let window = self.granules.window().min(MAX_SINGLES);
-            self.singles.get_or_init(|| (seq, Places::new(window, 0)));
+            self.singles
+                .get_or_init(|| (AtomicU64::new(seq), Places::new(window, 0)));
         }
     }
 
@@ -207,6 +330,15 @@ impl Flight {
         self.attempted.0.store(seq, Ordering::Release);
     }
 
+    /// Sender: when the first packet left, by the monotonic clock; only the first call counts.
+    pub(crate) fn first_left(&self, ns: i64) {
+        let first = &self.grace.first_ns;
+        // No other thread writes it.
+        if self.grace.ns > 0 && first.load(Ordering::Relaxed) == 0 {
+            first.store(ns, Ordering::Relaxed);
+        }
+    }
+
     /// Sender: the packets below `seq` have left.
     pub(crate) fn depart(&self, seq: u64) {
         self.departed.0.store(seq, Ordering::Release);
@@ -223,12 +355,14 @@ impl Flight {
     }
 
     /// Receiver: T1 of a packet of the window.
+    #[inline]
     pub(crate) fn t1(&self, seq: u64) -> u64 {
         let places = self.places(seq);
         places.t1[places.place(seq)].load(Ordering::Relaxed)
     }
 
     /// Receiver: size class of a packet of the window, and whether it asked for a stamp.
+    #[inline]
     pub(crate) fn class(&self, seq: u64) -> (u8, bool) {
         let value = self.places(seq).class(seq);
         (value & CLASS, value & STAMPED != 0)
@@ -240,6 +374,7 @@ impl Flight {
     }
 
     /// Receiver: what T1 of a packet of the window is.
+    #[inline]
     pub(crate) fn timing(&self, seq: u64) -> Timing {
         let value = self.places(seq).class(seq);
         match value & (TRIAL | TIMED) {
@@ -321,5 +456,56 @@ impl Flight {
     pub(crate) fn probe(&self, t1: u64) -> Option<usize> {
         let mut probes = self.probes.iter();
         probes.position(|probe| t1 != 0 && probe.load(Ordering::Acquire) == t1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_within_the_grace_has_all_begin_anew() {
+        let flight = Flight::new(64, 0).with_grace(1000);
+        assert!(!flight.refused(5, Anew::Asked), "nothing has left");
+        flight.first_left(100);
+        flight.first_left(5000);
+        assert!(flight.refused(1100, Anew::Granted));
+        assert!(flight.is_withdrawn());
+        assert!(flight.refused(1100, Anew::Asked), "it is withdrawn as well");
+        assert_eq!(flight.anew(), Anew::Granted);
+        for step in Anew::ALL {
+            flight.set_anew(step);
+            assert_eq!(flight.anew(), step);
+        }
+        assert!(!flight.refused(1100, Anew::Granted), "the sender has ended");
+        flight.answer_anew(Anew::Granted);
+        assert_eq!(flight.anew(), Anew::Never);
+        flight.set_anew(Anew::No);
+        assert!(
+            !flight.refused(1101, Anew::Granted),
+            "so long it is not waited for"
+        );
+        flight.end_grace();
+        assert!(!flight.refused(200, Anew::Granted), "the peer was there");
+        let flight = Flight::new(64, 0);
+        flight.first_left(100);
+        assert!(!flight.refused(100, Anew::Granted), "nobody asked for it");
+    }
+
+    #[test]
+    fn trains_that_were_refused_leave_one_by_one_after_a_new_beginning() {
+        let flight = Flight::new(1024, 2);
+        flight.note(0, 4, 7, 0, false);
+        assert_eq!(flight.granule_len(0), 4);
+        flight.take_apart(8);
+        flight.attempt(8);
+        flight.depart(8);
+        flight.finish(8, 1);
+        flight.withdraw();
+        assert_eq!((flight.attempted(), flight.departed()), (0, 0));
+        assert_eq!(flight.finished(), None);
+        assert_eq!(flight.granule_len(0), 1);
+        flight.note(1, 1, 9, 0, false);
+        assert_eq!(flight.t1(1), 9);
     }
 }

@@ -7,7 +7,7 @@
 use zerocopy::FromBytes;
 
 use super::impair::{Fate, Parcel, Stage};
-use super::reflector::{Answer, Desk, stamp};
+use super::reflector::{Answer, Decides, Desk, stamp};
 use crate::config::Direction;
 use crate::io::{BATCH, Mirror, Request};
 use crate::os;
@@ -96,7 +96,7 @@ impl Testing {
                 let len = answer.map_or(request.len, |answer| answer.len);
                 if answer.is_some() {
                     // Now it would leave: what comes after is the network's.
-                    let t3 = desk.t3();
+                    let t3 = desk.reflector.now();
                     stamp(request.slot, t3);
                     desk.reflector.guard.note(t3);
                 }

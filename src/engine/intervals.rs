@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use super::session::MANY;
 use crate::report::{DelaySet, Interval, IntervalFigures, IntervalPackets, IntervalSchema};
 use crate::sample::Sample;
 use crate::stats::delay::Delays;
@@ -113,7 +114,11 @@ pub(crate) struct Figures {
 
 impl Figures {
     pub(crate) fn new(threads: usize, stamps_only: bool, begun: Begun) -> Self {
-        let first = Delays::new(1, stamps_only);
+        let first = if threads > MANY {
+            Delays::frugal(1, stamps_only)
+        } else {
+            Delays::new(1, stamps_only)
+        };
         let thread = || Thread {
             interval: first.alike(),
             session: first.alike(),

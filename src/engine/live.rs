@@ -14,7 +14,7 @@ use super::intervals::{Begun, Counts, Figures};
 use crate::config::WatchConfig;
 use crate::os;
 use crate::report::{Happening, Interval};
-use crate::sample::{Blocks, Joined, Pipe, Sample, pipe};
+use crate::sample::{Blocks, Joined, Pipe, Sample};
 use crate::stats::sequence::{self, Checkpoint, Tracker};
 use crate::wire::{Format, REFLECTOR_LEN};
 
@@ -187,8 +187,8 @@ pub(crate) fn tap(
     format: Format,
     prompt: bool,
     begun: Begun,
+    (records, blocks): (Pipe<Record>, Blocks<Record>),
 ) -> (Tap, Watched) {
-    let (records, blocks) = pipe();
     let (marks_in, marks_out) = bounded(MARKS);
     let interval_ns = config
         .interval_ns
@@ -301,6 +301,13 @@ impl Tap {
 
     pub(crate) fn flush(&mut self) {
         self.pipe.flush();
+    }
+
+    /// Forgets the packets so far; intervals go on.
+    pub(crate) fn begin_anew(&mut self) {
+        (self.next_expected, self.swept, self.lost) = (0, 0, 0);
+        self.checkpoints.clear();
+        (self.decided, self.told) = (None, (0, 0));
     }
 
     /// Decides what leaves the window before its timeout.
@@ -598,6 +605,7 @@ pub(crate) fn updates() -> (Sender<Update>, Receiver<Update>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sample::pipe;
 
     #[test]
     fn an_interval_that_found_no_room_is_told_when_there_is_some() {
@@ -609,7 +617,7 @@ mod tests {
             at_ns: 0,
             wall_ns: 0,
         };
-        let (mut tap, watched) = tap(config, 5_000_000_000, Format::Ntp, true, begun);
+        let (mut tap, watched) = tap(config, 5_000_000_000, Format::Ntp, true, begun, pipe());
         let (flight, tracker) = (Flight::new(64, 0), Tracker::new(64));
         while tap.pipe.has_room() {
             tap.late(0);

@@ -1,4 +1,5 @@
-//! A run is one call: [`measure`] for a session, [`Reflecting`] for a reflector.
+//! A run is one call: [`measure`] for a session, [`Reflecting`] for a reflector,
+//! [`Reflectors`](served::Reflectors) for the sessions that a Server grants.
 //!
 //! Threads of a session: sender and receiver, each pinned and with sockets, batches and an event loop
 //! of its own, and the stats thread, which gets the samples; as many of these as the load is shared by.
@@ -17,6 +18,7 @@ mod receiver;
 mod reflector;
 pub mod schedule;
 mod sender;
+pub mod served;
 mod session;
 #[cfg(target_os = "linux")]
 #[doc(hidden)]
@@ -38,7 +40,7 @@ use self::admission::SessionEvent;
 pub use self::impair::Flow;
 pub use self::live::{PacketCopy, Progress, Update};
 pub use self::reflector::{Reflected, Refusal};
-pub use self::session::{Measured, measure};
+pub use self::session::{Agreed, Measured, Opened, measure, open};
 use crate::config::{IoKind, ReflectorConfig};
 #[cfg(target_os = "linux")]
 use crate::io::linux;
@@ -84,7 +86,7 @@ pub enum Failure {
 }
 
 /// The system's words for an error, without its number.
-fn plain(error: &io::Error) -> String {
+pub(crate) fn plain(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
         None => error.to_string(),
@@ -146,7 +148,7 @@ impl Stop {
 
     /// Has a thread woken by [`request`](Self::request) for as long as the result is kept.
     #[must_use]
-    fn wakes(&self, waker: Waker) -> Arc<Waker> {
+    pub(crate) fn wakes(&self, waker: Waker) -> Arc<Waker> {
         let waker = Arc::new(waker);
         if let Ok(mut wakers) = self.0.wakers.lock() {
             // Many runs one after the other can have one `Stop`.

@@ -5,20 +5,23 @@
 //! probes that tell the reflector's counter, and then returns its totals.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use mio::{Token, Waker};
+use zerocopy::{FromZeros, IntoBytes};
 
-use super::flight::{Flight, PROBES, Timing};
+use super::flight::{Anew, Flight, PROBES, Timing};
 use super::live::{Copier, Tap};
-use super::sender::merged;
+use super::sender::{Wish, merged};
 use crate::config::Fraction;
 use crate::io::{Datagram, Event, ReceiveHalf};
 use crate::os::{self, EventLoop};
 use crate::sample::{Pipe, Sample};
 use crate::stats::sequence::{Arrival, Counts, Tracker, extend};
-use crate::wire::{Format, Reply, Timestamp};
+use crate::wire::protected::{self, Protection, Refused};
+use crate::wire::{Format, REFLECTOR_LEN, Reply, ReplyHead, TestFormat, Timestamp};
 
 /// Samples that wait for their transmit stamp.
 const PENDING: usize = 4096;
@@ -43,6 +46,14 @@ const EARLY_IN_A_ROW: u32 = 3;
 const MOST_EARLY_NS: i64 = 10_000_000;
 /// Distinct reply sizes that are listed.
 const REPLY_SIZES: usize = 16;
+/// Protected replies that are opened together.
+const STAGED: usize = 16;
+/// While all begins anew, the next step is looked for this often.
+const ANEW_NS: i64 = 1_000_000;
+/// Calls that take what is left of packets that were withdrawn.
+const LEFT_OVER: usize = 1024;
+/// No clock is further from ours than a year unless it was never set.
+const ABSURD_NS: u64 = 366 * 24 * 3_600 * 1_000_000_000;
 
 /// What the receiver thread needs to know.
 #[derive(Debug)]
@@ -54,6 +65,10 @@ pub(crate) struct Plan {
     pub(crate) first_seq: u32,
     /// Of T1.
     pub(crate) format: Format,
+    /// How the packets look.
+    pub(crate) test: TestFormat,
+    /// What opens them, where `test` has them protected.
+    pub(crate) protection: Option<Protection>,
     pub(crate) classes: usize,
     /// Transmit stamps are asked for.
     pub(crate) stamps: bool,
@@ -137,6 +152,12 @@ impl Received {
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
     pub(crate) invalid: u64,
+    /// Of these, not made with the keys of the session, or changed on the way.
+    pub(crate) forged: u64,
+    /// Of these, replies to our packets from elsewhere than the peer's address, and where the first
+    /// one came from.
+    pub(crate) elsewhere: u64,
+    pub(crate) elsewhere_from: Option<SocketAddr>,
     /// ICMP errors, by the errno they stand for (0: one out of range).
     pub(crate) icmp: Box<[u64; 256]>,
     /// Replies whose timestamps make no sense: a clock was set, or they are not in the format that
@@ -148,10 +169,14 @@ pub(crate) struct Facts {
     pub(crate) cut: u64,
     pub(crate) stamps_back: u64,
     pub(crate) received_by_class: Vec<u64>,
+    /// Replies whose T2 and T3 are not in the format that they claim, and were read in the other one.
+    pub(crate) other_format: u64,
     /// How often each TTL and TOS was seen.
     pub(crate) ttl_out: Box<[u64; 256]>,
     pub(crate) ttl_in: Box<[u64; 256]>,
     pub(crate) tos_in: Box<[u64; 256]>,
+    /// TOS of the requests where they arrived (RFC 7750).
+    pub(crate) tos_there: Box<[u64; 256]>,
     pub(crate) reply_sizes: Vec<usize>,
     pub(crate) more_reply_sizes: bool,
     /// The reflector's Error Estimate: synchronised in every reply, and the largest error.
@@ -170,15 +195,20 @@ impl Facts {
     pub(super) fn new(classes: usize) -> Self {
         Self {
             invalid: 0,
+            forged: 0,
+            elsewhere: 0,
+            elsewhere_from: None,
             icmp: Box::new([0; 256]),
             rejected: 0,
             unstamped: 0,
             cut: 0,
             stamps_back: 0,
             received_by_class: vec![0; classes],
+            other_format: 0,
             ttl_out: Box::new([0; 256]),
             ttl_in: Box::new([0; 256]),
             tos_in: Box::new([0; 256]),
+            tos_there: Box::new([0; 256]),
             reply_sizes: Vec::with_capacity(REPLY_SIZES),
             more_reply_sizes: false,
             remote_synchronised: None,
@@ -197,6 +227,10 @@ impl Facts {
             }
         };
         self.invalid += other.invalid;
+        self.forged += other.forged;
+        self.elsewhere += other.elsewhere;
+        self.elsewhere_from = self.elsewhere_from.or(other.elsewhere_from);
+        self.other_format += other.other_format;
         sum(&mut *self.icmp, &*other.icmp);
         self.rejected += other.rejected;
         self.unstamped += other.unstamped;
@@ -206,6 +240,7 @@ impl Facts {
         sum(&mut *self.ttl_out, &*other.ttl_out);
         sum(&mut *self.ttl_in, &*other.ttl_in);
         sum(&mut *self.tos_in, &*other.tos_in);
+        sum(&mut *self.tos_there, &*other.tos_there);
         self.reply_sizes = merged(std::mem::take(&mut self.reply_sizes), &other.reply_sizes);
         self.more_reply_sizes |= other.more_reply_sizes;
         if let Some(synchronised) = other.remote_synchronised {
@@ -232,10 +267,14 @@ impl Facts {
         self.icmp[if place < 256 { place } else { 0 }] += 1;
     }
 
-    fn note(&mut self, datagram: &Datagram<'_>, reply: &Reply<'_>) {
+    #[inline]
+    fn note(&mut self, datagram: &Datagram<'_>, len: usize, reply: &Reply<'_>) {
         match reply.sender_ttl {
             Some(ttl) => self.ttl_out[usize::from(ttl)] += 1,
             None => self.short_replies += 1,
+        }
+        if let Some(tos) = reply.sender_tos {
+            self.tos_there[usize::from(tos)] += 1;
         }
         if let Some(ttl) = datagram.ttl {
             self.ttl_in[usize::from(ttl)] += 1;
@@ -244,7 +283,7 @@ impl Facts {
             self.tos_in[usize::from(tos)] += 1;
         }
         self.cut += u64::from(datagram.facts_cut);
-        let len = datagram.octets.len();
+        self.bundled += u64::from(datagram.bundled);
         if !self.reply_sizes.contains(&len) {
             if self.reply_sizes.len() < REPLY_SIZES {
                 self.reply_sizes.push(len);
@@ -274,7 +313,7 @@ pub(crate) fn run<R: ReceiveHalf>(
     live: &Live,
     (pipe, tap, copier): (Pipe, Option<Tap>, Option<Copier>),
     ready: impl FnOnce(Arc<Waker>),
-    probes: Sender<usize>,
+    wishes: &Sender<Wish>,
 ) -> io::Result<Received> {
     let mut events = EventLoop::new()?;
     half.register(events.registry(), Token(0))?;
@@ -287,7 +326,7 @@ pub(crate) fn run<R: ReceiveHalf>(
     }
     let mut matcher = Matcher::new(plan, flight, pipe);
     (matcher.tap, matcher.copier) = (tap, copier);
-    let mut ending = Ending::new(plan.timeout_ns, plan.loss_bound, probes);
+    let mut ending = Ending::new(plan.timeout_ns, plan.loss_bound, wishes.clone());
     let mut bundles = false;
     let mut flush_at = os::monotonic_ns() + FLUSH_NS;
     loop {
@@ -310,7 +349,16 @@ pub(crate) fn run<R: ReceiveHalf>(
         let received = matcher.tracker.received();
         live.received
             .store(received, std::sync::atomic::Ordering::Relaxed);
-        let Some(until) = ending.next(&mut matcher, now) else {
+        let until = match flight.anew() {
+            Anew::No | Anew::Forgotten | Anew::Never => ending.next(&mut matcher, now),
+            step => {
+                if begin_anew(half, &mut matcher, plan, step, wishes) {
+                    ending = Ending::new(plan.timeout_ns, plan.loss_bound, wishes.clone());
+                }
+                Some(now + ANEW_NS)
+            }
+        };
+        let Some(until) = until else {
             break;
         };
         match drained {
@@ -340,7 +388,18 @@ fn drain<R: ReceiveHalf>(half: &mut R, matcher: &mut Matcher<'_>) -> Drained {
     for _ in 0..BUDGET {
         let mut taken = half.events(|event| matcher.on_event(event));
         matcher.look_at_clocks();
-        match half.recv(|datagram| matcher.on_datagram(&datagram)) {
+        if matcher.withdrawn {
+            // They are answers to packets that do not count.
+            taken += half.recv(|_| {}).unwrap_or(0);
+            return if taken == 0 {
+                Drained::Idle
+            } else {
+                Drained::Some
+            };
+        }
+        let came = half.recv(|datagram| matcher.on_datagram(&datagram));
+        matcher.open_staged();
+        match came {
             Ok(count) => taken += count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
@@ -362,6 +421,42 @@ fn drain<R: ReceiveHalf>(half: &mut R, matcher: &mut Matcher<'_>) -> Drained {
     Drained::More
 }
 
+/// The receiver's part of a new beginning; true when it is done.
+fn begin_anew<R: ReceiveHalf>(
+    half: &mut R,
+    matcher: &mut Matcher<'_>,
+    plan: &Plan,
+    step: Anew,
+    wishes: &Sender<Wish>,
+) -> bool {
+    let flight = matcher.flight;
+    match step {
+        // An answer was under way when the sender was told that there is nobody.
+        Anew::Asked if matcher.answered() > 0 => flight.answer_anew(Anew::No),
+        Anew::Asked => flight.answer_anew(Anew::Granted),
+        Anew::Granted => {
+            if !matcher.told_sender {
+                // It may have sent all that it has. Where there is no room it has been told.
+                let _ = wishes.try_send(Wish::Anew);
+            }
+            (matcher.withdrawn, matcher.told_sender) = (true, true);
+        }
+        Anew::Withdrawn => {
+            for _ in 0..LEFT_OVER {
+                let taken = half.events(|_| {}) + half.recv(|_| {}).unwrap_or(0);
+                if taken == 0 {
+                    break;
+                }
+            }
+            matcher.forget(plan);
+            flight.set_anew(Anew::Forgotten);
+            return true;
+        }
+        Anew::No | Anew::Forgotten | Anew::Never => {}
+    }
+    false
+}
+
 /// How a session ends, step by step.
 struct Ending {
     timeout_ns: i64,
@@ -370,8 +465,8 @@ struct Ending {
     quiet: (u64, i64),
     /// Probes so far.
     asked: usize,
-    /// Hung up when no more probes are wanted.
-    probes: Option<Sender<usize>>,
+    /// Where probes are wished for, until no more are wanted.
+    wishes: Option<Sender<Wish>>,
     step: Step,
 }
 
@@ -383,13 +478,13 @@ enum Step {
 }
 
 impl Ending {
-    fn new(timeout_ns: i64, loss_bound: Option<Fraction>, probes: Sender<usize>) -> Self {
+    fn new(timeout_ns: i64, loss_bound: Option<Fraction>, wishes: Sender<Wish>) -> Self {
         Self {
             timeout_ns,
             loss_bound,
             quiet: (u64::MAX, 0),
             asked: 0,
-            probes: Some(probes),
+            wishes: Some(wishes),
             step: Step::Sending,
         }
     }
@@ -470,14 +565,14 @@ impl Ending {
     fn send_probe(&mut self, matcher: &mut Matcher<'_>) -> Option<usize> {
         let index = self.asked;
         matcher.probing = true;
-        self.probes.as_ref()?.send(index).ok()?;
+        self.wishes.as_ref()?.send(Wish::Probe(index)).ok()?;
         self.asked += 1;
         Some(index)
     }
 
     fn ask(&mut self, matcher: &mut Matcher<'_>, now: i64) -> Option<i64> {
         if self.asked == PROBES {
-            self.probes = None;
+            self.wishes = None;
             return None;
         }
         let index = self.send_probe(matcher)?;
@@ -486,6 +581,103 @@ impl Ending {
         self.step = Step::Probing { index, until };
         Some(until)
     }
+}
+
+/// Protected replies that wait to be opened, which costs less where it is done to several at once.
+#[derive(Debug)]
+struct Stage {
+    protection: Protection,
+    /// Replies without padding.
+    replies: Vec<protected::ReflectorPacket>,
+    /// For each the datagram without its octets, and how many it had.
+    came: Vec<(Datagram<'static>, usize)>,
+}
+
+impl Stage {
+    fn new(protection: Protection) -> Self {
+        Self {
+            protection,
+            replies: Vec::with_capacity(STAGED),
+            came: Vec::with_capacity(STAGED),
+        }
+    }
+
+    /// Takes a reply; false where it is none.
+    fn take(&mut self, datagram: &Datagram<'_>) -> bool {
+        let mut reply = protected::ReflectorPacket::new_zeroed();
+        let Some(fields) = datagram.octets.get(..protected::REFLECTOR_LEN) else {
+            return false;
+        };
+        reply.as_mut_bytes().copy_from_slice(fields);
+        self.replies.push(reply);
+        let came = Datagram {
+            octets: &[],
+            bundled: datagram.bundled,
+            truncated: datagram.truncated,
+            facts_cut: datagram.facts_cut,
+            arrived_ns: datagram.arrived_ns,
+            ttl: datagram.ttl,
+            tos: datagram.tos,
+        };
+        self.came.push((came, datagram.octets.len()));
+        true
+    }
+
+    fn is_full(&self) -> bool {
+        self.replies.len() == STAGED
+    }
+}
+
+/// T2 and T3 of a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Reflected {
+    t2_ns: i64,
+    t3_ns: i64,
+    /// They are not in the format that the reply claims.
+    other_format: bool,
+}
+
+/// T2 and T3 of a reply that came at `near_ns` by our own clock, which may be far from its own;
+/// `None` where they are no times.
+///
+/// A quirk of reflectors that were written when the Z bit of the Error Estimate was still reserved
+/// (RFC 4656 §4.1.2): they send our Error Estimate back as theirs, and with it the bit that says which
+/// format our T1 has (RFC 8186 §2.1), while they write NTP timestamps as ever. Read as PTP these are
+/// no times at all, or some decades away. So where times are further than a year from ours, and in the
+/// other format are not, they are in the other format.
+#[inline]
+fn reflected_times(head: &ReplyHead, near_ns: i64) -> Option<Reflected> {
+    let claimed = head.error_estimate.format();
+    match read_times(head, claimed, near_ns) {
+        Some(told) if told.t3_ns.abs_diff(near_ns) <= ABSURD_NS => Some(told),
+        told => in_other_format(head, claimed, near_ns).or(told),
+    }
+}
+
+#[inline]
+fn read_times(head: &ReplyHead, format: Format, near_ns: i64) -> Option<Reflected> {
+    Some(Reflected {
+        t2_ns: head.receive_timestamp.unix_ns(format, near_ns)?,
+        t3_ns: head.timestamp.unix_ns(format, near_ns)?,
+        other_format: false,
+    })
+}
+
+/// T2 and T3 in the other format than `claimed`, where they are near in that.
+#[cold]
+fn in_other_format(head: &ReplyHead, claimed: Format, near_ns: i64) -> Option<Reflected> {
+    let other = match claimed {
+        Format::Ntp => Format::Ptp,
+        Format::Ptp => Format::Ntp,
+    };
+    let times = read_times(head, other, near_ns)?;
+    let far = [times.t2_ns, times.t3_ns]
+        .iter()
+        .any(|ns| ns.abs_diff(near_ns) > ABSURD_NS);
+    (!far).then_some(Reflected {
+        other_format: true,
+        ..times
+    })
 }
 
 /// Matches replies and stamps with what was sent.
@@ -499,7 +691,15 @@ pub(super) struct Matcher<'a> {
     timeout_ns: i64,
     first_seq: u32,
     format: Format,
+    monitored: bool,
+    /// Where replies are protected.
+    stage: Option<Box<Stage>>,
     begun_ns: i64,
+    /// What left between then and `begun_ns` was withdrawn.
+    first_begun_ns: i64,
+    /// What is under way is being withdrawn, and the sender was told.
+    withdrawn: bool,
+    told_sender: bool,
     hardware: bool,
     errors_queued: bool,
     /// For each granule of the window its number and the time of its transmit stamp.
@@ -525,6 +725,8 @@ impl<'a> Matcher<'a> {
     pub(super) fn new(plan: &Plan, flight: &'a Flight, pipe: Pipe) -> Self {
         let places = if plan.stamps { flight.granules() } else { 0 };
         let places = usize::try_from(places).expect("a window fits the address space");
+        let pending = usize::try_from(flight.window()).map_or(PENDING, |w| w.min(PENDING));
+        let begun_ns = os::realtime_ns();
         Self {
             flight,
             tracker: Tracker::counting_from(flight.window(), plan.first_seq),
@@ -535,11 +737,16 @@ impl<'a> Matcher<'a> {
             timeout_ns: plan.timeout_ns,
             first_seq: plan.first_seq,
             format: plan.format,
-            begun_ns: os::realtime_ns(),
+            monitored: plan.test.monitored(),
+            stage: plan.protection.clone().map(|p| Box::new(Stage::new(p))),
+            begun_ns,
+            first_begun_ns: begun_ns,
+            withdrawn: false,
+            told_sender: false,
             hardware: plan.hardware,
             errors_queued: plan.errors_queued,
             stamps: vec![(u64::MAX, 0); places],
-            pending: vec![None; if plan.stamps { PENDING } else { 0 }],
+            pending: vec![None; if plan.stamps { pending } else { 0 }],
             trials: Vec::with_capacity(plan.punctuality.map_or(0, |_| TRIALS)),
             punctuality: plan.punctuality,
             early: 0,
@@ -551,25 +758,101 @@ impl<'a> Matcher<'a> {
         }
     }
 
+    /// Forgets all that was sent and came; the sender begins anew.
+    fn forget(&mut self, plan: &Plan) {
+        self.tracker = Tracker::counting_from(self.flight.window(), plan.first_seq);
+        self.facts = Facts::new(plan.classes);
+        if let Some(tap) = &mut self.tap {
+            tap.begin_anew();
+        }
+        if let Some(stage) = &mut self.stage {
+            stage.replies.clear();
+            stage.came.clear();
+        }
+        self.begun_ns = os::realtime_ns();
+        self.stamps.fill((u64::MAX, 0));
+        self.pending.fill(None);
+        self.trials.clear();
+        (self.early, self.longest_ns, self.step_below) = (0, 0, 0);
+        self.flight.forget();
+        (self.withdrawn, self.told_sender) = (false, false);
+    }
+
     /// Packets that need not be waited for.
     pub(super) fn answered(&self) -> u64 {
         self.tracker.answered()
     }
 
-    pub(super) fn on_event(&mut self, event: Event) {
+    pub(super) fn on_event(&mut self, event: Event<'_>) {
         match event {
             Event::Departed { seq, ns } => self.on_stamp(seq, ns),
-            Event::Icmp { errno } if !self.probing => self.facts.note_icmp(errno),
-            Event::Stray => self.invalid(),
+            Event::Icmp { errno } if !self.probing => self.on_icmp(errno),
+            Event::Stray { octets, from } => self.on_stray(octets, from),
             Event::Missed if !self.probing => self.facts.missed += 1,
             Event::Icmp { .. } | Event::Missed => {}
         }
     }
 
+    /// Counts an ICMP error, unless it says that the peer is not there yet.
+    ///
+    /// A quirk of servers that open a session's test port only after they have answered
+    /// Start-Sessions: the first packets meet a closed port.
+    fn on_icmp(&mut self, errno: i32) {
+        let closed = errno == libc::ECONNREFUSED;
+        if closed && self.flight.refused(os::monotonic_ns(), Anew::Granted) {
+            self.withdrawn = true;
+        } else {
+            self.facts.note_icmp(errno);
+        }
+    }
+
+    /// Counts a datagram from somebody else than the peer.
+    ///
+    /// A quirk of servers with several addresses: their replies leave from the address that their
+    /// routes choose, not from the one that was asked. RFC 5357 §4.2 wants the addresses swapped, and a
+    /// reply from elsewhere proves nothing about the path to the peer, so it is not counted as one; but
+    /// it is told apart from what strangers send.
+    fn on_stray(&mut self, octets: &[u8], from: Option<SocketAddr>) {
+        self.invalid();
+        if !self.probing && self.answers_ours(octets) {
+            self.facts.elsewhere += 1;
+            self.facts.elsewhere_from = self.facts.elsewhere_from.or(from);
+        }
+    }
+
+    /// Whether octets are a reply to a packet that may be under way.
+    fn answers_ours(&self, octets: &[u8]) -> bool {
+        let ours = |head: &ReplyHead| {
+            let attempted = self.flight.attempted();
+            let number = head.sender_seq.get().wrapping_sub(self.first_seq);
+            let seq = extend(number, attempted.saturating_sub(1));
+            seq < attempted
+                && attempted - seq <= self.flight.window()
+                && self.flight.t1(seq) == head.sender_timestamp.raw()
+        };
+        let Some(stage) = &self.stage else {
+            return Reply::parse(octets).is_ok_and(|reply| ours(reply.head));
+        };
+        let mut packet = protected::ReflectorPacket::new_zeroed();
+        let Some(fields) = octets.get(..protected::REFLECTOR_LEN) else {
+            return false;
+        };
+        packet.as_mut_bytes().copy_from_slice(fields);
+        let mut found = false;
+        let octets = packet.as_mut_bytes();
+        let step = octets.len();
+        stage
+            .protection
+            .open::<protected::ReflectorPacket>(octets, step, |_, opened| {
+                found = opened.is_ok_and(|packet| ours(&packet.plain().head));
+            });
+        found
+    }
+
     fn on_error(&mut self, error: &io::Error) {
         // Where there is an error queue its entry has been, or will be, counted by `on_event`.
         if !self.errors_queued && !self.probing {
-            self.facts.note_icmp(error.raw_os_error().unwrap_or(0));
+            self.on_icmp(error.raw_os_error().unwrap_or(0));
         }
     }
 
@@ -590,11 +873,11 @@ impl<'a> Matcher<'a> {
         // A train may have several granules; the stamp is of all of them, and of no other train.
         loop {
             let granule = self.flight.granule(first);
-            let places = self.stamps.len();
+            let (places, pending) = (self.stamps.len(), self.pending.len());
             self.stamps[place(granule, places)] = (granule, ns);
             let next = first + self.flight.granule_len(first);
             for seq in first..next {
-                let waiting = &mut self.pending[place(seq, PENDING)];
+                let waiting = &mut self.pending[place(seq, pending)];
                 if let Some(mut sample) = waiting.take_if(|sample| sample.seq == seq) {
                     sample.t1_stamp_ns = Some(ns);
                     self.pipe.push(sample);
@@ -657,22 +940,123 @@ impl<'a> Matcher<'a> {
     }
 
     pub(super) fn on_datagram(&mut self, datagram: &Datagram<'_>) {
+        if let Some(stage) = &mut self.stage {
+            let taken = !datagram.truncated && stage.take(datagram);
+            let full = stage.is_full();
+            if !taken {
+                self.invalid();
+            }
+            if full {
+                self.open_staged();
+            }
+            return;
+        }
+        self.on_plain(datagram, datagram.octets.len());
+    }
+
+    /// Takes the protected replies that wait; to be called before anything else is waited for.
+    pub(super) fn open_staged(&mut self) {
+        let Some(mut stage) = self.stage.take() else {
+            return;
+        };
+        let Stage {
+            protection,
+            replies,
+            came,
+        } = &mut *stage;
+        if !replies.is_empty() {
+            let step = protected::REFLECTOR_LEN;
+            protection.open::<protected::ReflectorPacket>(
+                replies.as_mut_bytes(),
+                step,
+                |place, opened| self.on_opened(&came[place], opened),
+            );
+            replies.clear();
+            came.clear();
+        }
+        self.stage = Some(stage);
+    }
+
+    fn on_opened(
+        &mut self,
+        (datagram, len): &(Datagram<'_>, usize),
+        opened: Result<&protected::ReflectorPacket, Refused>,
+    ) {
+        match opened {
+            Ok(packet) => {
+                let mut octets = [0; REFLECTOR_LEN + 1];
+                octets[..REFLECTOR_LEN].copy_from_slice(packet.plain().as_bytes());
+                octets[REFLECTOR_LEN] = packet.sender_tos;
+                let octets = &octets;
+                self.on_plain(
+                    &Datagram {
+                        octets,
+                        ..*datagram
+                    },
+                    *len,
+                );
+            }
+            Err(refused) => {
+                self.facts.forged += u64::from(refused == Refused::Forged && !self.probing);
+                self.invalid();
+            }
+        }
+    }
+
+    /// Whether the first answer of all, to packet `seq`, only says that the peer is there now: where
+    /// it was not before, the packets in front of this one met a closed port, although not each of
+    /// them was refused (systems send few ICMP errors a second). All begins anew, for the last time.
+    #[cold]
+    fn comes_too_soon(&mut self, seq: u64) -> bool {
+        if !self.withdrawn {
+            let was_refused = self.first_begun_ns < self.begun_ns;
+            self.withdrawn =
+                was_refused && seq > 0 && self.flight.refused(os::monotonic_ns(), Anew::Granted);
+            self.flight.end_grace();
+        }
+        self.withdrawn
+    }
+
+    /// A reply that is none to a packet under way: forged, or to one that was withdrawn.
+    #[cold]
+    fn no_answer(&mut self, t1: Timestamp) {
+        let withdrawn = self.first_begun_ns < self.begun_ns
+            && t1
+                .unix_ns(self.format, self.begun_ns)
+                .is_some_and(|t1| (self.first_begun_ns..self.begun_ns).contains(&t1));
+        if !withdrawn {
+            self.invalid();
+        }
+    }
+
+    /// An unauthenticated reply, or the fields of a protected one as it would have them; the datagram
+    /// had `len` octets.
+    fn on_plain(&mut self, datagram: &Datagram<'_>, len: usize) {
         if let Some(copier) = &mut self.copier {
-            copier.copy(datagram.octets, datagram.octets.len(), os::monotonic_ns());
+            copier.copy(datagram.octets, len, os::monotonic_ns());
         }
         let attempted = self.flight.attempted();
-        let reply = match Reply::parse(datagram.octets) {
-            Ok(reply) if attempted > 0 && !datagram.truncated => reply,
+        let parsed = if self.monitored {
+            Reply::parse_monitored(datagram.octets)
+        } else {
+            Reply::parse(datagram.octets)
+        };
+        let reply = match parsed {
+            Ok(reply) if !datagram.truncated => reply,
             _ => {
                 self.invalid();
                 return;
             }
         };
+        let t1 = reply.head.sender_timestamp;
+        if attempted == 0 {
+            self.no_answer(t1);
+            return;
+        }
         let number = reply.head.sender_seq.get().wrapping_sub(self.first_seq);
         let seq = extend(number, attempted - 1);
-        let t1 = reply.head.sender_timestamp;
         if seq >= attempted {
-            self.invalid();
+            self.no_answer(t1);
             return;
         }
         if let Some(tap) = &mut self.tap {
@@ -691,7 +1075,7 @@ impl<'a> Matcher<'a> {
             if left.is_some_and(|t1| self.begun_ns <= t1 && t1 < now - self.timeout_ns) {
                 self.tracker.on_forgotten();
             } else {
-                self.invalid();
+                self.no_answer(t1);
             }
             return;
         }
@@ -707,8 +1091,12 @@ impl<'a> Matcher<'a> {
                     let index = u64::try_from(index).unwrap_or(0);
                     self.tracker.on_probe(index, reply.head.seq.get());
                 }
-                _ => self.invalid(),
+                _ => self.no_answer(t1),
             }
+            return;
+        }
+        // Nothing was answered before.
+        if self.facts.remote_synchronised.is_none() && self.comes_too_soon(seq) {
             return;
         }
         let arrived = datagram.arrived_ns;
@@ -731,22 +1119,19 @@ impl<'a> Matcher<'a> {
         }
         let (class, stamped) = self.flight.class(seq);
         self.facts.received_by_class[usize::from(class)] += 1;
-        self.facts.note(datagram, &reply);
-        self.facts.bundled += u64::from(datagram.bundled);
+        self.facts.note(datagram, len, &reply);
         if stepped {
             self.facts.rejected += 1;
             return self.unusable(seq, reflector_seq);
         }
         self.longest_ns = self.longest_ns.max(took);
-        let format = reply.head.error_estimate.format();
-        let (Some(t1_ns), Some(t2_ns), Some(t3_ns)) = (
-            t1_ns,
-            reply.head.receive_timestamp.unix_ns(format, near),
-            reply.head.timestamp.unix_ns(format, near),
-        ) else {
+        let times = reflected_times(reply.head, near);
+        let Some((t1_ns, times)) = t1_ns.zip(times) else {
             self.facts.rejected += 1;
             return self.unusable(seq, reflector_seq);
         };
+        let Reflected { t2_ns, t3_ns, .. } = times;
+        self.facts.other_format += u64::from(times.other_format);
         let Some(t4_ns) = arrived else {
             self.facts.unstamped += 1;
             return self.unusable(seq, reflector_seq);
@@ -791,7 +1176,8 @@ impl<'a> Matcher<'a> {
             self.pipe.push(sample);
             return;
         }
-        if let Some(other) = self.pending[place(sample.seq, PENDING)].replace(sample) {
+        let pending = self.pending.len();
+        if let Some(other) = self.pending[place(sample.seq, pending)].replace(sample) {
             // Its stamp has not come for thousands of packets.
             self.pipe.push(other);
         }
@@ -843,9 +1229,11 @@ impl<'a> Matcher<'a> {
     }
 }
 
+/// Of a power of two places.
 fn place(seq: u64, places: usize) -> usize {
-    let places = places.max(1);
-    usize::try_from(seq % u64::try_from(places).unwrap_or(1)).unwrap_or(0)
+    let mask = u64::try_from(places).unwrap_or(0).saturating_sub(1);
+    debug_assert_eq!((mask + 1) & mask, 0);
+    usize::try_from(seq & mask).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -875,6 +1263,8 @@ mod tests {
             loss_bound: None,
             first_seq: 0,
             format: Format::Ntp,
+            test: TestFormat::LIGHT,
+            protection: None,
             classes: 1,
             stamps,
             hardware: false,
@@ -1135,8 +1525,8 @@ mod tests {
         }
         flight.finish(10, 1000);
         let bound = bound.map(|text| text.parse().unwrap());
-        let (probes, wanted) = crossbeam_channel::bounded(8);
-        let mut ending = Ending::new(TIMEOUT_NS, bound, probes);
+        let (wishes, wanted) = crossbeam_channel::bounded(8);
+        let mut ending = Ending::new(TIMEOUT_NS, bound, wishes);
         let mut said = vec![ending.next(&mut matcher, 5000)];
         said.push(ending.next(&mut matcher, 5000 + QUIET_NS));
         let asked = wanted.len();
@@ -1290,6 +1680,105 @@ mod tests {
         assert!(flight.early());
     }
 
+    fn refusal(matcher: &mut Matcher<'_>) {
+        let errno = libc::ECONNREFUSED;
+        matcher.on_event(Event::Icmp { errno });
+    }
+
+    #[test]
+    fn refusals_withdraw_what_left_until_there_is_an_answer() {
+        let flight = Flight::new(64, 0).with_grace(i64::MAX);
+        let (samples, _blocks) = pipe();
+        let plan = plan(false);
+        let mut matcher = Matcher::new(&plan, &flight, samples);
+        let mut mirror = reflector(false, Format::Ntp);
+        let t1_ns = matcher.begun_ns + 1;
+        flight.first_left(1);
+        let withdrawn = request(&flight, 0, t1_ns, false);
+        let other = Event::Icmp {
+            errno: libc::EHOSTUNREACH,
+        };
+        matcher.on_event(other);
+        assert!(!matcher.withdrawn, "only a closed port may open");
+        refusal(&mut matcher);
+        refusal(&mut matcher);
+        assert!(matcher.withdrawn && flight.is_withdrawn());
+        assert_eq!(matcher.facts.icmp.iter().sum::<u64>(), 1);
+
+        while os::realtime_ns() <= t1_ns {}
+        flight.withdraw();
+        matcher.forget(&plan);
+        flight.set_anew(Anew::No);
+        assert_eq!(matcher.facts.icmp.iter().sum::<u64>(), 0);
+        // An answer to what was withdrawn is none, before the first packet leaves and after it.
+        let stale = reply(&mut mirror, &withdrawn, t1_ns + 5, Format::Ntp);
+        arrive(&mut matcher, &stale, t1_ns + 10);
+        let t1_ns = matcher.begun_ns + 1;
+        let packets: Vec<_> = (0..2)
+            .map(|seq| request(&flight, seq, t1_ns, false))
+            .collect();
+        arrive(&mut matcher, &stale, t1_ns + 10);
+        assert_eq!((matcher.answered(), matcher.facts.invalid), (0, 0));
+        // One to another packet than the first says that the port has just been opened.
+        let second = reply(&mut mirror, &packets[1], t1_ns + 5, Format::Ntp);
+        arrive(&mut matcher, &second, t1_ns + 10);
+        arrive(&mut matcher, &second, t1_ns + 10);
+        assert_eq!(matcher.answered(), 0);
+        assert!(matcher.withdrawn && flight.is_withdrawn());
+
+        flight.withdraw();
+        matcher.forget(&plan);
+        flight.set_anew(Anew::No);
+        let t1_ns = matcher.begun_ns + 1;
+        let packets: Vec<_> = (0..2)
+            .map(|seq| request(&flight, seq, t1_ns, false))
+            .collect();
+        let second = reply(&mut mirror, &packets[1], t1_ns + 5, Format::Ntp);
+        arrive(&mut matcher, &second, t1_ns + 10);
+        assert_eq!(matcher.answered(), 1, "the first packet is lost");
+        refusal(&mut matcher);
+        assert!(!matcher.withdrawn);
+        assert_eq!(matcher.facts.icmp.iter().sum::<u64>(), 1);
+    }
+
+    #[test]
+    fn t2_and_t3_are_read_in_the_format_in_which_they_are_near() {
+        let second = 1_000_000_000;
+        let year = 365 * 24 * 3600 * second;
+        for (written, claimed, offset, converted) in [
+            (Format::Ntp, Format::Ntp, 0, false),
+            (Format::Ptp, Format::Ptp, 0, false),
+            (Format::Ntp, Format::Ptp, 0, true),
+            (Format::Ptp, Format::Ntp, 0, true),
+            (Format::Ntp, Format::Ptp, -37 * second, true),
+            // A clock that is wrong is no other format.
+            (Format::Ntp, Format::Ntp, 10 * year, false),
+            (Format::Ptp, Format::Ptp, -50 * year, false),
+        ] {
+            // Of every second some fraction reads as nanoseconds, and others do not.
+            for below in [0, 123_456_789, 999_999_999] {
+                let t2_ns = BEGIN_NS + offset + below;
+                let head = ReplyHead {
+                    seq: 0.into(),
+                    timestamp: Timestamp::from_unix_ns(t2_ns + 7, written),
+                    error_estimate: ErrorEstimate::new(true, claimed, 1000),
+                    mbz: [0; 2],
+                    receive_timestamp: Timestamp::from_unix_ns(t2_ns, written),
+                    sender_seq: 0.into(),
+                    sender_timestamp: Timestamp::from_raw(0),
+                    sender_error_estimate: ErrorEstimate::UNKNOWN,
+                };
+                let times = reflected_times(&head, BEGIN_NS + below).unwrap();
+                let found = (times.t2_ns, times.t3_ns, times.other_format);
+                assert_eq!(
+                    found,
+                    (t2_ns, t2_ns + 7, converted),
+                    "{written:?} {claimed:?}"
+                );
+            }
+        }
+    }
+
     #[test]
     fn a_reply_with_another_t1_or_number_is_not_counted() {
         let flight = Flight::new(64, 0);
@@ -1344,7 +1833,7 @@ mod tests {
             flight.note(seq.into(), 1, t1.raw(), 0, false);
             flight.attempt(u64::from(seq) + 1);
             // Older reflectors clear the Z bit, which was once reserved.
-            let head = crate::wire::ReplyHead {
+            let head = ReplyHead {
                 seq: seq.into(),
                 timestamp: Timestamp::from_unix_ns(t1_ns + 600, Format::Ntp),
                 error_estimate: ErrorEstimate::UNKNOWN,

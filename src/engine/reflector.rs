@@ -4,6 +4,7 @@
 //! written last, right before the call that sends.
 
 mod bundle;
+mod desk;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,24 +15,22 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::admission::{LoopGuard, Record, Sessions, Visit, allowed};
 use super::impair::Stage;
 use super::impaired::Testing;
-use super::sender::{error_estimate, refuses_trains};
+use super::sender::error_estimate;
 use crate::config::{Dscp, Prefix, ReflectorConfig};
-use crate::io::{BATCH, Mirror, Request, Route};
-use crate::os::{self, EventLoop};
+use crate::io::{Mirror, Request, Route};
+use crate::os;
 use crate::report::reflector::Injected;
 use crate::wire::{
-    ErrorEstimate, Format, REFLECTOR_LEN, ReflectorPacket, ReplyHead, ReplyTail, SENDER_LEN,
-    SenderPacket, Timestamp, echoed_sender_timestamp, parse_request, reply_len,
+    ErrorEstimate, Format, ReflectorPacket, ReplyHead, ReplyTail, SENDER_LEN, SenderPacket,
+    TestFormat, Timestamp, echoed_sender_timestamp, parse_request, reply_len,
 };
+pub(super) use bundle::{Admitted, stamp_train, write_train};
+pub(super) use desk::{Answer, CHUNK, Decides, Desk, Queued};
 
-/// Replies that share one T3 and one call.
-const CHUNK: usize = 4;
 /// How often the clock's quality is asked for.
-const QUALITY_NS: i64 = 1_000_000_000;
-/// How long a batch of replies waits for room in a full socket.
-const ROOM_NS: i64 = 500_000;
+pub(super) const QUALITY_NS: i64 = 1_000_000_000;
 /// Most requests of a bundle.
-const MOST_SEGMENTS: usize = 65_536 / SENDER_LEN;
+pub(super) const MOST_SEGMENTS: usize = 65_536 / SENDER_LEN;
 /// Batches of one socket taken without a look at the other.
 const BUDGET: usize = 16;
 /// How often sessions that have been silent too long are looked for, while somebody is told of them.
@@ -144,34 +143,9 @@ pub(crate) struct Reflector {
     pub(crate) guard: LoopGuard,
     estimate: ErrorEstimate,
     quality_until: i64,
-    /// The queued replies, in their order.
-    queued: Vec<Queued>,
+    totals: Reflected,
     /// The requests of the bundle at hand.
-    admitted: Vec<bundle::Admitted>,
-}
-
-/// A reply or a train that waits to be sent: the slot's index, its octets, and of each reply but the
-/// last.
-#[derive(Clone, Copy, Debug)]
-struct Queued {
-    index: usize,
-    answer: Answer,
-    step: usize,
-}
-
-impl Queued {
-    fn replies(&self) -> u64 {
-        u64::try_from(self.answer.len.div_ceil(self.step)).unwrap_or(1)
-    }
-}
-
-/// A reply that is ready but for T3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
-    pub(crate) len: usize,
-    pub(crate) tos: u8,
-    /// The session's serial; 0: none.
-    pub(crate) session: u64,
+    admitted: Vec<Admitted>,
 }
 
 impl Reflector {
@@ -186,7 +160,7 @@ impl Reflector {
             guard: LoopGuard::default(),
             estimate: error_estimate(config.format),
             quality_until: i64::MIN,
-            queued: Vec::with_capacity(BATCH),
+            totals: Reflected::default(),
             admitted: Vec::with_capacity(MOST_SEGMENTS),
         }
     }
@@ -264,42 +238,20 @@ impl Reflector {
         number: u32,
         visit: Visit,
     ) -> Answer {
-        let mut reply = self.head(request);
-        reply.head.seq = number.into();
-        reply.head.sender_seq = sender.seq;
-        reply.head.sender_timestamp = sender.timestamp;
-        reply.head.sender_error_estimate = sender.error_estimate;
-        let len = reply_len(request.len);
-        // The first octets of the padding come back; the last ones are cut off.
-        let padding = SENDER_LEN..SENDER_LEN + (len - REFLECTOR_LEN);
-        request.slot.copy_within(padding, REFLECTOR_LEN);
-        request.slot[..REFLECTOR_LEN].copy_from_slice(reply.as_bytes());
+        let reply = self.blank(request).answering(sender, number);
+        let format = TestFormat::LIGHT;
+        let written = format.write_reply(request.slot, 0, request.len, 0, reply.as_bytes());
+        debug_assert!(written.is_some(), "slots have room for any reply");
         Answer {
-            len,
+            len: reply_len(request.len),
             tos: self.reply_tos(request.tos),
             session: visit.serial,
         }
     }
 
     /// What the replies to all requests of a bundle have in common.
-    fn head(&self, request: &Request<'_>) -> ReflectorPacket {
-        let arrived = request.arrived_ns.unwrap_or_else(os::realtime_ns);
-        ReflectorPacket {
-            head: ReplyHead {
-                seq: 0.into(),
-                timestamp: Timestamp::from_raw(0),
-                error_estimate: self.estimate,
-                mbz: [0; 2],
-                receive_timestamp: Timestamp::from_unix_ns(arrived, self.format),
-                sender_seq: 0.into(),
-                sender_timestamp: Timestamp::from_raw(0),
-                sender_error_estimate: ErrorEstimate::UNKNOWN,
-            },
-            tail: ReplyTail {
-                mbz: [0; 2],
-                sender_ttl: request.ttl.unwrap_or(255),
-            },
-        }
+    fn blank(&self, request: &Request<'_>) -> Blank {
+        Blank::new(request, self.estimate, self.format)
     }
 
     fn reply_tos(&self, received: Option<u8>) -> u8 {
@@ -330,6 +282,84 @@ impl Reflector {
     }
 }
 
+/// A reply in which nothing is missing but whose it is, and T3.
+pub(super) struct Blank(ReflectorPacket);
+
+impl Blank {
+    pub(super) fn new(request: &Request<'_>, estimate: ErrorEstimate, format: Format) -> Self {
+        let arrived = request.arrived_ns.unwrap_or_else(os::realtime_ns);
+        Self(ReflectorPacket {
+            head: ReplyHead {
+                seq: 0.into(),
+                timestamp: Timestamp::from_raw(0),
+                error_estimate: estimate,
+                mbz: [0; 2],
+                receive_timestamp: Timestamp::from_unix_ns(arrived, format),
+                sender_seq: 0.into(),
+                sender_timestamp: Timestamp::from_raw(0),
+                sender_error_estimate: ErrorEstimate::UNKNOWN,
+            },
+            tail: ReplyTail {
+                mbz: [0; 2],
+                sender_ttl: request.ttl.unwrap_or(255),
+            },
+        })
+    }
+
+    /// The reply to a request, with this Sequence Number.
+    #[inline]
+    pub(super) fn answering(&self, sender: &SenderPacket, number: u32) -> ReflectorPacket {
+        ReflectorPacket {
+            head: ReplyHead {
+                seq: number.into(),
+                sender_seq: sender.seq,
+                sender_timestamp: sender.timestamp,
+                sender_error_estimate: sender.error_estimate,
+                ..self.0.head
+            },
+            tail: self.0.tail,
+        }
+    }
+}
+
+impl Decides for Reflector {
+    type Time = Timestamp;
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_unix_ns(os::realtime_ns(), self.format)
+    }
+
+    fn stamp(&mut self, queued: &Queued, octets: &mut [u8], t3: Timestamp, _again: bool) {
+        stamp_train(octets, queued.step, t3);
+    }
+
+    fn tried(&mut self, t3: Timestamp) {
+        self.guard.note(t3);
+    }
+
+    fn queued(&mut self, session: u64, replies: u64) {
+        if let Some(record) = self.record(session) {
+            record.reflected += replies;
+        }
+    }
+
+    fn sent(&mut self, replies: u64) {
+        self.totals.reflected += replies;
+    }
+
+    fn unsent(&mut self, session: u64, replies: u64) {
+        self.totals.unsent += replies;
+        if let Some(record) = self.record(session) {
+            record.reflected -= replies;
+            record.unsent += replies;
+        }
+    }
+
+    fn woken(&mut self, _: impl Iterator<Item = Token>) {
+        // All sockets are looked at after any wake-up.
+    }
+}
+
 /// Writes T3 into a reply.
 pub(crate) fn stamp(slot: &mut [u8], t3: Timestamp) {
     if let Ok((head, _)) = ReplyHead::mut_from_prefix(slot) {
@@ -355,7 +385,7 @@ pub(crate) fn run<M: Mirror>(
         socket.register(desk.events.registry(), Token(index))?;
     }
     ready(Waker::new(desk.events.registry(), Token(sockets.len()))?);
-    desk.totals.cpus = cpu.and_then(os::pin);
+    desk.reflector.totals.cpus = cpu.and_then(os::pin);
     let mut testing = stage.map(Testing::new);
     os::sharpen_timers();
     let mut sweep_at = os::monotonic_ns();
@@ -411,46 +441,22 @@ pub(crate) fn run<M: Mirror>(
     Ok(totals)
 }
 
-/// What a reflector's thread works with beside its sockets.
-pub(super) struct Desk {
-    pub(super) reflector: Reflector,
-    totals: Reflected,
-    events: EventLoop,
-    /// Room in a full socket was waited for: once a batch, since others must not wait for a socket
-    /// that stays full.
-    pub(super) waited: bool,
-    /// A wait took what woke it, perhaps for another socket or to stop.
-    woken: bool,
-}
-
 impl Desk {
-    /// # Errors
-    /// The system's, from setting up the event loop.
-    fn new(reflector: Reflector) -> io::Result<Self> {
-        Ok(Self {
-            reflector,
-            totals: Reflected::default(),
-            events: EventLoop::new()?,
-            waited: false,
-            woken: false,
-        })
-    }
-
     pub(super) fn begin_batch(&mut self, count: usize) -> i64 {
         let now = os::monotonic_ns();
         self.reflector.refresh_quality(now);
-        self.totals.received += u64::try_from(count).unwrap_or(0);
+        self.reflector.totals.received += u64::try_from(count).unwrap_or(0);
         self.waited = false;
         now
     }
 
     pub(super) fn count(&mut self, request: &Request<'_>) {
-        self.totals.cut += u64::from(request.facts_cut);
-        self.totals.received_octets += u64::try_from(request.len).unwrap_or(0);
+        self.reflector.totals.cut += u64::from(request.facts_cut);
+        self.reflector.totals.received_octets += u64::try_from(request.len).unwrap_or(0);
     }
 
     pub(super) fn refuse(&mut self, refusal: Refusal, request: &Request<'_>) {
-        self.totals.refuse(refusal);
+        self.reflector.totals.refuse(refusal);
         self.reflector.refused(refusal, request);
     }
 
@@ -471,89 +477,6 @@ impl Desk {
         self.flush(socket);
     }
 
-    pub(super) fn queue<M: Mirror>(&mut self, socket: &mut M, index: usize, answer: Answer) {
-        self.queue_train(socket, index, answer, answer.len);
-    }
-
-    /// Queues replies of `step` octets each, the last one perhaps shorter.
-    fn queue_train<M: Mirror>(
-        &mut self,
-        socket: &mut M,
-        index: usize,
-        answer: Answer,
-        step: usize,
-    ) {
-        let segment = (answer.len > step).then_some(step);
-        socket.queue(index, answer.len, answer.tos, segment);
-        let queued = Queued {
-            index,
-            answer,
-            step,
-        };
-        self.reflector.queued.push(queued);
-        if let Some(record) = self.reflector.record(answer.session) {
-            record.reflected += queued.replies();
-        }
-    }
-
-    pub(super) fn flush<M: Mirror>(&mut self, socket: &mut M) {
-        let mut gone = 0;
-        while socket.queued() > 0 {
-            let chunk = socket.queued().min(CHUNK);
-            let t3 = self.t3();
-            for offset in 0..chunk {
-                let Queued { answer, step, .. } = self.reflector.queued[gone + offset];
-                bundle::stamp_train(&mut socket.reply_mut(offset)[..answer.len], step, t3);
-            }
-            let result = socket.send(chunk);
-            // After the call: nothing that can wait stands between T3 and the departure.
-            self.reflector.guard.note(t3);
-            match result {
-                Ok(sent) => {
-                    let left = &self.reflector.queued[gone..gone + sent];
-                    self.totals.reflected += left.iter().map(Queued::replies).sum::<u64>();
-                    gone += sent;
-                }
-                Err(error) if self.wait_for_room(&error) => {}
-                Err(error) => {
-                    let queued = self.reflector.queued[gone];
-                    if queued.replies() > 1 && refuses_trains(&error) {
-                        self.send_unfolded(socket, queued);
-                    } else {
-                        self.unsent(queued.answer.session, queued.replies());
-                    }
-                    socket.skip();
-                    gone += 1;
-                }
-            }
-        }
-        self.reflector.queued.clear();
-    }
-
-    /// Sends the replies of a train that the system does not take as one.
-    fn send_unfolded<M: Mirror>(&mut self, socket: &mut M, queued: Queued) {
-        let Queued {
-            index,
-            answer,
-            step,
-        } = queued;
-        let Some(route) = socket.route(index) else {
-            return self.unsent(answer.session, queued.replies());
-        };
-        for at in (0..answer.len).step_by(step) {
-            let len = step.min(answer.len - at);
-            let mut send = || socket.send_part(index, at, len, &route, answer.tos);
-            let result = match send() {
-                Err(error) if self.wait_for_room(&error) => send(),
-                result => result,
-            };
-            match result {
-                Ok(()) => self.totals.reflected += 1,
-                Err(_) => self.unsent(answer.session, 1),
-            }
-        }
-    }
-
     /// Sends a reply that is kept elsewhere, after what is queued. One that would have left before
     /// has its T3.
     pub(super) fn send_alone<M: Mirror>(
@@ -565,54 +488,30 @@ impl Desk {
         has_t3: bool,
     ) {
         self.flush(socket);
-        if let Some(record) = self.reflector.record(answer.session) {
-            record.reflected += 1;
-        }
+        self.reflector.queued(answer.session, 1);
         loop {
-            let t3 = self.t3();
+            let t3 = self.reflector.now();
             if !has_t3 {
                 stamp(slot, t3);
             }
             let result = socket.send_alone(&slot[..answer.len], route, answer.tos);
             if !has_t3 {
-                self.reflector.guard.note(t3);
+                self.reflector.tried(t3);
             }
             match result {
-                Ok(()) => self.totals.reflected += 1,
+                Ok(()) => self.reflector.sent(1),
                 Err(error) if self.wait_for_room(&error) => continue,
-                Err(_) => self.unsent(answer.session, 1),
+                Err(_) => self.reflector.unsent(answer.session, 1),
             }
             break;
-        }
-    }
-
-    pub(super) fn t3(&self) -> Timestamp {
-        Timestamp::from_unix_ns(os::realtime_ns(), self.reflector.format)
-    }
-
-    fn wait_for_room(&mut self, error: &io::Error) -> bool {
-        if error.kind() != io::ErrorKind::WouldBlock || self.waited {
-            return false;
-        }
-        self.events.wait_until(os::monotonic_ns() + ROOM_NS);
-        self.waited = true;
-        self.woken = true;
-        true
-    }
-
-    fn unsent(&mut self, session: u64, replies: u64) {
-        self.totals.unsent += replies;
-        if let Some(record) = self.reflector.record(session) {
-            record.reflected -= replies;
-            record.unsent += replies;
         }
     }
 
     fn show(&self, live: &Live) {
         let sessions = self.reflector.sessions.as_ref().map_or(0, |s| s.begun);
         for (place, value) in [
-            (&live.received, self.totals.received),
-            (&live.reflected, self.totals.reflected),
+            (&live.received, self.reflector.totals.received),
+            (&live.reflected, self.reflector.totals.reflected),
             (&live.sessions, sessions),
         ] {
             place.store(value, Ordering::Relaxed);
@@ -621,22 +520,24 @@ impl Desk {
 
     fn finish(mut self) -> Reflected {
         if let Some(sessions) = &self.reflector.sessions {
-            self.totals.sessions = sessions.begun;
-            self.totals.evicted = sessions.evicted;
+            self.reflector.totals.sessions = sessions.begun;
+            self.reflector.totals.evicted = sessions.evicted;
             let offset = os::realtime_ns() - os::monotonic_ns();
             let mut records = sessions.records();
             for record in &mut records {
                 record.first_ns += offset;
                 record.last_ns += offset;
             }
-            self.totals.records = Some(records);
+            self.reflector.totals.records = Some(records);
         }
-        self.totals
+        self.reflector.totals
     }
 }
 
 #[cfg(test)]
-use test_link::{OneBundle, tests_config};
+pub(super) use test_link::OneBundle;
+#[cfg(test)]
+use test_link::tests_config;
 
 #[cfg(test)]
 mod test_link {
@@ -674,16 +575,16 @@ mod test_link {
     }
 
     /// A socket on which one bundle has arrived.
-    pub(super) struct OneBundle {
-        pub(super) slot: Vec<u8>,
-        pub(super) len: usize,
-        pub(super) segment: usize,
-        pub(super) from: SocketAddr,
-        pub(super) queued: Vec<(usize, Option<usize>)>,
+    pub(in crate::engine) struct OneBundle {
+        pub(in crate::engine) slot: Vec<u8>,
+        pub(in crate::engine) len: usize,
+        pub(in crate::engine) segment: usize,
+        pub(in crate::engine) from: SocketAddr,
+        pub(in crate::engine) queued: Vec<(usize, Option<usize>)>,
         /// Why a train is not taken.
-        pub(super) refusal: Errno,
+        pub(in crate::engine) refusal: Errno,
         /// Replies that left by themselves.
-        pub(super) parts: usize,
+        pub(in crate::engine) parts: usize,
     }
 
     impl Mirror for OneBundle {

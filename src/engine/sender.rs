@@ -10,18 +10,19 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crossbeam_channel::{Receiver, Sender as ChannelSender};
+use crossbeam_channel::{Receiver, Sender as ChannelSender, TryRecvError};
 use mio::{Token, Waker};
 use zerocopy::IntoBytes;
 
-use super::flight::{Flight, Timing};
+use super::flight::{Anew, Flight, Timing};
 use super::live::Copier;
 use super::schedule::{Departure, Schedule};
 use super::txtime::{Handover, Outcome, TurnedAway, Verdict};
 use crate::config::Pacing;
-use crate::io::SendHalf;
+use crate::io::{DepartureClock, SendHalf};
 use crate::os::{self, EventLoop, Moment};
-use crate::wire::{ErrorEstimate, Format, SENDER_LEN, SenderPacket, Timestamp};
+use crate::wire::protected::{self, Protection};
+use crate::wire::{ErrorEstimate, Format, SENDER_LEN, SenderPacket, TestFormat, Timestamp};
 
 /// Gaps below this are waited out spinning: going to sleep would take longer.
 const SPIN_GAP_NS: i64 = 200_000;
@@ -39,12 +40,23 @@ const BEHIND_NS: i64 = 20_000_000;
 pub(crate) const MOST_BURST: u32 = 64;
 /// How often the clock's quality is asked for.
 const QUALITY_NS: i64 = 1_000_000_000;
+/// Between the last packet that is withdrawn and a new beginning: a server that has just said that it
+/// is ready opens its port within that time, and what is still under way comes back.
+const ANEW_NS: i64 = 50_000_000;
+/// A sender that may have to begin anew looks for that this often.
+const GRACE_LOOK_NS: i64 = 5_000_000;
+/// It waits for the receiver in steps of this.
+const STEP_NS: i64 = 1_000_000;
 
 /// What the sender thread needs to know.
 pub(crate) struct Plan {
     pub(crate) schedule: Schedule,
     /// UDP payload of each size class, in octets.
     pub(crate) payloads: Vec<usize>,
+    /// How the packets look.
+    pub(crate) test: TestFormat,
+    /// What protects them, where `test` has them protected.
+    pub(crate) protection: Option<Protection>,
     /// What stands in every place of the batch to begin with.
     pub(crate) padding: Vec<u8>,
     pub(crate) timeout_ns: i64,
@@ -120,6 +132,8 @@ pub(crate) struct Sent {
     /// Of the packets that carried a departure time, `late_departures` says nothing.
     pub(crate) txtime: Outcome,
     pub(crate) interrupted: bool,
+    /// Times that all began anew, since the peer was not there yet.
+    pub(crate) began_anew: u64,
     pub(crate) cpus: Option<Vec<usize>>,
     pub(crate) realtime_refused: Option<String>,
 }
@@ -160,6 +174,7 @@ impl Sent {
             all.stamp_one_in = all.stamp_one_in.max(thread.stamp_one_in);
             all.txtime = all.txtime.and(&thread.txtime);
             all.interrupted |= thread.interrupted;
+            all.began_anew += thread.began_anew;
             cpus = cpus
                 .zip(thread.cpus.as_ref())
                 .map(|(cpus, more)| merged(cpus, more));
@@ -185,7 +200,16 @@ pub(crate) fn merged(mut list: Vec<usize>, more: &[usize]) -> Vec<usize> {
     list
 }
 
-/// Runs a session's departures, then answers the receiver's wishes for probes until it hangs up.
+/// What the receiver wants of the sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// The probe of this number.
+    Probe(usize),
+    /// That it looks whether all begins anew, in case it has nothing more to send.
+    Anew,
+}
+
+/// Runs a session's departures, then answers the receiver's wishes until it hangs up.
 ///
 /// # Errors
 /// The system's, from setting up the event loop.
@@ -196,7 +220,7 @@ pub(crate) fn run<S: SendHalf>(
     stop: &AtomicBool,
     ready: impl FnOnce(Waker),
     receiver: &Waker,
-    (probes, copier): (&Receiver<usize>, Option<Copier>),
+    (wishes, copier): (&Receiver<Wish>, Option<Copier>),
 ) -> io::Result<Sent> {
     let over = Over { flight, receiver };
     let events = EventLoop::new()?;
@@ -204,13 +228,21 @@ pub(crate) fn run<S: SendHalf>(
     let mut thread = Sender::new(half, plan, flight, stop, events, copier);
     thread.flight.set_verdict(thread.handover.verdict());
     thread.settle_in();
-    thread.depart();
-    // Refused packets may have been announced: they are not under way.
-    thread.flight.attempt(thread.seq);
-    let last_ns = thread.totals.last_ns.max(thread.handover.last_leave());
-    over.tell(thread.seq, last_ns);
-    for index in probes {
-        thread.probe(index);
+    let mut start = thread.plan.start.wait();
+    loop {
+        if let Some(start) = start {
+            thread.depart(start);
+        }
+        if !flight.is_withdrawn() {
+            // Refused packets may have been announced: they are not under way.
+            flight.attempt(thread.seq);
+            let last_ns = thread.totals.last_ns.max(thread.handover.last_leave());
+            over.tell(thread.seq, last_ns);
+            if !thread.fulfil(wishes) {
+                break;
+            }
+        }
+        start = Some(thread.begin_anew(receiver, wishes));
     }
     // A short session may be over before the stamp came.
     thread.look_at_trial(os::monotonic_ns());
@@ -231,19 +263,19 @@ struct Over<'a> {
 }
 
 impl Over<'_> {
-    fn tell(self, sent: u64, last_ns: i64) {
+    fn tell(&self, sent: u64, last_ns: i64) {
         self.flight.finish(sent, last_ns);
-        drop(self);
+        // The receiver wakes up by itself as well; this only spares it the wait.
+        let _ = self.receiver.wake();
     }
 }
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
+        self.flight.set_anew(Anew::Never);
         if self.flight.finished().is_none() {
-            self.flight.finish(0, os::monotonic_ns());
+            self.tell(0, os::monotonic_ns());
         }
-        // The receiver wakes up by itself as well; this only spares it the wait.
-        let _ = self.receiver.wake();
     }
 }
 
@@ -312,6 +344,8 @@ pub(super) struct Sender<'a, S> {
     held: VecDeque<Due>,
     /// Octets and number of the packets that were written into each place last.
     written: Vec<(usize, usize)>,
+    /// With what each packet begins, its fields blank.
+    fixed: Vec<u8>,
     /// Size classes whose trains the kernel refuses: their packets leave one by one.
     unfolded: Vec<bool>,
     /// Trains so far.
@@ -335,6 +369,8 @@ impl<'a, S: SendHalf> Sender<'a, S> {
         copier: Option<Copier>,
     ) -> Self {
         let places = half.places();
+        let mut fixed = vec![0; plan.test.fixed_len()];
+        plan.test.fill(&mut fixed, None);
         Self {
             half,
             flight,
@@ -344,6 +380,7 @@ impl<'a, S: SendHalf> Sender<'a, S> {
             batch: Vec::with_capacity(places),
             held: VecDeque::with_capacity(2 * places),
             written: vec![(0, 0); places],
+            fixed,
             unfolded: vec![false; plan.payloads.len()],
             trains: 0,
             lag: Lag::default(),
@@ -374,10 +411,7 @@ impl<'a, S: SendHalf> Sender<'a, S> {
         }
     }
 
-    fn depart(&mut self) {
-        let Some(start) = self.plan.start.wait() else {
-            return;
-        };
+    fn depart(&mut self, start: i64) {
         let end = self.plan.schedule.duration_ns();
         let end = end.and_then(|ns| start.checked_add_unsigned(ns));
         let mut schedule = self.plan.schedule.clone();
@@ -387,6 +421,9 @@ impl<'a, S: SendHalf> Sender<'a, S> {
         while agenda.next.is_some() || !self.held.is_empty() {
             if self.stop.load(Ordering::Relaxed) {
                 self.totals.interrupted = true;
+                return;
+            }
+            if self.flight.is_withdrawn() {
                 return;
             }
             self.look_at_trial(now);
@@ -412,6 +449,61 @@ impl<'a, S: SendHalf> Sender<'a, S> {
                 return;
             }
         }
+    }
+
+    /// Does what the receiver wants until it hangs up; true where all is to begin anew instead.
+    fn fulfil(&mut self, wishes: &Receiver<Wish>) -> bool {
+        for wish in wishes {
+            match wish {
+                Wish::Probe(index) => self.probe(index),
+                Wish::Anew if self.flight.is_withdrawn() => return true,
+                // It was noticed before.
+                Wish::Anew => {}
+            }
+        }
+        false
+    }
+
+    /// Withdraws all that has left, and waits until the receiver has forgotten it; returns when to
+    /// begin.
+    fn begin_anew(&mut self, receiver: &Waker, wishes: &Receiver<Wish>) -> i64 {
+        let until = os::monotonic_ns() + ANEW_NS;
+        while os::monotonic_ns() < until && !self.stop.load(Ordering::Relaxed) {
+            self.events.wait_until(until);
+        }
+        let before = std::mem::take(&mut self.totals);
+        self.totals = Sent {
+            by_class: vec![0; self.plan.payloads.len()],
+            unfolded: before.unfolded,
+            cpus: before.cpus,
+            realtime_refused: before.realtime_refused,
+            began_anew: before.began_anew + 1,
+            ..Sent::default()
+        };
+        (self.seq, self.trains, self.lag) = (0, 0, Lag::default());
+        self.batch.clear();
+        self.held.clear();
+        let plan = &self.plan;
+        self.stamps = Stamps::new(plan.stamps_under_way, plan.mean_gap_ns, plan.count);
+        self.handover = Handover::new(plan.txtime);
+        if self.handover.concerned() {
+            // It was that clock to begin with: that is permitted.
+            drop(self.half.depart_by(DepartureClock::Monotonic));
+        }
+        self.flight.set_verdict(self.handover.verdict());
+        self.flight.withdraw();
+        self.flight.set_anew(Anew::Withdrawn);
+        while self.flight.anew() == Anew::Withdrawn {
+            // It wakes up by itself as well.
+            let _ = receiver.wake();
+            if let Err(TryRecvError::Disconnected) = wishes.try_recv() {
+                // It has ended, and will say why.
+                break;
+            }
+            self.events.wait_until(os::monotonic_ns() + STEP_NS);
+        }
+        self.flight.set_anew(Anew::No);
+        os::monotonic_ns() + LEAD_NS
     }
 
     /// Learns from the receiver whether departure times are kept, and tells everybody.
@@ -446,8 +538,13 @@ impl<'a, S: SendHalf> Sender<'a, S> {
             Pacing::Auto if spin => WAKE_AHEAD_NS,
             Pacing::Auto | Pacing::Sleep => 0,
         };
-        let sleep_until = due.saturating_sub(ahead);
         let mut now = os::monotonic_ns();
+        let due = if self.flight.in_grace() {
+            due.min(now + GRACE_LOOK_NS)
+        } else {
+            due
+        };
+        let sleep_until = due.saturating_sub(ahead);
         if now < sleep_until {
             self.events.wait_until(sleep_until);
             return os::monotonic_ns();
@@ -530,7 +627,10 @@ impl<'a, S: SendHalf> Sender<'a, S> {
                         }
                     }
                     // It tells of a former packet; this one has not been tried.
-                    io::ErrorKind::ConnectionRefused => self.totals.icmp += 1,
+                    io::ErrorKind::ConnectionRefused => {
+                        let counts = !self.flight.refused(os::monotonic_ns(), Anew::Asked);
+                        self.totals.icmp += u64::from(counts);
+                    }
                     _ if self.unfold(from, &error) => {
                         // These and those behind are gathered anew.
                         for due in self.batch.drain(from..).rev() {
@@ -603,12 +703,30 @@ impl<'a, S: SendHalf> Sender<'a, S> {
         if self.handover.concerned() {
             return self.fill_timed(from);
         }
+        if self.plan.protection.is_some() {
+            return self.fill_protected(from);
+        }
         let t1 = self.new_t1();
         let mut seq = self.seq;
         for place in from..self.batch.len() {
             let Due { class, count, .. } = self.batch[place];
             let stamp = self.note(place, from, seq, t1);
             self.write(place, seq, class, count, stamp, 0);
+            seq += u64::from(count);
+        }
+        self.flight.attempt(seq);
+    }
+
+    /// The same of protected packets: each packet or train has T1 of the moment in which the rest of it
+    /// is done, since that takes longer than all else.
+    fn fill_protected(&mut self, from: usize) {
+        let mut seq = self.seq;
+        for place in from..self.batch.len() {
+            let Due { class, count, .. } = self.batch[place];
+            let train = self.trains + u64::try_from(place - from).unwrap_or(0);
+            let stamp = self.stamps.wanted(train);
+            let t1 = self.write_protected(place, seq, stamp, 0, None);
+            self.flight.note(seq, u64::from(count), t1, class, stamp);
             seq += u64::from(count);
         }
         self.flight.attempt(seq);
@@ -630,7 +748,11 @@ impl<'a, S: SendHalf> Sender<'a, S> {
             if trial {
                 self.flight.await_trial(seq);
             }
-            self.write(place, seq, class, count, stamp, leave);
+            if self.plan.protection.is_some() {
+                self.write_protected(place, seq, stamp, leave, Some(self.head.timestamp));
+            } else {
+                self.write(place, seq, class, count, stamp, leave);
+            }
             seq += u64::from(count);
         }
         self.flight.attempt(seq);
@@ -696,22 +818,70 @@ impl<'a, S: SendHalf> Sender<'a, S> {
         }
     }
 
-    /// Restores the padding where heads of another size stand in a place. Timestamps there could read
-    /// as what a reflector's guard against loops looks for.
+    /// The same of protected packets, for a place of the batch. T1 is `t1`, or else the moment in which
+    /// all is done that can be done without it; returns it.
+    fn write_protected(
+        &mut self,
+        place: usize,
+        seq: u64,
+        stamp: bool,
+        leave: u64,
+        t1: Option<Timestamp>,
+    ) -> u64 {
+        let Due { class, count, .. } = self.batch[place];
+        let payload = self.plan.payloads[usize::from(class)];
+        let packets = usize::try_from(count).unwrap_or(1);
+        let id = stamp.then_some(low_half(seq));
+        self.clean(place, payload, packets);
+        let Some(protection) = &self.plan.protection else {
+            return self.head.timestamp.raw();
+        };
+        let octets = self.half.set(place, payload, packets, id, leave);
+        let mut packet = protected::SenderPacket::from(self.head);
+        let first = low_half(seq).wrapping_add(self.plan.first_seq);
+        for (number, octets) in (0..).zip(octets.chunks_exact_mut(payload)) {
+            packet.head.seq = first.wrapping_add(number).into();
+            octets[..protected::SENDER_LEN].copy_from_slice(packet.as_bytes());
+        }
+        protection.prepare::<protected::SenderPacket>(octets, payload);
+        let now = || Timestamp::from_unix_ns(os::realtime_ns(), self.plan.format);
+        let t1 = t1.unwrap_or_else(now);
+        protection.stamp::<protected::SenderPacket>(octets, payload, t1);
+        self.head.timestamp = t1;
+        if let Some(copier) = &mut self.copier {
+            for number in 0..count {
+                // In clear, as whoever watches can read it.
+                self.head.seq = first.wrapping_add(number).into();
+                copier.copy(self.head.as_bytes(), payload, os::monotonic_ns());
+            }
+        }
+        t1.raw()
+    }
+
+    /// Restores the padding where packets of another size begin in a place, and writes what is fixed
+    /// where packets begin that did not before. Timestamps in the padding could read as what a
+    /// reflector's guard against loops looks for.
     fn clean(&mut self, place: usize, payload: usize, packets: usize) {
         let (octets, count) = self.written[place];
-        if octets == payload {
-            self.written[place].1 = count.max(packets);
+        if octets == payload && packets <= count {
             return;
         }
         self.written[place] = (payload, packets);
-        if octets == 0 {
-            return;
+        if octets != payload && octets > 0 {
+            let slot = self.half.set(place, octets, count, None, 0);
+            let fixed = self.fixed.len().min(octets);
+            for at in (0..slot.len()).step_by(octets) {
+                let head = at..at + fixed;
+                slot[head.clone()].copy_from_slice(&self.plan.padding[head]);
+            }
         }
-        let slot = self.half.set(place, octets, count, None, 0);
-        for at in (0..slot.len()).step_by(octets) {
-            let head = at..at + SENDER_LEN;
-            slot[head.clone()].copy_from_slice(&self.plan.padding[head]);
+        let fields = self.plan.test.sender_len();
+        if self.fixed.len() > fields {
+            let fixed = fields..self.fixed.len().min(payload);
+            let slot = self.half.set(place, payload, packets, None, 0);
+            for packet in slot.chunks_exact_mut(payload) {
+                packet[fixed.clone()].copy_from_slice(&self.fixed[fixed.clone()]);
+            }
         }
     }
 
@@ -748,6 +918,7 @@ impl<'a, S: SendHalf> Sender<'a, S> {
             self.totals.first_ns = left;
             self.totals.txtime.lead_ns = (due.at_ns - left).max(0);
             self.totals.started_ns = os::realtime_ns() - (os::monotonic_ns() - left);
+            self.flight.first_left(left);
         }
         let count = u64::from(due.count);
         self.totals.by_class[usize::from(due.class)] += count;
@@ -773,7 +944,6 @@ impl<'a, S: SendHalf> Sender<'a, S> {
         let Some(last) = self.seq.checked_sub(1) else {
             return;
         };
-        self.head.seq = low_half(last).wrapping_add(self.plan.first_seq).into();
         let moment = os::moment();
         let now = Due {
             at_ns: moment.mono_ns,
@@ -782,12 +952,12 @@ impl<'a, S: SendHalf> Sender<'a, S> {
         };
         let (t1, leave, _) = self.timed_t1(now, &moment);
         self.flight.note_probe(index, t1);
-        let payload = self.plan.payloads[0];
-        self.clean(0, payload, 1);
-        let packet = self.half.set(0, payload, 1, None, leave);
-        packet[..SENDER_LEN].copy_from_slice(self.head.as_bytes());
-        if let Some(copier) = &mut self.copier {
-            copier.copy(self.head.as_bytes(), payload, os::monotonic_ns());
+        self.batch.clear();
+        self.batch.push(now);
+        if self.plan.protection.is_some() {
+            self.write_protected(0, last, false, leave, Some(self.head.timestamp));
+        } else {
+            self.write(0, last, 0, 1, false, leave);
         }
         for _ in 0..3 {
             match self.half.send(0, 1) {
@@ -1066,6 +1236,8 @@ mod tests {
         let plan = Plan {
             schedule: Schedule::new(Departures::Periodic(rate), end, &[size], 1, 1),
             payloads: vec![41],
+            test: TestFormat::LIGHT,
+            protection: None,
             padding: vec![0; 41],
             timeout_ns: 1_000_000_000,
             most_burst: 1,
@@ -1087,8 +1259,8 @@ mod tests {
         };
         let events = EventLoop::new().unwrap();
         let waker = Arc::new(Waker::new(events.registry(), Token(0)).unwrap());
-        let (probe, probes) = bounded(0);
-        drop(probe);
+        let (wish, wishes) = bounded(0);
+        drop(wish);
         let stop = AtomicBool::new(false);
         let sent = run(
             &mut queue,
@@ -1097,7 +1269,7 @@ mod tests {
             &stop,
             |_| {},
             &waker,
-            (&probes, None),
+            (&wishes, None),
         );
         let queued = queue.sent;
         (sent.unwrap(), queued, flight)

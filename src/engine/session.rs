@@ -2,14 +2,18 @@
 //!
 //! The load is shared by pairs of a sending and a receiving thread (lanes), each with sockets, a source
 //! port, packets under way and statistics of its own. Nothing is shared on the packet path, and what
-//! they measured is merged when they are done.
+//! they measured is merged when they are done. A lane may also be a session of its own, on which
+//! somebody agrees with a Server between [`open`] and [`Opened::measure`].
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select, tick};
 
+use super::assemble::{Differs, Terms};
 use super::cores::{self, Pair};
 use super::flight::{Flight, MAX_SINGLES};
 use super::intervals::Begun;
@@ -22,12 +26,13 @@ use super::{
 use crate::config::{Burst, Departures, IoKind, SessionConfig};
 #[cfg(target_os = "linux")]
 use crate::io::linux;
-use crate::io::{Granted, ReceiveHalf, SendHalf, StampKind, is_local, portable};
+use crate::io::{Granted, ReceiveHalf, SendHalf, SocketPlan, StampKind, is_local, portable};
 use crate::os;
-use crate::report::{Report, Scope};
-use crate::sample::pipe;
+use crate::report::{Report, Scope, Security};
+use crate::sample::{BLOCKS, pipe_of};
 use crate::stats::delay::Delays;
-use crate::wire::{MAX_UDP_PAYLOAD, fill_padding};
+use crate::wire::protected::{Protection, TestKeys};
+use crate::wire::{MAX_UDP_PAYLOAD, Sid, TestFormat, fill_padding};
 
 /// Most packets under way that are told apart; more leave the window before their timeout.
 const MAX_WINDOW: u64 = 1 << 24;
@@ -40,6 +45,12 @@ const SINGLES_RATE: f64 = 400_000.0;
 const TRAINS_RATE: f64 = 62_500.0;
 /// Trains of a batch: they are long, and few are due together.
 const TRAINS: usize = 8;
+/// Where there are more lanes than these, each one below this rate is given less memory: so many
+/// places of a batch, and so many blocks of samples; and their delays take memory as they need it.
+pub(super) const MANY: usize = 8;
+const SLOW_RATE: f64 = 5_000.0;
+const FEW_PLACES: usize = 8;
+const FEW_BLOCKS: usize = 32;
 /// From this rate on, replies are let gather before they are taken: they carry kernel timestamps.
 const GATHER_RATE: f64 = 20_000.0;
 const GATHER_NS: i64 = 100_000;
@@ -49,10 +60,10 @@ const STAMP_OCTETS: usize = 1024;
 /// What a session measured.
 #[derive(Clone, Debug)]
 pub struct Measured {
-    /// Of all threads together.
+    /// Of all threads or sessions together.
     pub report: Report,
-    /// Of each thread, where the load was shared by several.
-    pub threads: Vec<Report>,
+    /// Of each thread or session, where there are several.
+    pub parts: Vec<Report>,
 }
 
 /// Runs a session to its end and reports.
@@ -69,85 +80,302 @@ pub fn measure(
     stop: &Stop,
     watch: impl FnMut(Update),
 ) -> Result<Measured, Failure> {
-    let shares = config.shares();
-    match config.socket.io {
+    let opened = open(config.shares())?;
+    let lanes = opened.locals().len();
+    let all = SessionConfig {
+        threads: lanes,
+        ..config.clone()
+    };
+    let peers = vec![Peer::light(config.remote); lanes];
+    opened.run(&all, peers, reflector, stop, watch)
+}
+
+/// What a Server granted to a lane.
+#[derive(Clone, Debug)]
+pub struct Agreed {
+    /// The Session-Reflector, with the port that was granted.
+    pub remote: SocketAddr,
+    /// How the session's test packets look.
+    pub format: TestFormat,
+    /// Their keys, where `format` has them protected.
+    pub keys: Option<TestKeys>,
+    /// The session's identifier (RFC 4656 §3.5).
+    pub sid: Sid,
+    /// Security mode of the control connection.
+    pub security: Security,
+}
+
+/// Sessions whose sockets are open, for somebody to agree on them with a Server.
+///
+/// A lane is a session with a sending and a receiving thread of its own.
+#[derive(Debug)]
+pub struct Opened(Lanes);
+
+/// The lanes of one make of sockets.
+#[derive(Debug)]
+enum Lanes {
+    #[cfg(target_os = "linux")]
+    Batched(Vec<OpenLane<linux::OpenSession>>),
+    Portable(Vec<OpenLane<portable::OpenSession>>),
+}
+
+/// A lane towards nobody yet.
+#[derive(Debug)]
+struct OpenLane<S> {
+    share: SessionConfig,
+    trains: Trains,
+    sockets: S,
+}
+
+/// Opens the sockets of each lane, bound but towards nobody yet. Each is a session of one thread.
+/// Packet sizes and kind of sockets must be the same for all; remote addresses are not looked at. What
+/// arrives before [`Opened::measure`] is dropped.
+///
+/// # Errors
+/// [`Failure::Open`].
+///
+/// # Panics
+/// Without any lane.
+pub fn open(lanes: Vec<SessionConfig>) -> Result<Opened, Failure> {
+    let first = lanes.first().expect("a session at least");
+    let io = first.socket.io;
+    match io {
         #[cfg(target_os = "linux")]
         IoKind::Batched => {
-            let open = |share: SessionConfig| {
-                let trains = Trains::choose(&share);
-                let mut plan = socket_plan(
-                    share.local,
-                    &share.socket,
-                    share.socket.tos,
-                    trains.burst > 1,
-                );
-                plan.txtime = share.txtime;
-                let opened = linux::open_session(&plan, share.remote);
-                let (tx, rx, granted) = opened.map_err(|source| cannot_open(&share, source))?;
-                let places = if trains.burst > 1 {
-                    TRAINS
-                } else {
-                    packets::BATCH
-                };
-                let padding = padding(&share, trains.most);
-                let pristine = padding.clone();
-                let halves = (move || tx.start(&padding, places), move || rx.start());
-                Ok(Lane::new(share, trains, granted, pristine, halves))
-            };
-            let lanes: Result<Vec<_>, Failure> = shares.into_iter().map(open).collect();
-            run(config, lanes?, reflector, stop, watch)
+            let open = |share| OpenLane::open(share, linux::open_session);
+            let lanes: Result<Vec<_>, Failure> = lanes.into_iter().map(open).collect();
+            Ok(Opened(Lanes::Batched(lanes?)))
         }
         _ => {
-            let open = |share: SessionConfig| {
-                let trains = Trains::choose(&share);
-                let mut plan = socket_plan(share.local, &share.socket, share.socket.tos, false);
-                plan.txtime = share.txtime;
-                let opened = portable::open_session(&plan, share.remote);
-                let (tx, rx, granted) = opened.map_err(|source| cannot_open(&share, source))?;
-                let padding = padding(&share, trains.most);
-                let pristine = padding.clone();
-                let halves = (move || tx.start(&padding), move || rx.start());
-                Ok(Lane::new(share, trains, granted, pristine, halves))
-            };
-            let lanes: Result<Vec<_>, Failure> = shares.into_iter().map(open).collect();
-            run(config, lanes?, reflector, stop, watch)
+            let open = |share| OpenLane::open(share, portable::open_session);
+            let lanes: Result<Vec<_>, Failure> = lanes.into_iter().map(open).collect();
+            Ok(Opened(Lanes::Portable(lanes?)))
         }
     }
 }
 
-fn cannot_open(share: &SessionConfig, source: std::io::Error) -> Failure {
+impl<S> OpenLane<S> {
+    fn open(
+        share: SessionConfig,
+        open: impl FnOnce(&SocketPlan) -> io::Result<S>,
+    ) -> Result<Self, Failure> {
+        let trains = Trains::choose(&share);
+        let bundles = trains.burst > 1;
+        let mut plan = socket_plan(share.local, &share.socket, share.socket.tos, bundles);
+        plan.txtime = share.txtime;
+        let sockets = open(&plan).map_err(|source| cannot_open(&share, source))?;
+        Ok(Self {
+            share,
+            trains,
+            sockets,
+        })
+    }
+
+    /// The lane towards its peer. `connect` gives the halves of the sockets, and what the system
+    /// granted.
+    fn connect<T, R>(
+        self,
+        peer: Peer,
+        connect: impl FnOnce(S, SocketAddr) -> io::Result<(T, R, Granted)>,
+    ) -> Result<Lane<T, R>, Failure> {
+        let share = SessionConfig {
+            remote: peer.remote,
+            ..self.share
+        };
+        let connected = connect(self.sockets, share.remote);
+        let (send, receive, granted) = connected.map_err(|source| cannot_open(&share, source))?;
+        Ok(Lane {
+            padding: padding(&share, self.trains.most),
+            share,
+            trains: self.trains,
+            granted,
+            peer,
+            send,
+            receive,
+        })
+    }
+}
+
+impl Opened {
+    /// Address and port of each lane, in their order.
+    #[must_use]
+    pub fn locals(&self) -> Vec<SocketAddr> {
+        match &self.0 {
+            #[cfg(target_os = "linux")]
+            Lanes::Batched(lanes) => lanes.iter().map(|l| l.sockets.granted().local).collect(),
+            Lanes::Portable(lanes) => lanes.iter().map(|l| l.sockets.granted().local).collect(),
+        }
+    }
+
+    /// Runs all to their end: they begin together. `agreed`: one for each lane, in their order. `watch`
+    /// as in [`measure`].
+    ///
+    /// # Errors
+    /// [`Failure`] where the sessions did not come about. What goes wrong later is in the reports.
+    ///
+    /// # Panics
+    /// Where there are not as many of `agreed` as lanes, one lacks the keys that its format needs, or a
+    /// lane's packets are too short for the fields of its format.
+    pub fn measure(
+        self,
+        agreed: Vec<Agreed>,
+        stop: &Stop,
+        watch: impl FnMut(Update),
+    ) -> Result<Measured, Failure> {
+        let all = self.together();
+        let peers = agreed.into_iter().map(Peer::agreed).collect();
+        self.run(&all, peers, None, stop, watch)
+    }
+
+    /// What all lanes send together.
+    fn together(&self) -> SessionConfig {
+        match &self.0 {
+            #[cfg(target_os = "linux")]
+            Lanes::Batched(lanes) => together(lanes.iter().map(|lane| &lane.share)),
+            Lanes::Portable(lanes) => together(lanes.iter().map(|lane| &lane.share)),
+        }
+    }
+
+    /// `config`: what all lanes are together.
+    fn run(
+        self,
+        config: &SessionConfig,
+        peers: Vec<Peer>,
+        reflector: Option<Reflecting>,
+        stop: &Stop,
+        watch: impl FnMut(Update),
+    ) -> Result<Measured, Failure> {
+        assert_eq!(self.locals().len(), peers.len(), "a peer for each lane");
+        match self.0 {
+            #[cfg(target_os = "linux")]
+            Lanes::Batched(lanes) => {
+                let all = lanes.len();
+                let connect = |(lane, peer): (OpenLane<linux::OpenSession>, _)| {
+                    let lane = lane.connect(peer, linux::OpenSession::connect)?;
+                    let places = match lane.trains.burst {
+                        1 if is_frugal(&lane.share, all) => FEW_PLACES,
+                        1 => packets::BATCH,
+                        _ => TRAINS,
+                    };
+                    Ok(lane.starting(
+                        move |tx, padding| tx.start(padding, places),
+                        linux::ReceiveSocket::start,
+                    ))
+                };
+                let lanes: Result<Vec<_>, Failure> =
+                    lanes.into_iter().zip(peers).map(connect).collect();
+                run(config, lanes?, reflector, stop, watch)
+            }
+            Lanes::Portable(lanes) => {
+                let connect = |(lane, peer): (OpenLane<portable::OpenSession>, _)| {
+                    let lane = lane.connect(peer, portable::OpenSession::connect)?;
+                    Ok(lane.starting(
+                        |tx: portable::SendSocket, padding| tx.start(padding),
+                        portable::ReceiveSocket::start,
+                    ))
+                };
+                let lanes: Result<Vec<_>, Failure> =
+                    lanes.into_iter().zip(peers).map(connect).collect();
+                run(config, lanes?, reflector, stop, watch)
+            }
+        }
+    }
+}
+
+/// What several sessions send together, and otherwise are like the first one.
+fn together<'a>(mut lanes: impl Iterator<Item = &'a SessionConfig>) -> SessionConfig {
+    let mut all = lanes.next().expect("a session at least").clone();
+    for lane in lanes {
+        let rates = all.departures.rate().zip(lane.departures.rate());
+        all.departures = match rates.and_then(|(a, b)| a.plus(b)) {
+            Some(rate) => all.departures.at(rate),
+            None => Departures::Flood,
+        };
+        let counts = all.end.count.zip(lane.end.count);
+        all.end.count = counts.map(|(a, b)| a.saturating_add(b));
+        all.end.duration_ns = all.end.duration_ns.max(lane.end.duration_ns);
+        all.timeout_ns = all.timeout_ns.max(lane.timeout_ns);
+    }
+    all
+}
+
+fn cannot_open(share: &SessionConfig, source: io::Error) -> Failure {
     Failure::Open {
         what: format!("{} towards {}", share.local, share.remote),
         source,
     }
 }
 
-/// A share of the load, with sockets open and no thread yet.
+/// The other end of a lane.
+#[derive(Clone, Debug)]
+struct Peer {
+    remote: SocketAddr,
+    format: TestFormat,
+    protection: Option<Protection>,
+    terms: Terms,
+}
+
+impl Peer {
+    fn light(remote: SocketAddr) -> Self {
+        Self {
+            remote,
+            format: TestFormat::LIGHT,
+            protection: None,
+            terms: Terms::Light,
+        }
+    }
+
+    fn agreed(agreed: Agreed) -> Self {
+        let Agreed {
+            remote,
+            format,
+            keys,
+            sid,
+            security,
+        } = agreed;
+        let protection = format.protection().map(|mode| {
+            let keys = keys.expect("a protected session has keys");
+            Protection::new(mode, &keys)
+        });
+        let sid = Some(sid);
+        Self {
+            remote,
+            format,
+            protection,
+            terms: Terms::Agreed { security, sid },
+        }
+    }
+}
+
+/// A share of the load, with sockets open and no thread yet; what starts the halves, or the halves.
 struct Lane<S, R> {
     share: SessionConfig,
     trains: Trains,
     granted: Granted,
+    peer: Peer,
     /// What the batch of the sender is filled with.
     padding: Vec<u8>,
-    start_sending: S,
-    start_receiving: R,
+    send: S,
+    receive: R,
 }
 
 impl<S, R> Lane<S, R> {
-    fn new(
-        share: SessionConfig,
-        trains: Trains,
-        granted: Granted,
-        padding: Vec<u8>,
-        (start_sending, start_receiving): (S, R),
-    ) -> Self {
-        Self {
-            share,
-            trains,
-            granted,
-            padding,
-            start_sending,
-            start_receiving,
+    /// With what starts its halves, on their threads.
+    fn starting<T, U>(
+        self,
+        send: impl FnOnce(S, &[u8]) -> T,
+        receive: impl FnOnce(R) -> U,
+    ) -> Lane<impl FnOnce() -> T, impl FnOnce() -> U> {
+        let (tx, rx) = (self.send, self.receive);
+        let pristine = self.padding.clone();
+        Lane {
+            share: self.share,
+            trains: self.trains,
+            granted: self.granted,
+            peer: self.peer,
+            padding: self.padding,
+            send: move || send(tx, &pristine),
+            receive: move || receive(rx),
         }
     }
 }
@@ -156,10 +384,11 @@ impl<S, R> Lane<S, R> {
 struct Running {
     share: SessionConfig,
     granted: Granted,
+    terms: Terms,
     flight: Arc<Flight>,
     live: Arc<receiver::Live>,
-    sender: JoinHandle<std::io::Result<Sent>>,
-    receiver: JoinHandle<std::io::Result<Received>>,
+    sender: JoinHandle<io::Result<Sent>>,
+    receiver: JoinHandle<io::Result<Received>>,
     delays: JoinHandle<Delays>,
     ready: Receiver<()>,
     begin: Sender<i64>,
@@ -169,6 +398,7 @@ struct Running {
 struct Done {
     share: SessionConfig,
     granted: Granted,
+    terms: Terms,
     window: u64,
     sent: Sent,
     received: Received,
@@ -198,6 +428,7 @@ impl Running {
         Ok(Done {
             share: self.share,
             granted: self.granted,
+            terms: self.terms,
             window: self.flight.window(),
             sent,
             received,
@@ -209,6 +440,7 @@ impl Running {
 /// What the lanes of a session have in common while they run.
 struct Common<'a> {
     config: &'a SessionConfig,
+    lanes: usize,
     begun: Begun,
     stop: &'a Stop,
     updates: Sender<Update>,
@@ -247,6 +479,7 @@ fn run<S: SendHalf, R: ReceiveHalf>(
     let (done_in, done_out) = bounded::<()>(1);
     let common = Common {
         config,
+        lanes: lanes.len(),
         begun: Begun {
             at_ns: os::monotonic_ns(),
             wall_ns: os::realtime_ns(),
@@ -254,7 +487,11 @@ fn run<S: SendHalf, R: ReceiveHalf>(
         stop,
         updates: updates_in,
         done: done_in,
-        delays: Delays::new(config.sizes.classes.len(), stamps_only),
+        delays: if lanes.iter().all(|l| is_frugal(&l.share, lanes.len())) {
+            Delays::frugal(config.sizes.classes.len(), stamps_only)
+        } else {
+            Delays::new(config.sizes.classes.len(), stamps_only)
+        },
         punctual: pairs.iter().filter_map(|pair| pair.sender).collect(),
     };
     let (mut running, mut watched): (Vec<Running>, Vec<Watched>) = (Vec::new(), Vec::new());
@@ -313,7 +550,7 @@ fn run<S: SendHalf, R: ReceiveHalf>(
     let mut told = false;
     loop {
         for lane in &running {
-            txtime::tell(config, &lane.granted, lane.flight.verdict(), &mut told);
+            txtime::tell(&lane.share, &lane.granted, lane.flight.verdict(), &mut told);
         }
         select! {
             recv(updates) -> update => match update {
@@ -333,15 +570,19 @@ fn run<S: SendHalf, R: ReceiveHalf>(
     let done: Result<Vec<Done>, Failure> = running.into_iter().map(Running::finish).collect();
     let done = done?;
     for lane in &done {
-        txtime::tell_at_end(config, &lane.granted, &lane.sent, &mut told);
+        txtime::tell_at_end(&lane.share, &lane.granted, &lane.sent, &mut told);
     }
     let reflected = reflector.map(Reflecting::finish).transpose()?;
-    let same_clock = is_local(config.remote.ip()) && receive != Some(StampKind::Hardware);
-    let report = |lane: &Done, scope| {
+    let local = |lane: &Done| is_local(lane.share.remote.ip());
+    let same_clock = |lane: &Done| local(lane) && receive != Some(StampKind::Hardware);
+    let report = |lane: &Done, scope, whole| {
         assemble::report(&assemble::Parts {
             scope,
             config: &lane.share,
             granted: &lane.granted,
+            terms: lane.terms,
+            whole,
+            differs: Differs::default(),
             ports: &[],
             silent: &[],
             missed: lane.missed(),
@@ -350,23 +591,30 @@ fn run<S: SendHalf, R: ReceiveHalf>(
             received: &lane.received,
             delays: &lane.delays,
             reflected: reflected.as_ref(),
-            same_clock,
+            same_clock: same_clock(lane),
         })
     };
     if let [one] = done.as_slice() {
         return Ok(Measured {
-            report: report(one, Scope::Session),
-            threads: Vec::new(),
+            report: report(one, Scope::Session, true),
+            parts: Vec::new(),
         });
     }
     let silent = |lane: &&Done| lane.sent.sent > 0 && lane.received.counts.received == 0;
     let silent: Vec<u16> = done.iter().filter(silent).map(Done::port).collect();
+    let part = match done[0].terms {
+        Terms::Light => Scope::Thread,
+        Terms::Agreed { .. } => Scope::Session,
+    };
     Ok(Measured {
         report: combined(config, &done, |together, ports| {
             assemble::report(&assemble::Parts {
                 scope: Scope::Combined,
                 config: &together.share,
                 granted: &together.granted,
+                terms: together.terms,
+                whole: true,
+                differs: differs(&done),
                 ports,
                 silent: &silent,
                 missed: done.iter().map(Done::missed).sum(),
@@ -375,14 +623,24 @@ fn run<S: SendHalf, R: ReceiveHalf>(
                 received: &together.received,
                 delays: &together.delays,
                 reflected: reflected.as_ref(),
-                same_clock,
+                same_clock: done.iter().all(same_clock),
             })
         }),
-        threads: done
-            .iter()
-            .map(|lane| report(lane, Scope::Thread))
-            .collect(),
+        parts: done.iter().map(|lane| report(lane, part, false)).collect(),
     })
+}
+
+/// What the lanes do not have in common.
+fn differs(lanes: &[Done]) -> Differs {
+    let first = &lanes[0].share;
+    let any = |differs: fn(&SessionConfig, &SessionConfig) -> bool| {
+        lanes.iter().any(|lane| differs(&lane.share, first))
+    };
+    Differs {
+        remote: any(|a, b| a.remote != b.remote),
+        host: any(|a, b| a.remote.ip() != b.remote.ip()),
+        tos: any(|a, b| a.socket.tos != b.socket.tos),
+    }
 }
 
 /// What all lanes did, and their source ports.
@@ -405,10 +663,18 @@ fn combined(
     let each = lanes.iter().map(|lane| (lane.sent.sent, &lane.received));
     let together = Done {
         share: SessionConfig {
-            threads: lanes.len(),
+            // Said where all have it, with the port that was granted.
+            remote: lanes[0].share.remote,
             ..config.clone()
         },
         granted,
+        terms: match lanes[0].terms {
+            Terms::Agreed { security, .. } => Terms::Agreed {
+                security,
+                sid: None,
+            },
+            Terms::Light => Terms::Light,
+        },
         window: lanes.iter().map(|lane| lane.window).sum(),
         sent: Sent::together(lanes.iter().map(|lane| &lane.sent)),
         received: Received::together(config.sizes.classes.len(), each),
@@ -429,16 +695,22 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
         share,
         trains,
         granted,
+        peer,
         padding,
-        start_sending,
-        start_receiving,
+        send: start_sending,
+        receive: start_receiving,
     } = lane;
+    let smallest = share.sizes.classes.iter().map(|c| c.payload).min();
+    assert!(
+        smallest.is_none_or(|payload| payload >= peer.format.padding_at()),
+        "packets have room for the fields of their format"
+    );
     let rate = share.departures.rate();
     let per_second = rate.map_or(f64::MAX, crate::config::Rate::per_second);
-    let flight = Arc::new(Flight::new(
-        window(&share, trains, common.config.threads),
-        trains.shift,
-    ));
+    let grace_ns = share.grace_ns.unwrap_or(0);
+    let flight = Flight::new(window(&share, trains, common.lanes), trains.shift)
+        .with_grace(i64::try_from(grace_ns).unwrap_or(i64::MAX));
+    let flight = Arc::new(flight);
     flight.set_burst(trains.burst);
     let live = Arc::new(receiver::Live::default());
     let classes = share.sizes.classes.len();
@@ -452,8 +724,13 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
         on_cpu(pair.sender),
         on_cpu(pair.receiver),
     );
-    let (samples, blocks) = pipe();
-    let (probe_in, probe_out) = bounded(packets::BATCH);
+    let room = if is_frugal(&share, common.lanes) {
+        FEW_BLOCKS
+    } else {
+        BLOCKS
+    };
+    let (samples, blocks) = pipe_of(room);
+    let (wish_in, wish_out) = bounded(packets::BATCH);
 
     let mut delays = common.delays.alike();
     let off = common.punctual.clone();
@@ -476,6 +753,7 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
             share.format,
             prompt,
             common.begun,
+            pipe_of(room),
         ))
     } else {
         None
@@ -487,6 +765,8 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
         loss_bound: share.loss_bound,
         first_seq: share.first_seq,
         format: share.format,
+        test: peer.format,
+        protection: peer.protection.clone(),
         classes,
         stamps: granted.transmit.is_some(),
         hardware: granted.receive == StampKind::Hardware,
@@ -508,7 +788,7 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
             // There is room for the one waker, and whoever waits for it is still there.
             let ready = |waker| drop(waker_in.send(waker));
             let pipes = (samples, tap, came);
-            let result = receiver::run(&mut half, &plan, &flight, &live, pipes, ready, probe_in);
+            let result = receiver::run(&mut half, &plan, &flight, &live, pipes, ready, &wish_in);
             drop(done);
             result
         })?
@@ -536,6 +816,8 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
             _ => departures.beside_another(),
         },
         payloads: share.sizes.classes.iter().map(|c| c.payload).collect(),
+        test: peer.format,
+        protection: peer.protection,
         padding,
         timeout_ns,
         most_burst: trains.most,
@@ -573,7 +855,7 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
             let mut woken = None;
             let ready = |waker| woken = Some(stop.wakes(waker));
             let flag = stop.flag();
-            let probes = (&probe_out, left);
+            let wishes = (&wish_out, left);
             sender::run(
                 &mut half,
                 plan,
@@ -581,13 +863,14 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
                 flag,
                 ready,
                 &receiver_waker,
-                probes,
+                wishes,
             )
         })?
     };
     let running = Running {
         share,
         granted,
+        terms: peer.terms,
         flight,
         live,
         sender,
@@ -604,17 +887,25 @@ fn padding(config: &SessionConfig, most_burst: u32) -> Vec<u8> {
     let longest = config.sizes.classes.iter().map(|c| c.payload).max();
     let packets = usize::try_from(most_burst).unwrap_or(1);
     let mut padding = vec![0; (longest.unwrap_or(0) * packets).min(MAX_UDP_PAYLOAD)];
-    fill_padding(&mut padding, config.seed);
+    if !config.zero_padding {
+        fill_padding(&mut padding, config.seed);
+    }
     padding
 }
 
-/// Packets that may be under way within the timeout, with some room to spare.
-fn window(config: &SessionConfig, trains: Trains, threads: usize) -> u64 {
+/// Whether one of several lanes makes do with less memory.
+fn is_frugal(config: &SessionConfig, lanes: usize) -> bool {
+    let rate = config.departures.rate();
+    lanes > MANY && rate.is_some_and(|rate| rate.per_second() < SLOW_RATE)
+}
+
+/// Packets of one of several lanes that may be under way within the timeout, with some room to spare.
+fn window(config: &SessionConfig, trains: Trains, lanes: usize) -> u64 {
     let most = (MAX_SINGLES << trains.shift).min(MAX_WINDOW);
     let within = match config.departures.rate() {
         Some(rate) => rate.count_in(config.timeout_ns.saturating_add(500_000_000)),
-        // As much as the threads can send together.
-        None => most / u64::try_from(threads.max(1)).unwrap_or(1),
+        // As much as the lanes can send together.
+        None => most / u64::try_from(lanes.max(1)).unwrap_or(1),
     };
     let all = config.end.count.unwrap_or(u64::MAX);
     within.min(all).saturating_add(1024).min(most)
@@ -726,6 +1017,8 @@ mod tests {
             threads: 1,
             burst,
             first_seq: 0,
+            zero_padding: false,
+            grace_ns: None,
             loss_bound: None,
             watch: WatchConfig::default(),
         }

@@ -21,8 +21,8 @@ use crate::io::{BATCH, Datagram, Event, SocketPlan, linux};
 use crate::os::{self, EventLoop};
 use crate::sample::{Blocks, Sample, pipe};
 use crate::wire::{
-    ErrorEstimate, Format, REFLECTOR_LEN, ReflectorPacket, ReplyHead, ReplyTail, Timestamp,
-    fill_padding,
+    ErrorEstimate, Format, REFLECTOR_LEN, ReflectorPacket, ReplyHead, ReplyTail, TestFormat,
+    Timestamp, fill_padding,
 };
 
 /// Packets that are prepared and then matched together.
@@ -99,7 +99,7 @@ pub struct Sending<'a> {
 /// The system's, from opening a socket on loopback.
 pub fn sending(load: Load, run: impl FnOnce(&mut Sending<'_>)) -> io::Result<()> {
     // Any address will do.
-    let (socket, _, _) = linux::open_session(&load.sockets(), ANY_PORT)?;
+    let (socket, _, _) = linux::open_session(&load.sockets())?.connect(ANY_PORT)?;
     let mut padding = vec![0; load.octets()];
     fill_padding(&mut padding, 1);
     let mut half = socket.start(&padding, 1);
@@ -117,6 +117,8 @@ pub fn sending(load: Load, run: impl FnOnce(&mut Sending<'_>)) -> io::Result<()>
     let plan = sender::Plan {
         schedule: Schedule::new(Departures::Flood, end, &[size], 1, load.burst),
         payloads: vec![load.payload],
+        test: TestFormat::LIGHT,
+        protection: None,
         padding,
         timeout_ns: i64::MAX,
         most_burst: load.burst,
@@ -188,7 +190,8 @@ pub struct Splitting(linux::ReceiveHalf, usize);
 /// The system's, from sending to itself over loopback.
 pub fn splitting(load: Load) -> io::Result<Splitting> {
     let from = UdpSocket::bind(ANY_PORT)?;
-    let (_, socket, granted) = linux::open_session(&load.sockets(), from.local_addr()?)?;
+    let opened = linux::open_session(&load.sockets())?;
+    let (_, socket, granted) = opened.connect(from.local_addr()?)?;
     let octets = vec![0; load.octets()];
     let slots = if load.burst > 1 {
         let segment = i32::try_from(load.payload).unwrap_or(i32::MAX);
@@ -234,7 +237,7 @@ pub struct Matching<'a> {
     /// Sequence number of the next packet that is sent.
     next: u64,
     begin_ns: i64,
-    events: Vec<Event>,
+    events: Vec<Event<'static>>,
     replies: Vec<(Vec<u8>, i64)>,
 }
 
@@ -251,6 +254,8 @@ pub fn matching(load: Load, run: impl FnOnce(&mut Matching<'_>)) {
         classes: 1,
         stamps: true,
         hardware: false,
+        test: TestFormat::LIGHT,
+        protection: None,
         errors_queued: true,
         gather_ns: 0,
         cpu: None,

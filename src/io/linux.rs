@@ -7,9 +7,10 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::DerefMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use libc::{c_int, c_uint};
 use mio::unix::SourceFd;
@@ -17,8 +18,8 @@ use mio::{Interest, Registry, Token};
 use socket2::Socket;
 
 use super::{
-    BATCH, Datagram, DepartureClock, Event, Granted, Request, Route, SocketPlan, StampKind, Txtime,
-    bind_interface, interface_of, new_socket, set_plain_options,
+    BATCH, Datagram, DepartureClock, Event, Granted, MOST_BEFORE, Request, Route, SocketPlan,
+    StampKind, Txtime, bind_interface, interface_of, new_socket, set_plain_options,
 };
 use crate::sys::{self, Queue, ReceiveBatch, ReplyFacts, SendBatch, SendFacts};
 
@@ -37,14 +38,21 @@ const ORIGIN_TIMESTAMPING: u8 = libc::SO_EE_ORIGIN_TIMESTAMPING;
 const ORIGIN_TXTIME: u8 = 6;
 const CODE_TXTIME_MISSED: u8 = 2;
 
+/// The two sockets of a session, bound but towards nobody yet.
+#[derive(Debug)]
+pub(crate) struct OpenSession {
+    tx: Socket,
+    rx: Socket,
+    facts: SendFacts,
+    hardware: bool,
+    granted: Granted,
+}
+
 /// Opens the two sockets of a session.
 ///
 /// # Errors
-/// The system's: address in use, no permission, no route.
-pub(crate) fn open_session(
-    plan: &SocketPlan,
-    remote: SocketAddr,
-) -> io::Result<(SendSocket, ReceiveSocket, Granted)> {
+/// The system's: address in use, no permission.
+pub(crate) fn open_session(plan: &SocketPlan) -> io::Result<OpenSession> {
     let mut remarks = Vec::new();
     let tx = new_socket(plan.local)?;
     bind_interface(&tx, plan.interface.as_deref())?;
@@ -57,7 +65,6 @@ pub(crate) fn open_session(
     bind_interface(&rx, plan.interface.as_deref())?;
     rx.set_reuse_port(true)?;
     rx.bind(&local.into())?;
-    rx.connect(&remote.into())?;
 
     for socket in [&tx, &rx] {
         set_plain_options(socket, plan)?;
@@ -111,12 +118,6 @@ pub(crate) fn open_session(
         Some(Err(error)) => Txtime::Refused(error.to_string()),
     };
 
-    let identity = if takes_stamp_identity() {
-        Identity::Given
-    } else {
-        let ids = (0..STAMP_IDS).map(|_| AtomicU32::new(0)).collect();
-        Identity::Counted(ids)
-    };
     let with_txtime = txtime == Txtime::Taken;
     let granted = Granted {
         local,
@@ -126,24 +127,70 @@ pub(crate) fn open_session(
         txtime,
         remarks,
     };
-    let tx = Arc::new(tx);
-    let send = SendSocket {
-        socket: Arc::clone(&tx),
-        to: remote,
+    Ok(OpenSession {
+        tx,
+        rx,
         facts: SendFacts {
             stamp_flags: tx_flag,
-            with_id: matches!(identity, Identity::Given),
+            with_id: takes_stamp_identity(),
             with_txtime,
         },
-        identity: identity.clone(),
-    };
-    let receive = ReceiveSocket {
-        data: rx,
-        stamps: tx,
-        identity,
         hardware,
-    };
-    Ok((send, receive, granted))
+        granted,
+    })
+}
+
+impl OpenSession {
+    /// What the system granted.
+    pub(crate) fn granted(&self) -> &Granted {
+        &self.granted
+    }
+
+    /// Makes `remote` the peer. What came before, from whomever, is dropped.
+    ///
+    /// # Errors
+    /// The system's, such as no route.
+    pub(crate) fn connect(
+        self,
+        remote: SocketAddr,
+    ) -> io::Result<(SendSocket, ReceiveSocket, Granted)> {
+        self.rx.connect(&remote.into())?;
+        // Nobody was asked anything yet.
+        drop_waiting(&self.rx);
+        drop_waiting(&self.tx);
+        let identity = if self.facts.with_id {
+            Identity::Given
+        } else {
+            let ids = (0..STAMP_IDS).map(|_| AtomicU32::new(0)).collect();
+            Identity::Counted(ids)
+        };
+        let tx = Arc::new(self.tx);
+        let send = SendSocket {
+            socket: Arc::clone(&tx),
+            to: remote,
+            facts: self.facts,
+            identity: identity.clone(),
+        };
+        let receive = ReceiveSocket {
+            data: self.rx,
+            stamps: tx,
+            identity,
+            hardware: self.hardware,
+        };
+        Ok((send, receive, self.granted))
+    }
+}
+
+/// Takes what waits in a socket. Whoever sends without end is not waited for.
+fn drop_waiting(socket: &Socket) {
+    let mut batch = ReceiveBatch::for_heads(BATCH);
+    for _ in 0..MOST_BEFORE / BATCH {
+        match batch.receive(socket.as_fd(), Queue::Data) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            // An error of the socket that was pending is taken by the call.
+            _ => {}
+        }
+    }
 }
 
 /// Opens the sockets of a reflector on one address, one for each thread.
@@ -189,6 +236,7 @@ pub(crate) fn open_mirrors(
             socket,
             address: (!any_address).then_some(local.ip()),
             tos: plan.tos,
+            drops: 0,
         });
     }
     if plan.hardware {
@@ -363,6 +411,7 @@ fn depart_by(socket: &Socket, clock: DepartureClock) -> io::Result<()> {
 
 /// Whether this kernel lets a packet name its stamp (`SCM_TS_OPT_ID`, Linux 6.13 and later).
 fn takes_stamp_identity() -> bool {
+    static TAKES: OnceLock<bool> = OnceLock::new();
     let attempt = || -> io::Result<()> {
         let socket = new_socket(SocketAddr::from(([127, 0, 0, 1], 0)))?;
         socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
@@ -379,7 +428,7 @@ fn takes_stamp_identity() -> bool {
         batch.set(0, 1, 1, Some(1), 0);
         batch.send(socket.as_fd(), 0, 1).map(drop)
     };
-    attempt().is_ok()
+    *TAKES.get_or_init(|| attempt().is_ok())
 }
 
 /// How a transmit stamp finds its packet.
@@ -490,7 +539,7 @@ impl ReceiveSocket {
     pub(crate) fn start(self) -> ReceiveHalf {
         ReceiveHalf {
             batch: ReceiveBatch::new(BATCH),
-            errors: ReceiveBatch::for_errors(EVENTS),
+            errors: ReceiveBatch::for_heads(EVENTS),
             drops: 0,
             sockets: self,
         }
@@ -552,7 +601,7 @@ impl super::ReceiveHalf for ReceiveHalf {
         Ok(self.show(count, f))
     }
 
-    fn events(&mut self, mut f: impl FnMut(Event)) -> usize {
+    fn events(&mut self, mut f: impl FnMut(Event<'_>)) -> usize {
         let mut total = 0;
         // Errors of the replies' socket: ICMP.
         let data = self.sockets.data.as_fd();
@@ -591,8 +640,12 @@ impl super::ReceiveHalf for ReceiveHalf {
         // Data on the sending socket: not of the peer, or it would have gone to the other one. Left
         // there it would fill the buffer that the stamps need.
         let count = self.errors.receive(stamps, Queue::Data).unwrap_or(0);
-        for _ in 0..count {
-            f(Event::Stray);
+        for index in 0..count {
+            let stray = self.errors.received(index);
+            f(Event::Stray {
+                octets: &stray.slot[..stray.len],
+                from: stray.from,
+            });
         }
         total + count
     }
@@ -629,40 +682,45 @@ fn arrival(hardware: bool, facts: &sys::Facts) -> Option<i64> {
     }
 }
 
-/// A reflector's socket, before its thread has started.
+/// A reflector's socket, before its thread has started, or without the memory of a batch.
 #[derive(Debug)]
 pub(crate) struct MirrorSocket {
     socket: Socket,
     /// The one address that is asked; `None`: the packet information tells.
     address: Option<IpAddr>,
     tos: u8,
+    /// The highest count of drops that a datagram carried.
+    drops: u32,
 }
 
 impl MirrorSocket {
     /// Allocates the batch; to be called on the thread that reflects.
     pub(crate) fn start(self) -> Mirror {
         Mirror {
-            batch: sys::Mirror::new(BATCH),
-            to: vec![None; BATCH],
-            from: vec![None; BATCH],
-            drops: 0,
-            socket: self,
+            slots: Box::new(Slots::new()),
+            socket: Box::new(self),
         }
     }
 }
 
-/// See [`super::Mirror`].
-pub(crate) struct Mirror {
+/// The memory of one batch.
+pub(crate) struct Slots {
     batch: sys::Mirror,
     /// For each slot, where the request was sent to.
     to: Vec<Option<sys::Destination>>,
     /// For each slot, where it came from.
     from: Vec<Option<SocketAddr>>,
-    drops: u32,
-    socket: MirrorSocket,
 }
 
-impl Mirror {
+impl Slots {
+    fn new() -> Self {
+        Self {
+            batch: sys::Mirror::new(BATCH),
+            to: vec![None; BATCH],
+            from: vec![None; BATCH],
+        }
+    }
+
     /// Source address of the answer, and the interface it must leave by.
     fn source(&self, index: usize) -> Option<(IpAddr, u32)> {
         self.to[index].map(|to| {
@@ -672,23 +730,73 @@ impl Mirror {
     }
 }
 
-impl super::Mirror for Mirror {
+impl super::Port for MirrorSocket {
+    type Slots = Slots;
+
+    const CONTROL_MESSAGES: bool = true;
+
+    fn open(plan: &SocketPlan) -> io::Result<(Self, SocketAddr)> {
+        let (mut sockets, granted) = open_mirrors(plan, 1)?;
+        let socket = sockets.pop().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        Ok((socket, granted.local))
+    }
+
+    fn slots() -> Slots {
+        Slots::new()
+    }
+
+    fn with<'a>(&'a mut self, slots: &'a mut Slots) -> impl super::Mirror + 'a {
+        Mirror {
+            slots,
+            socket: self,
+        }
+    }
+
+    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        // Not for writing: every reply that leaves would be a wake-up.
+        let fd = self.socket.as_raw_fd();
+        registry.register(&mut SourceFd(&fd), token, Interest::READABLE)
+    }
+
+    fn deregister(&mut self, registry: &Registry) {
+        let fd = self.socket.as_raw_fd();
+        // The system does the same when the socket is closed.
+        let _ = registry.deregister(&mut SourceFd(&fd));
+    }
+
+    fn kernel_drops(&self) -> Option<u64> {
+        drops(self.socket.as_fd(), self.drops)
+    }
+}
+
+/// See [`super::Mirror`]: a socket with memory of its own, or with borrowed one.
+pub(crate) struct Mirror<S = Box<Slots>, K = Box<MirrorSocket>> {
+    slots: S,
+    socket: K,
+}
+
+impl<S, K> super::Mirror for Mirror<S, K>
+where
+    S: DerefMut<Target = Slots>,
+    K: DerefMut<Target = MirrorSocket>,
+{
     fn batch(&self) -> usize {
         BATCH
     }
 
     fn recv(&mut self) -> io::Result<usize> {
-        self.batch.receive(self.socket.socket.as_fd())
+        self.slots.batch.receive(self.socket.socket.as_fd())
     }
 
     fn request(&mut self, index: usize) -> Request<'_> {
-        let received = self.batch.received(index);
+        let slots = &mut *self.slots;
+        let received = slots.batch.received(index);
         let facts = received.facts;
         if let Some(drops) = facts.drops {
-            self.drops = drops;
+            self.socket.drops = drops;
         }
-        self.to[index] = facts.destination;
-        self.from[index] = received.from;
+        slots.to[index] = facts.destination;
+        slots.from[index] = received.from;
         Request {
             len: received.len,
             segment: facts
@@ -710,33 +818,33 @@ impl super::Mirror for Mirror {
 
     fn queue(&mut self, index: usize, len: usize, tos: u8, segment: Option<usize>) {
         let facts = ReplyFacts {
-            source: self.source(index),
+            source: self.slots.source(index),
             tos: (tos != self.socket.tos).then_some(tos),
             segment: segment.and_then(|octets| u16::try_from(octets).ok()),
         };
-        self.batch.queue(index, len, facts);
+        self.slots.batch.queue(index, len, facts);
     }
 
     fn queued(&self) -> usize {
-        self.batch.queued()
+        self.slots.batch.queued()
     }
 
     fn reply_mut(&mut self, offset: usize) -> &mut [u8] {
-        self.batch.reply_mut(offset)
+        self.slots.batch.reply_mut(offset)
     }
 
     fn send(&mut self, limit: usize) -> io::Result<usize> {
-        self.batch.send(self.socket.socket.as_fd(), limit)
+        self.slots.batch.send(self.socket.socket.as_fd(), limit)
     }
 
     fn skip(&mut self) {
-        self.batch.skip();
+        self.slots.batch.skip();
     }
 
     fn route(&self, index: usize) -> Option<Route> {
         Some(Route {
-            to: self.from[index]?,
-            source: self.source(index),
+            to: self.slots.from[index]?,
+            source: self.slots.source(index),
         })
     }
 
@@ -762,7 +870,7 @@ impl super::Mirror for Mirror {
             tos: (tos != self.socket.tos).then_some(tos),
             segment: None,
         };
-        let slot = self.batch.received(index).slot;
+        let slot = self.slots.batch.received(index).slot;
         sys::send_reply(
             self.socket.socket.as_fd(),
             &slot[at..at + len],
@@ -772,12 +880,10 @@ impl super::Mirror for Mirror {
     }
 
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        // Not for writing: every reply that leaves would be a wake-up.
-        let fd = self.socket.socket.as_raw_fd();
-        registry.register(&mut SourceFd(&fd), token, Interest::READABLE)
+        super::Port::register(&mut *self.socket, registry, token)
     }
 
     fn kernel_drops(&self) -> Option<u64> {
-        drops(self.socket.socket.as_fd(), self.drops)
+        super::Port::kernel_drops(&*self.socket)
     }
 }

@@ -18,6 +18,8 @@ use mio::{Registry, Token};
 
 /// Largest number of datagrams that one call moves.
 pub(crate) const BATCH: usize = 32;
+/// Datagrams from before a session that are dropped at most: as many as a large socket buffer holds.
+const MOST_BEFORE: usize = 1 << 17;
 
 /// Who took a timestamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +123,7 @@ pub(crate) struct Datagram<'a> {
 
 /// What came in beside the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Event {
+pub(crate) enum Event<'a> {
     /// The departure of the packet with this sequence number, by the clock that
     /// [`Granted::transmit`] names.
     Departed { seq: u32, ns: i64 },
@@ -129,8 +131,12 @@ pub(crate) enum Event {
     Icmp { errno: i32 },
     /// The queueing discipline dropped a packet or train whose departure time it had let pass.
     Missed,
-    /// A datagram from somebody else than the peer.
-    Stray,
+    /// A datagram from somebody else than the peer, or its first octets, as many as the fields of a
+    /// test packet have at least; and where it came from, as far as the system tells.
+    Stray {
+        octets: &'a [u8],
+        from: Option<SocketAddr>,
+    },
 }
 
 /// Sends the packets of one session.
@@ -176,7 +182,7 @@ pub(crate) trait ReceiveHalf {
     fn recv(&mut self, f: impl FnMut(Datagram<'_>)) -> io::Result<usize>;
 
     /// Shows what else waits, at most one batch of each kind, to `f`; returns how many there were.
-    fn events(&mut self, f: impl FnMut(Event)) -> usize;
+    fn events(&mut self, f: impl FnMut(Event<'_>)) -> usize;
 
     /// Lets the system hand over datagrams that came together as one, where it can.
     fn take_bundles(&mut self);
@@ -284,6 +290,41 @@ pub(crate) trait Mirror {
     /// # Errors
     /// The system's.
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
+
+    /// As [`ReceiveHalf::kernel_drops`].
+    fn kernel_drops(&self) -> Option<u64>;
+}
+
+/// A reflector's socket that comes and goes, and shares the memory of one batch with the others of its
+/// thread.
+pub(crate) trait Port: std::fmt::Debug + Send + Sized + 'static {
+    /// The memory.
+    type Slots;
+
+    /// Whether datagrams carry control messages: TTL and TOS that arrive, a TOS of each that leaves,
+    /// the system's drops.
+    const CONTROL_MESSAGES: bool;
+
+    /// Opens a socket; returns it with the address and port that were bound.
+    ///
+    /// # Errors
+    /// The system's: address in use, no permission.
+    fn open(plan: &SocketPlan) -> io::Result<(Self, SocketAddr)>;
+
+    /// Allocates the memory; to be called on the thread that reflects.
+    fn slots() -> Self::Slots;
+
+    /// The socket together with the memory. What is in there stays from one such moment to the next.
+    fn with<'a>(&'a mut self, slots: &'a mut Self::Slots) -> impl Mirror + 'a;
+
+    /// As [`Mirror::register`].
+    ///
+    /// # Errors
+    /// The system's.
+    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
+
+    /// Ends what [`register`](Self::register) began.
+    fn deregister(&mut self, registry: &Registry);
 
     /// As [`ReceiveHalf::kernel_drops`].
     fn kernel_drops(&self) -> Option<u64>;

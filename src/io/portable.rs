@@ -5,12 +5,13 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::ops::DerefMut;
 
 use mio::{Interest, Registry, Token};
 
 use super::{
-    BATCH, Datagram, DepartureClock, Event, Granted, Request, Route, SocketPlan, StampKind, Txtime,
-    bind_interface, new_socket, set_plain_options,
+    BATCH, Datagram, DepartureClock, Event, Granted, MOST_BEFORE, Request, Route, SocketPlan,
+    StampKind, Txtime, bind_interface, new_socket, set_plain_options,
 };
 use crate::os;
 
@@ -49,19 +50,50 @@ fn open(plan: &SocketPlan) -> io::Result<(socket2::Socket, Granted)> {
     Ok((socket, granted))
 }
 
-/// Opens the socket of a session, for two threads.
+/// The socket of a session, bound but towards nobody yet.
+#[derive(Debug)]
+pub(crate) struct OpenSession {
+    socket: socket2::Socket,
+    granted: Granted,
+}
+
+/// Opens the socket of a session.
 ///
 /// # Errors
-/// The system's: address in use, no permission, no route; `Unsupported` for what needs Linux.
-pub(crate) fn open_session(
-    plan: &SocketPlan,
-    remote: SocketAddr,
-) -> io::Result<(SendSocket, ReceiveSocket, Granted)> {
+/// The system's: address in use, no permission; `Unsupported` for what needs Linux.
+pub(crate) fn open_session(plan: &SocketPlan) -> io::Result<OpenSession> {
     let (socket, granted) = open(plan)?;
-    socket.connect(&remote.into())?;
-    let socket = UdpSocket::from(socket);
-    let send = SendSocket(socket.try_clone()?);
-    Ok((send, ReceiveSocket(socket), granted))
+    Ok(OpenSession { socket, granted })
+}
+
+impl OpenSession {
+    /// What the system granted.
+    pub(crate) fn granted(&self) -> &Granted {
+        &self.granted
+    }
+
+    /// Makes `remote` the peer, for two threads. What came before, from whomever, is dropped.
+    ///
+    /// # Errors
+    /// The system's, such as no route.
+    pub(crate) fn connect(
+        self,
+        remote: SocketAddr,
+    ) -> io::Result<(SendSocket, ReceiveSocket, Granted)> {
+        self.socket.connect(&remote.into())?;
+        let socket = UdpSocket::from(self.socket);
+        let mut buffer = vec![0; MAX_DATAGRAM];
+        // Nobody was asked anything yet. Whoever sends without end is not waited for.
+        for _ in 0..MOST_BEFORE {
+            match socket.recv(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // An error of the socket that was pending is taken by the call.
+                _ => {}
+            }
+        }
+        let send = SendSocket(socket.try_clone()?);
+        Ok((send, ReceiveSocket(socket), self.granted))
+    }
 }
 
 /// Opens a reflector's socket.
@@ -73,7 +105,8 @@ pub(crate) fn open_mirror(plan: &SocketPlan) -> io::Result<(MirrorSocket, Grante
     let remark = "--io portable does not see TTL and DSCP of requests: replies tell no TTL (255) and \
                   have a DSCP of their own";
     granted.remarks.push(remark.to_owned());
-    Ok((MirrorSocket(UdpSocket::from(socket), plan.tos), granted))
+    let socket = mio::net::UdpSocket::from_std(socket.into());
+    Ok((MirrorSocket(socket), granted))
 }
 
 /// The sending end, before its thread has started.
@@ -169,7 +202,7 @@ impl super::ReceiveHalf for ReceiveHalf {
         Ok(BATCH)
     }
 
-    fn events(&mut self, _f: impl FnMut(Event)) -> usize {
+    fn events(&mut self, _f: impl FnMut(Event<'_>)) -> usize {
         0
     }
 
@@ -184,27 +217,25 @@ impl super::ReceiveHalf for ReceiveHalf {
     }
 }
 
-/// A reflector's socket, before its thread has started.
+/// A reflector's socket, before its thread has started, or without the memory of a batch.
 #[derive(Debug)]
-pub(crate) struct MirrorSocket(UdpSocket, u8);
+pub(crate) struct MirrorSocket(mio::net::UdpSocket);
 
 impl MirrorSocket {
     /// Allocates the batch.
     pub(crate) fn start(self) -> Mirror {
-        let slot = Slot {
-            octets: vec![0; MAX_DATAGRAM],
-            len: 0,
-            from: None,
-            arrived_ns: 0,
-        };
         Mirror {
-            socket: mio::net::UdpSocket::from_std(self.0),
-            tos: self.1,
-            slots: vec![slot; BATCH],
-            queued: Vec::with_capacity(BATCH),
-            sent: 0,
+            slots: Box::new(Slots::new()),
+            socket: Box::new(self),
         }
     }
+}
+
+/// The memory of one batch.
+pub(crate) struct Slots {
+    slots: Vec<Slot>,
+    queued: Vec<(usize, usize)>,
+    sent: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -215,16 +246,21 @@ struct Slot {
     arrived_ns: i64,
 }
 
-/// See [`super::Mirror`].
-pub(crate) struct Mirror {
-    socket: mio::net::UdpSocket,
-    tos: u8,
-    slots: Vec<Slot>,
-    queued: Vec<(usize, usize)>,
-    sent: usize,
-}
+impl Slots {
+    fn new() -> Self {
+        let slot = Slot {
+            octets: vec![0; MAX_DATAGRAM],
+            len: 0,
+            from: None,
+            arrived_ns: 0,
+        };
+        Self {
+            slots: vec![slot; BATCH],
+            queued: Vec::with_capacity(BATCH),
+            sent: 0,
+        }
+    }
 
-impl Mirror {
     /// When nothing waits any more, the next reply takes the first place.
     fn forget_sent(&mut self) {
         if self.queued.len() == self.sent {
@@ -234,17 +270,63 @@ impl Mirror {
     }
 }
 
-impl super::Mirror for Mirror {
+impl super::Port for MirrorSocket {
+    type Slots = Slots;
+
+    const CONTROL_MESSAGES: bool = false;
+
+    fn open(plan: &SocketPlan) -> io::Result<(Self, SocketAddr)> {
+        let (socket, granted) = open_mirror(plan)?;
+        Ok((socket, granted.local))
+    }
+
+    fn slots() -> Slots {
+        Slots::new()
+    }
+
+    fn with<'a>(&'a mut self, slots: &'a mut Slots) -> impl super::Mirror + 'a {
+        Mirror {
+            slots,
+            socket: self,
+        }
+    }
+
+    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.register(&mut self.0, token, Interest::READABLE)
+    }
+
+    fn deregister(&mut self, registry: &Registry) {
+        // The system does the same when the socket is closed.
+        let _ = registry.deregister(&mut self.0);
+    }
+
+    fn kernel_drops(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// See [`super::Mirror`]: a socket with memory of its own, or with borrowed one.
+pub(crate) struct Mirror<S = Box<Slots>, K = Box<MirrorSocket>> {
+    slots: S,
+    socket: K,
+}
+
+impl<S, K> super::Mirror for Mirror<S, K>
+where
+    S: DerefMut<Target = Slots>,
+    K: DerefMut<Target = MirrorSocket>,
+{
     fn batch(&self) -> usize {
         0
     }
 
     fn recv(&mut self) -> io::Result<usize> {
-        self.queued.clear();
-        self.sent = 0;
+        let slots = &mut *self.slots;
+        slots.queued.clear();
+        slots.sent = 0;
         // One at a time: with a timestamp of user space, a batch would make the first ones wait.
-        let slot = &mut self.slots[0];
-        let (len, from) = self.socket.recv_from(&mut slot.octets)?;
+        let slot = &mut slots.slots[0];
+        let (len, from) = self.socket.0.recv_from(&mut slot.octets)?;
         slot.arrived_ns = os::realtime_ns();
         slot.len = len;
         slot.from = Some(from);
@@ -252,7 +334,7 @@ impl super::Mirror for Mirror {
     }
 
     fn request(&mut self, index: usize) -> Request<'_> {
-        let slot = &mut self.slots[index];
+        let slot = &mut self.slots.slots[index];
         Request {
             slot: &mut slot.octets,
             len: slot.len,
@@ -264,50 +346,53 @@ impl super::Mirror for Mirror {
             to_many: false,
             arrived_ns: Some(slot.arrived_ns),
             ttl: None,
-            tos: Some(self.tos),
+            tos: None,
         }
     }
 
     fn queue(&mut self, index: usize, len: usize, _tos: u8, _segment: Option<usize>) {
-        self.queued.push((index, len));
+        self.slots.queued.push((index, len));
     }
 
     fn queued(&self) -> usize {
-        self.queued.len() - self.sent
+        self.slots.queued.len() - self.slots.sent
     }
 
     fn reply_mut(&mut self, offset: usize) -> &mut [u8] {
-        let (index, _) = self.queued[self.sent + offset];
-        &mut self.slots[index].octets
+        let slots = &mut *self.slots;
+        let (index, _) = slots.queued[slots.sent + offset];
+        &mut slots.slots[index].octets
     }
 
     fn send(&mut self, limit: usize) -> io::Result<usize> {
+        let slots = &mut *self.slots;
         let mut count = 0;
-        while count < limit && self.queued() > 0 {
-            let (index, len) = self.queued[self.sent];
-            let slot = &self.slots[index];
-            let Some(to) = slot.from else { break };
-            match self.socket.send_to(&slot.octets[..len], to) {
+        while let Some((index, len)) = slots.queued.get(slots.sent).copied() {
+            let slot = &slots.slots[index];
+            let Some(to) = slot.from.filter(|_| count < limit) else {
+                break;
+            };
+            match self.socket.0.send_to(&slot.octets[..len], to) {
                 Ok(_) => {}
                 Err(error) if count == 0 => return Err(error),
                 Err(_) => break,
             }
-            self.sent += 1;
+            slots.sent += 1;
             count += 1;
         }
-        self.forget_sent();
+        slots.forget_sent();
         Ok(count)
     }
 
     fn skip(&mut self) {
         if self.queued() > 0 {
-            self.sent += 1;
+            self.slots.sent += 1;
         }
-        self.forget_sent();
+        self.slots.forget_sent();
     }
 
     fn route(&self, index: usize) -> Option<Route> {
-        let to = self.slots[index].from?;
+        let to = self.slots.slots[index].from?;
         Some(Route { to, source: None })
     }
 
@@ -319,16 +404,16 @@ impl super::Mirror for Mirror {
         route: &Route,
         _tos: u8,
     ) -> io::Result<()> {
-        let octets = &self.slots[index].octets[at..at + len];
-        self.socket.send_to(octets, route.to).map(drop)
+        let octets = &self.slots.slots[index].octets[at..at + len];
+        self.socket.0.send_to(octets, route.to).map(drop)
     }
 
     fn send_alone(&mut self, octets: &[u8], route: &Route, _tos: u8) -> io::Result<()> {
-        self.socket.send_to(octets, route.to).map(drop)
+        self.socket.0.send_to(octets, route.to).map(drop)
     }
 
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        registry.register(&mut self.socket, token, Interest::READABLE)
+        super::Port::register(&mut *self.socket, registry, token)
     }
 
     fn kernel_drops(&self) -> Option<u64> {

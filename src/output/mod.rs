@@ -8,4 +8,5 @@ pub mod histogram;
 pub mod hlog;
 pub mod live;
 pub mod reflector;
+pub mod server;
 pub mod text;

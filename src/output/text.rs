@@ -10,6 +10,9 @@ use crate::report::{
 };
 
 mod full;
+mod sessions;
+
+pub use sessions::{comparison, session_heading};
 
 /// How much of a report is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

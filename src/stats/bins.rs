@@ -20,12 +20,17 @@ impl Bins {
 
     /// Adds a delay in nanoseconds.
     pub(super) fn record(&mut self, value_ns: i64) {
+        self.record_run(value_ns, 1);
+    }
+
+    /// Adds a delay in nanoseconds several times.
+    pub(super) fn record_run(&mut self, value_ns: i64, times: u64) {
         let above = self.last == 0 || BOUNDS[self.last - 1] <= value_ns;
         let below = self.last == BOUNDS.len() || value_ns < BOUNDS[self.last];
         if !(above && below) {
             self.last = BOUNDS.partition_point(|bound| *bound <= value_ns);
         }
-        self.counts[self.last] += 1;
+        self.counts[self.last] += times;
     }
 
     /// The bins that hold something, ascending.

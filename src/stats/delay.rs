@@ -3,7 +3,8 @@
 //! Minimum, maximum and mean are exact; percentiles come from histograms of differences from a base
 //! near the delays, so that neither a negative one-way delay nor a clock offset of years costs
 //! detail. With fewer than 1,024 samples the percentiles are exact too.
-//! Called by the stats thread; nothing here allocates after construction but a report.
+//! Called by the stats thread; nothing here allocates after construction but a report, unless it is
+//! to be frugal.
 
 use std::sync::{Arc, OnceLock};
 
@@ -32,6 +33,7 @@ pub struct Delays {
     /// Whether `roundtrip`, `outbound`, `sizes` and `best` rest on stamped T1.
     t1_stamped: bool,
     stamps_only: bool,
+    memory: Memory,
     columns: Columns,
     /// The smallest round-trip delay and the offset estimate of its sample.
     best: Option<(i64, i64)>,
@@ -45,16 +47,30 @@ impl Delays {
     /// With `stamps_only` the T1 of user space is of another clock than T4, and is never used.
     #[must_use]
     pub fn new(size_classes: usize, stamps_only: bool) -> Self {
+        Self::with_memory(size_classes, stamps_only, Memory::AtOnce)
+    }
+
+    /// The same in a tenth of the memory or less, which grows while samples come: for one of many
+    /// sessions with few samples each.
+    #[must_use]
+    pub fn frugal(size_classes: usize, stamps_only: bool) -> Self {
+        Self::with_memory(size_classes, stamps_only, Memory::Growing)
+    }
+
+    fn with_memory(size_classes: usize, stamps_only: bool, memory: Memory) -> Self {
         // With one size, its round-trip delays are the session's.
         let separate = if size_classes > 1 { size_classes } else { 0 };
         Self {
-            roundtrip: Distribution::from_zero(),
-            outbound: Distribution::with_unknown_offset(),
-            inbound: Distribution::with_unknown_offset(),
-            reflector: Distribution::from_zero(),
-            sizes: (0..separate).map(|_| Distribution::from_zero()).collect(),
+            roundtrip: Distribution::new(Base::Zero, memory),
+            outbound: Distribution::new(Base::unknown(), memory),
+            inbound: Distribution::new(Base::unknown(), memory),
+            reflector: Distribution::new(Base::Zero, memory),
+            sizes: (0..separate)
+                .map(|_| Distribution::new(Base::Zero, memory))
+                .collect(),
             t1_stamped: stamps_only,
             stamps_only,
+            memory,
             columns: Columns::new(separate),
             best: None,
             recorded: 0,
@@ -84,6 +100,7 @@ impl Delays {
             sizes: self.sizes.iter().map(Distribution::emptied).collect(),
             t1_stamped: self.t1_stamped,
             stamps_only: self.stamps_only,
+            memory: self.memory,
             columns: Columns::new(self.sizes.len()),
             best: None,
             recorded: 0,
@@ -378,7 +395,16 @@ pub struct Distribution {
     settled: bool,
     base: Base,
     cells: SignedCells,
+    memory: Memory,
     bins: Bins,
+}
+
+/// When cells get their memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Memory {
+    AtOnce,
+    /// When a value needs it.
+    Growing,
 }
 
 /// What the cells count from.
@@ -390,35 +416,42 @@ enum Base {
     EarlyMinimum(Arc<[OnceLock<i64>; 2]>, usize),
 }
 
+impl Base {
+    fn unknown() -> Self {
+        Self::EarlyMinimum(Arc::default(), 0)
+    }
+}
+
 impl Distribution {
     /// For intervals on one clock, which are small and hardly ever negative: counted from zero.
     #[must_use]
     pub fn from_zero() -> Self {
-        Self::new(Base::Zero)
+        Self::new(Base::Zero, Memory::AtOnce)
     }
 
     /// For differences between two clocks: counted from the smallest of the first 1,024
     /// samples, so that neither the clocks' offset nor one slow first sample costs detail.
     #[must_use]
     pub fn with_unknown_offset() -> Self {
-        Self::new(Base::EarlyMinimum(Arc::default(), 0))
+        Self::new(Base::unknown(), Memory::AtOnce)
     }
 
-    fn new(base: Base) -> Self {
+    fn new(base: Base, memory: Memory) -> Self {
         Self {
             moments: Moments::default(),
             jitter: Jitter::default(),
-            pairs: Pairs::new(),
+            pairs: Pairs::new(memory),
             early: Vec::with_capacity(EARLY),
             settled: false,
             base,
-            cells: SignedCells::new(),
+            cells: SignedCells::new(memory),
+            memory,
             bins: Bins::new(),
         }
     }
 
     fn emptied(&self) -> Self {
-        Self::new(self.base.clone())
+        Self::new(self.base.clone(), self.memory)
     }
 
     /// Adds the delay of packet `seq`. Call in order of arrival, once for each sequence number.
@@ -429,6 +462,9 @@ impl Distribution {
     /// Adds the delays of several packets, in order of arrival; both slices have one length.
     fn record_all(&mut self, seq: &[u64], values_ns: &[i64]) {
         self.moments.record(values_ns);
+        if mostly_equal(values_ns) {
+            return self.record_runs(seq, values_ns);
+        }
         for &value_ns in values_ns {
             self.jitter.record(value_ns);
             self.bins.record(value_ns);
@@ -444,6 +480,33 @@ impl Distribution {
             self.early.push(value_ns);
             if self.early.len() == EARLY {
                 self.settle();
+            }
+        }
+    }
+
+    /// The same for packets of trains, which share their timestamps: each value once for all that have
+    /// it. Of `moments` nothing is left to do.
+    fn record_runs(&mut self, mut seq: &[u64], values_ns: &[i64]) {
+        for run in values_ns.chunk_by(|a, b| a == b) {
+            let (value_ns, times) = (run[0], run.len());
+            let (of_run, rest) = seq.split_at(times);
+            seq = rest;
+            self.jitter.record_run(value_ns, times);
+            self.bins.record_run(value_ns, times as u64);
+            self.pairs.record_run(of_run, value_ns);
+            if self.settled {
+                self.cells.record_run(value_ns, times as u64);
+                continue;
+            }
+            for _ in 0..times {
+                if self.settled {
+                    self.cells.record_run(value_ns, 1);
+                    continue;
+                }
+                self.early.push(value_ns);
+                if self.early.len() == EARLY {
+                    self.settle();
+                }
             }
         }
     }
@@ -706,6 +769,12 @@ impl Jitter {
         }
     }
 
+    /// As often `record`, of one value.
+    fn record_run(&mut self, value: i64, times: usize) {
+        self.record(value);
+        self.smoothed *= UNCHANGED[(times - 1).min(COLUMN - 1)];
+    }
+
     fn merge(&mut self, other: &Self, mixed: bool) {
         *self = Self {
             mixed: mixed || other.mixed,
@@ -731,14 +800,14 @@ struct Pairs {
 }
 
 impl Pairs {
-    fn new() -> Self {
+    fn new(memory: Memory) -> Self {
         Self {
             recent: vec![None; RECENT].into_boxed_slice(),
             count: 0,
             min: 0,
             max: 0,
             sum_of_absolutes: 0,
-            absolutes: Cells::new(),
+            absolutes: Cells::new(memory),
         }
     }
 
@@ -753,6 +822,28 @@ impl Pairs {
         }
         if let Some(after) = seq.checked_add(1).and_then(|seq| self.value_of(seq)) {
             self.add(value, after);
+        }
+    }
+
+    /// As `record` of each of these packets, which have one value.
+    fn record_run(&mut self, seqs: &[u64], value: i64) {
+        let mut equal = 0;
+        for (at, &seq) in seqs.iter().enumerate() {
+            // Between two of the run it only differs from the one before: by nothing.
+            let inside = at > 0
+                && seqs[at - 1].checked_add(1) == Some(seq)
+                && seq.checked_add(1).as_ref() == seqs.get(at + 1)
+                && self.value_of(seqs[at - 1]) == Some(value);
+            let slot = &mut self.recent[slot(seq)];
+            if inside && slot.is_none_or(|(newest, _)| newest < seq) {
+                *slot = Some((seq, value));
+                equal += 1;
+            } else {
+                self.record(seq, value);
+            }
+        }
+        if equal > 0 {
+            self.add_equal(equal);
         }
     }
 
@@ -771,6 +862,17 @@ impl Pairs {
         self.max = self.max.max(difference);
         self.sum_of_absolutes += i128::from(difference.unsigned_abs());
         self.absolutes.record(difference.unsigned_abs());
+    }
+
+    /// Adds differences of 0.
+    fn add_equal(&mut self, times: u64) {
+        if self.count == 0 {
+            (self.min, self.max) = (0, 0);
+        }
+        self.count += times;
+        self.min = self.min.min(0);
+        self.max = self.max.max(0);
+        self.absolutes.record_run(0, times);
     }
 
     /// Adds the differences of another flow.
@@ -837,11 +939,11 @@ enum Ranked {
 }
 
 impl SignedCells {
-    fn new() -> Self {
+    fn new(memory: Memory) -> Self {
         Self {
             base_ns: 0,
-            above: Cells::new(),
-            below: Cells::new(),
+            above: Cells::new(memory),
+            below: Cells::new(memory),
         }
     }
 
@@ -851,6 +953,15 @@ impl SignedCells {
             self.above.record(distance);
         } else {
             self.below.record(distance);
+        }
+    }
+
+    fn record_run(&mut self, value_ns: i64, times: u64) {
+        let distance = value_ns.abs_diff(self.base_ns);
+        if value_ns >= self.base_ns {
+            self.above.record_run(distance, times);
+        } else {
+            self.below.record_run(distance, times);
         }
     }
 
@@ -929,9 +1040,16 @@ struct Cells {
 }
 
 impl Cells {
-    fn new() -> Self {
+    fn new(memory: Memory) -> Self {
+        let bound = match memory {
+            Memory::AtOnce => BOUND_NS,
+            Memory::Growing => 2,
+        };
+        let mut histogram =
+            Histogram::new_with_bounds(1, bound, 3).expect("constant, valid bounds");
+        histogram.auto(memory == Memory::Growing);
         Self {
-            histogram: Histogram::new_with_bounds(1, BOUND_NS, 3).expect("constant, valid bounds"),
+            histogram,
             beyond: 0,
         }
     }
@@ -940,6 +1058,12 @@ impl Cells {
         // The histogram's last cells reach beyond the bound.
         if distance > BOUND_NS || self.histogram.record(distance).is_err() {
             self.beyond += 1;
+        }
+    }
+
+    fn record_run(&mut self, distance: u64, times: u64) {
+        if distance > BOUND_NS || self.histogram.record_n(distance, times).is_err() {
+            self.beyond += times;
         }
     }
 
@@ -1001,6 +1125,13 @@ fn supported_rank(n: u64, part: u64) -> Option<u64> {
     (n - rank >= BEYOND).then_some(rank)
 }
 
+/// Whether a value most often equals the one before it.
+fn mostly_equal(values: &[i64]) -> bool {
+    let pairs = values.iter().zip(values.iter().skip(1));
+    let equal: usize = pairs.map(|(a, b)| usize::from(a == b)).sum();
+    equal * 2 > values.len()
+}
+
 #[expect(
     clippy::cast_precision_loss,
     reason = "figures that are shown as floats: 53 bits are enough"
@@ -1011,6 +1142,16 @@ fn float(value: i128) -> f64 {
 
 /// Samples that are recorded together.
 const COLUMN: usize = 256;
+/// What is left of smoothed jitter after so many differences of 0: powers of 15/16.
+const UNCHANGED: [f64; COLUMN] = {
+    let mut powers = [1.0; COLUMN];
+    let mut times = 1;
+    while times < COLUMN {
+        powers[times] = powers[times - 1] * (15.0 / 16.0);
+        times += 1;
+    }
+    powers
+};
 /// Samples held until the base is settled.
 const EARLY: usize = 1024;
 /// Sequence numbers whose delays are remembered for IPDV.
@@ -1287,7 +1428,94 @@ mod tests {
     }
 
     proptest! {
+        /// Blocks of equal values go another way than single ones, and come to the same.
+        #[test]
+        fn trains_are_recorded_as_their_packets_are(
+            trains in proptest::collection::vec((0..40_usize, -3..1000_i64, 0..5_u64), 1..80),
+            swaps in proptest::collection::vec((any::<usize>(), 1..50_usize), 0..30),
+            far: bool,
+        ) {
+            let mut seq = 0;
+            let mut samples = Vec::new();
+            for (count, value, gap) in trains {
+                seq += gap;
+                let value = if far { value - YEAR_NS } else { value };
+                for _ in 0..count {
+                    samples.push((seq, value));
+                    seq += 1;
+                }
+            }
+            // Order of arrival.
+            for (at, by) in swaps {
+                if !samples.is_empty() {
+                    let at = at % samples.len();
+                    let to = (at + by) % samples.len();
+                    samples.swap(at, to);
+                }
+            }
+            let kind = if far { Distribution::with_unknown_offset() } else { Distribution::from_zero() };
+            let (mut one, mut together) = (kind.clone(), kind);
+            for block in samples.chunks(COLUMN) {
+                let (seq, values): (Vec<u64>, Vec<i64>) = block.iter().copied().unzip();
+                together.record_all(&seq, &values);
+                for (seq, value) in block {
+                    one.record(*seq, *value);
+                }
+            }
+            prop_assert_eq!(together.histogram(), one.histogram());
+            let (Some(got), Some(expected)) = (together.report(), one.report()) else {
+                prop_assert!(samples.is_empty());
+                return Ok(());
+            };
+            prop_assert!(near(got.jitter.unwrap_or(0.0), expected.jitter.unwrap_or(0.0)));
+            prop_assert!(near(got.stddev.unwrap_or(0.0), expected.stddev.unwrap_or(0.0)));
+            let comparable = |delay: report::Delay| report::Delay {
+                jitter: None,
+                stddev: None,
+                ..delay
+            };
+            prop_assert_eq!(comparable(got), comparable(expected));
+        }
+    }
+
+    proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn frugal_figures_are_the_same(
+            delays in proptest::collection::vec(-5_000_000_000..4_000_000_000_000_i64, 1..3000),
+        ) {
+            let samples: Vec<Sample> = (0..).zip(&delays).map(|(seq, delay)| Sample {
+                seq,
+                t1_ns: 0,
+                t1_stamp_ns: None,
+                t2_ns: 10_000 + delay / 2,
+                t3_ns: 20_000 + delay / 2,
+                t4_ns: 30_000 + delay,
+                size_class: u8::from(seq % 3 == 0),
+            }).collect();
+            let figures = |all: &Delays| {
+                let sizes = (all.size_roundtrip(0), all.size_roundtrip(1));
+                (all.report(), sizes, all.histograms())
+            };
+            let (mut plain, frugal) = (Delays::new(2, false), Delays::frugal(2, false));
+            let (mut frugal, mut other) = (frugal.alike(), frugal.alike());
+            plain.record(&samples);
+            frugal.record(&samples);
+            prop_assert_eq!(figures(&plain), figures(&frugal));
+            // Small ones and large ones add up, whichever is first.
+            let mut plain_other = plain.alike();
+            let mut plain = plain.alike();
+            let (most, few) = samples.split_at(samples.len() * 9 / 10);
+            plain.record(most);
+            plain_other.record(few);
+            plain_other.merge(&plain);
+            let mut frugal = frugal.alike();
+            frugal.record(most);
+            other.record(few);
+            other.merge(&frugal);
+            prop_assert_eq!(figures(&plain_other), figures(&other));
+        }
 
         #[test]
         fn merged_samples_are_as_those_of_one(

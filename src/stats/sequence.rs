@@ -13,6 +13,8 @@ const RESEQUENCE: usize = 1024;
 const FIRST_REPLIES: u32 = 32;
 /// A counter that begins anew more often in a session is none.
 const MOST_RESTARTS: u64 = 16;
+/// Nor is one that begins anew with one reply in so many, or more of them.
+const RESTARTS_ONE_IN: u64 = 2;
 
 /// What a reply was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -592,6 +594,7 @@ impl Tracker {
             _ if sent <= 1 => None,
             _ => Some(false),
         };
+        self.senseless |= self.repeats_numbers() && self.counts.received < sent;
         if own && self.epoch.started {
             self.attribute(sent);
             let d = &self.directions;
@@ -601,6 +604,17 @@ impl Tracker {
             self.counts.directions = (!self.senseless).then_some(self.directions);
         }
         self.counts
+    }
+
+    /// Whether the reflector gives one number to one reply after the other.
+    ///
+    /// A quirk of reflectors whose counter is stuck, or begins anew with each packet that they take for
+    /// a session of its own (one reflector does with every packet of number 0). Each such reply looks
+    /// like a restart, between which a missing packet would be given to a direction by chance; where
+    /// nothing is missing there is nothing to be told.
+    fn repeats_numbers(&self) -> bool {
+        let restarts = self.counts.restarts;
+        restarts > 0 && restarts * RESTARTS_ONE_IN >= self.counts.received
     }
 
     fn attribute(&mut self, sent: u64) {
@@ -1064,6 +1078,18 @@ mod tests {
         let counts = track(&[(0, 0), (1, 1), (2, 0), (3, 1), (4, 0), (6, 1)], 7);
         let d = counts.directions.unwrap();
         assert_eq!(d.lost_outbound + d.lost_unattributed, 1);
+    }
+
+    #[test]
+    fn a_number_that_is_repeated_tells_no_direction_of_a_loss() {
+        for stuck in [0, 5, u32::MAX] {
+            for lost in 0..6 {
+                let replies: Vec<_> = (0..6).filter(|s| *s != lost).map(|s| (s, stuck)).collect();
+                let counts = track(&replies, 6);
+                assert!(counts.senseless, "{stuck}, {lost} was lost");
+                assert_eq!((counts.received, counts.directions), (5, None));
+            }
+        }
     }
 
     #[test]

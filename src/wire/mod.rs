@@ -10,6 +10,7 @@
 
 mod accept;
 pub mod control;
+mod format;
 mod modes;
 pub mod protected;
 mod request;
@@ -25,6 +26,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 pub use accept::Accept;
 pub use control::Sid;
+pub use format::TestFormat;
 pub use modes::{ModeRefused, Modes, NoMode, NotAMode, SecurityMode};
 pub use request::{Ends, Interval, ReflectOctets, RequestTwSession, SessionRequest, Unacceptable};
 pub use time::{ErrorEstimate, Format, Timestamp};
@@ -118,6 +120,9 @@ pub struct Reply<'a> {
     /// Sender TTL; `None` when the reply ends before it. 255 may also mean that the reflector
     /// could not read it.
     pub sender_ttl: Option<u8>,
+    /// TOS or Traffic Class of the request on arrival; `None` unless the session is one for monitoring
+    /// (RFC 7750), and where the reply ends before it.
+    pub sender_tos: Option<u8>,
 }
 
 impl<'a> Reply<'a> {
@@ -138,6 +143,20 @@ impl<'a> Reply<'a> {
         Ok(Self {
             head,
             sender_ttl: tail.map(|(tail, _padding)| tail.sender_ttl),
+            sender_tos: None,
+        })
+    }
+
+    /// The same of a session for monitoring: S-DSCP-ECN follows the Sender TTL (RFC 7750 §2.2.1).
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn parse_monitored(datagram: &'a [u8]) -> Result<Self, Malformed> {
+        let reply = Self::parse(datagram)?;
+        let sender_tos = datagram.get(REFLECTOR_LEN).copied();
+        Ok(Self {
+            sender_tos,
+            ..reply
         })
     }
 }
@@ -201,7 +220,8 @@ impl fmt::Display for SenderPacket {
     }
 }
 
-/// All fields by name on one line; `sender_ttl=-` where there is none.
+/// All fields by name on one line; `sender_ttl=-` where there is none, and `sender_tos` only where
+/// there is one.
 impl fmt::Display for Reply<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let head = self.head;
@@ -218,8 +238,12 @@ impl fmt::Display for Reply<'_> {
             head.sender_error_estimate,
         )?;
         match self.sender_ttl {
-            Some(ttl) => write!(f, "{ttl}"),
-            None => f.write_str("-"),
+            Some(ttl) => write!(f, "{ttl}")?,
+            None => f.write_str("-")?,
+        }
+        match self.sender_tos {
+            Some(tos) => write!(f, " sender_tos={tos}"),
+            None => Ok(()),
         }
     }
 }
@@ -230,6 +254,7 @@ impl fmt::Display for ReflectorPacket {
         let reply = Reply {
             head: &self.head,
             sender_ttl: Some(self.tail.sender_ttl),
+            sender_tos: None,
         };
         reply.fmt(f)
     }
@@ -420,6 +445,17 @@ mod tests {
             Malformed::TooShort { need: 14, got: 13 },
         ];
         assert_eq!(refusals, expected);
+    }
+
+    #[test]
+    fn a_monitored_reply_tells_the_tos_of_the_request() {
+        let wire: Vec<u8> = (0..60).map(|octet| octet | 1).collect();
+        let reply = |len: usize| Reply::parse_monitored(&wire[..len]).map(|r| r.sender_tos);
+        assert_eq!(reply(42), Ok(Some(41)));
+        assert_eq!(reply(60), Ok(Some(41)));
+        assert_eq!(reply(41), Ok(None), "it ends before");
+        assert!(reply(37).is_err());
+        assert_eq!(Reply::parse(&wire).map(|r| r.sender_tos), Ok(None));
     }
 
     #[test]

@@ -97,6 +97,12 @@ impl Modes {
         }
     }
 
+    /// The bits that are not in `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self::from_bits(self.bits() & !other.bits())
+    }
+
     /// As an offer, what a Control-Client answers: the strongest mode that was offered and that it
     /// has a key for, or exactly `wanted`; and of `features` those that were offered.
     ///

@@ -14,7 +14,7 @@ mod keys;
 use zerocopy::network_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{ErrorEstimate, Malformed, ReplyHead, ReplyTail, Timestamp, fill_padding};
+use super::{ErrorEstimate, Malformed, ReplyHead, ReplyTail, Timestamp};
 
 pub use keys::{Protection, TestKeys};
 
@@ -231,95 +231,14 @@ pub enum Refused {
     Forged,
 }
 
-/// Octets of the reply to a request of `request_len` octets: as many, but at least
-/// [`REFLECTOR_LEN`]; the highest-numbered octets of the padding are cut (RFC 5357 §4.2.1).
-///
-/// A shorter request gets a longer answer, up to 2.3 times; 64 octets of padding make both equal.
-#[inline]
-#[must_use]
-pub const fn reply_len(request_len: usize) -> usize {
-    if request_len > REFLECTOR_LEN {
-        request_len
-    } else {
-        REFLECTOR_LEN
-    }
-}
-
-/// Where the requests of a session have their Packet Padding.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Padding {
-    /// Behind the HMAC.
-    #[default]
-    Adjacent,
-    /// Behind 56 octets that must be zero: Symmetrical Size (RFC 6038 §5.1.4), from which a reply of
-    /// the same length is made.
-    ///
-    /// With them a request is as long as a reply of RFC 5357, 8 octets shorter than a real one
-    /// (erratum 5045): 8 octets of padding are needed besides those to be reflected.
-    Symmetrical,
-}
-
-impl Padding {
-    /// Octets of a request in front of its padding.
-    #[inline]
-    #[must_use]
-    pub const fn offset(self) -> usize {
-        match self {
-            Self::Adjacent => SENDER_LEN,
-            Self::Symmetrical => SENDER_LEN + SYMMETRICAL_MBZ_LEN,
-        }
-    }
-
-    /// Fills in what no packet changes: zeros, and padding as [`fill_padding`] makes it, which begins
-    /// with the Server octets where the Server wants them back (RFC 6038 §5.1.2).
-    ///
-    /// For the start of a run, not per packet. A request that ends early is filled as far as it goes.
-    pub fn fill(self, request: &mut [u8], server_octets: Option<[u8; 2]>, seed: u64) {
-        let header = self.offset().min(request.len());
-        let (zeros, padding) = request.split_at_mut(header);
-        zeros.fill(0);
-        fill_padding(padding, seed);
-        for (octet, server) in padding.iter_mut().zip(server_octets.iter().flatten()) {
-            *octet = *server;
-        }
-    }
-
-    /// Writes a reply at `to` over the request of `len` octets at `from`, its padding first; returns
-    /// the octets of the reply.
-    ///
-    /// The first octets of the padding come back, among them those to be reflected (RFC 6038
-    /// §5.2.1); nothing else that stood in `slot` does. `None`, and nothing is written, where the two
-    /// are not in `slot`. In a train, whoever calls takes care of the order: replies that are longer
-    /// than requests are written from the last one on.
-    #[inline]
-    pub fn write_reply(
-        self,
-        slot: &mut [u8],
-        from: usize,
-        len: usize,
-        to: usize,
-        reply: &ReflectorPacket,
-    ) -> Option<usize> {
-        let reply_len = reply_len(len);
-        slot.get(from..from.checked_add(len)?)?;
-        slot.get(to..to.checked_add(reply_len)?)?;
-        let kept = reply_len - REFLECTOR_LEN;
-        let (padding, head_end) = (from + self.offset(), to + REFLECTOR_LEN);
-        if kept > 0 {
-            // The request is longer than 112 octets, and its padding begins at 104 or before.
-            slot.copy_within(padding..padding + kept, head_end);
-        }
-        slot.get_mut(to..head_end)?
-            .copy_from_slice(reply.as_bytes());
-        Some(reply_len)
-    }
-}
-
 /// Octets of a request without padding (RFC 4656 §4.1.2).
 pub const SENDER_LEN: usize = 48;
 /// Octets of a reply without padding (RFC 5357 §4.2.1, erratum 5045).
 pub const REFLECTOR_LEN: usize = 112;
 /// Octets that Symmetrical Size puts in front of the padding of a request (RFC 6038 §5.1.5).
+///
+/// With them a request is as long as a reply of RFC 5357, 8 octets shorter than a real one (erratum
+/// 5045): 8 octets of padding are needed besides those to be reflected.
 pub const SYMMETRICAL_MBZ_LEN: usize = 56;
 /// Octets of an HMAC field (RFC 4656 §3.2).
 pub const HMAC_LEN: usize = 16;

@@ -2,11 +2,15 @@
 
 #![allow(
     dead_code,
+    unused_imports,
+    unused_macros,
     reason = "each test crate uses a part, and no two the same one"
 )]
 
 pub(crate) mod host;
+pub(crate) mod namespace;
 pub(crate) mod pcap;
+pub(crate) mod server;
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write as _};
@@ -276,9 +280,18 @@ impl FakeReflector {
 
     /// The same, where the answer depends on who asks.
     pub(crate) fn start_with_peer(
+        answer: impl FnMut(&[u8], SocketAddr) -> Vec<Vec<u8>> + Send + 'static,
+    ) -> Self {
+        Self::start_on(UdpSocket::bind("127.0.0.1:0").unwrap(), answer)
+    }
+
+    /// The same on a socket of the test's.
+    pub(crate) fn start_on(
+        socket: UdpSocket,
         mut answer: impl FnMut(&[u8], SocketAddr) -> Vec<Vec<u8>> + Send + 'static,
     ) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        // A busy machine may not come to it for a while. What the system grants has to do.
+        let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(4 << 20);
         let address = socket.local_addr().unwrap();
         let serve = move || {
             let mut buffer = [0; 65_536];

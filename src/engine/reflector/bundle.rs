@@ -7,17 +7,16 @@ use super::{Answer, Desk, Reflector, stamp};
 use crate::engine::admission::Visit;
 use crate::io::{Mirror, Request};
 use crate::wire::{
-    REFLECTOR_LEN, ReflectorPacket, ReplyHead, SENDER_LEN, SenderPacket, Timestamp,
-    echoed_sender_timestamp, parse_request, reply_len,
+    SenderPacket, TestFormat, Timestamp, echoed_sender_timestamp, parse_request, reply_len,
 };
 
 /// An admitted request of a bundle: where it stands, how long it is, and the number of its reply.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Admitted {
-    at: usize,
-    len: usize,
-    sender: SenderPacket,
-    number: u32,
+pub(in crate::engine) struct Admitted {
+    pub(in crate::engine) at: usize,
+    pub(in crate::engine) len: usize,
+    pub(in crate::engine) sender: SenderPacket,
+    pub(in crate::engine) number: u32,
 }
 
 impl Desk {
@@ -32,7 +31,7 @@ impl Desk {
         let mut request = socket.request(index);
         let packets = request.len.div_ceil(segment);
         // The batch counted the bundle as one.
-        self.totals.received += u64::try_from(packets - 1).unwrap_or(0);
+        self.reflector.totals.received += u64::try_from(packets - 1).unwrap_or(0);
         self.count(&request);
         let (whole, slot) = (request.len, std::mem::take(&mut request.slot));
         // Replies may be longer than requests. No sender makes trains so long that theirs do not fit.
@@ -41,7 +40,7 @@ impl Desk {
         self.reflector.admitted.clear();
         for at in (0..whole).step_by(segment) {
             if self.reflector.admitted.len() == room {
-                self.totals.unsent += 1;
+                self.reflector.totals.unsent += 1;
                 continue;
             }
             let len = segment.min(whole - at);
@@ -114,48 +113,19 @@ impl Reflector {
     /// Writes the replies of all admitted requests one behind the other, all but T3; returns the
     /// octets of all and of each but the last.
     fn write_train(
-        &self,
+        &mut self,
         request: &mut Request<'_>,
         segment: usize,
         visit: Visit,
     ) -> (Answer, usize) {
         let step = reply_len(segment);
-        let head = self.head(request);
-        let slot = &mut request.slot;
-        let mut write = |place: usize, one: &Admitted| -> usize {
-            let to = place * step;
-            let len = reply_len(one.len);
-            // The first octets of the padding come back; the last ones are cut off.
-            let padding = one.at + SENDER_LEN..one.at + SENDER_LEN + (len - REFLECTOR_LEN);
-            slot.copy_within(padding, to + REFLECTOR_LEN);
-            let reply = ReflectorPacket {
-                head: ReplyHead {
-                    seq: one.number.into(),
-                    sender_seq: one.sender.seq,
-                    sender_timestamp: one.sender.timestamp,
-                    sender_error_estimate: one.sender.error_estimate,
-                    ..head.head
-                },
-                tail: head.tail,
-            };
-            slot[to..to + REFLECTOR_LEN].copy_from_slice(reply.as_bytes());
-            to + len
+        let blank = self.blank(request);
+        let write = |slot: &mut [u8], one: &Admitted, to| {
+            let reply = blank.answering(&one.sender, one.number);
+            TestFormat::LIGHT.write_reply(slot, one.at, one.len, to, reply.as_bytes())
         };
-        let admitted = self.admitted.iter().enumerate();
-        let mut end = 0;
-        if step > segment {
-            // Replies are longer than requests: from the last one on nothing is overwritten that is
-            // still to be read.
-            for (place, one) in admitted.rev() {
-                end = end.max(write(place, one));
-            }
-        } else {
-            for (place, one) in admitted {
-                end = end.max(write(place, one));
-            }
-        }
         let answer = Answer {
-            len: end,
+            len: write_train(request.slot, &mut self.admitted, segment, step, write),
             tos: self.reply_tos(request.tos),
             session: visit.serial,
         };
@@ -163,8 +133,47 @@ impl Reflector {
     }
 }
 
+/// Writes replies one behind the other, each but the last of `step` octets; returns the octets of all.
+///
+/// The requests are those of a bundle of `segment` octets each, all of it or what is left of it.
+/// `write` writes the reply to one of them, to the place that it is told, and returns its octets.
+pub(in crate::engine) fn write_train(
+    slot: &mut [u8],
+    admitted: &mut [Admitted],
+    segment: usize,
+    step: usize,
+    write: impl Fn(&mut [u8], &Admitted, usize) -> Option<usize>,
+) -> usize {
+    let mut end = 0;
+    let mut place_one = |slot: &mut [u8], place: usize, one: &Admitted| {
+        let to = place * step;
+        let written = write(slot, one, to);
+        debug_assert!(written.is_some(), "there was room for all of them");
+        end = end.max(to + written.unwrap_or(0));
+    };
+    if step > segment {
+        // Replies are longer than requests: from the last one on nothing is overwritten that is
+        // still to be read, unless a refused one has left a gap.
+        for (place, one) in admitted.iter_mut().enumerate() {
+            let to = place * segment;
+            if one.at != to {
+                slot.copy_within(one.at..one.at + one.len, to);
+                one.at = to;
+            }
+        }
+        for (place, one) in admitted.iter().enumerate().rev() {
+            place_one(slot, place, one);
+        }
+    } else {
+        for (place, one) in admitted.iter().enumerate() {
+            place_one(slot, place, one);
+        }
+    }
+    end
+}
+
 /// Writes T3 into each reply of a train.
-pub(super) fn stamp_train(slot: &mut [u8], step: usize, t3: Timestamp) {
+pub(in crate::engine) fn stamp_train(slot: &mut [u8], step: usize, t3: Timestamp) {
     for reply in slot.chunks_mut(step) {
         stamp(reply, t3);
     }

@@ -1,6 +1,8 @@
 //! What leaves where the system refuses packets or whole trains: tests of the sender thread over a
 //! wire in memory.
 
+use std::sync::atomic::AtomicU32;
+
 use crossbeam_channel::{Sender as ChannelSender, bounded};
 use nix::errno::Errno;
 
@@ -109,6 +111,8 @@ fn plan(sizes: &[usize], count: u64, start: (ChannelSender<()>, Receiver<i64>)) 
     Plan {
         schedule: Schedule::new(Departures::Periodic(rate), end, &classes, 1, BURST),
         payloads: sizes.to_vec(),
+        test: TestFormat::LIGHT,
+        protection: None,
         padding: vec![0; LARGE * 4],
         timeout_ns: 5_000_000_000,
         most_burst: BURST,
@@ -142,11 +146,11 @@ where
     let (ready, _started) = bounded(1);
     let (begin, at) = bounded(1);
     begin.send(os::monotonic_ns()).unwrap();
-    let (_, probes) = bounded(0);
+    let (_, wishes) = bounded(0);
     let mut wire = Wire::new(refuse);
     let stop = AtomicBool::new(false);
     let plan = plan(sizes, count, (ready, at));
-    let others = (&probes, None);
+    let others = (&wishes, None);
     let sent = run(&mut wire, plan, &flight, &stop, drop, &receiver, others).unwrap();
     let left = wire.left;
     assert_eq!(u64::try_from(left.len()).unwrap(), sent.sent);
@@ -169,6 +173,78 @@ where
     // Of a train, only its first packet's stamp was asked for.
     assert!(u64::try_from(stamps).unwrap() >= sent.stamps_requested);
     (sent, left)
+}
+
+#[test]
+fn a_session_that_is_refused_at_first_begins_anew_with_number_0() {
+    let flight = Flight::new(64, 0).with_grace(i64::MAX);
+    let events = EventLoop::new().unwrap();
+    let receiver = Waker::new(events.registry(), Token(0)).unwrap();
+    let (ready, _started) = bounded(1);
+    let (begin, at) = bounded(1);
+    begin.send(os::monotonic_ns()).unwrap();
+    let (wishes, wanted) = bounded(8);
+    // What the first packets met is told to a later one, and again after a new beginning.
+    let refusals = AtomicU32::new(2);
+    let mut wire = Wire::new(|_, _| {
+        let refused = flight.anew() == Anew::No && flight.departed() >= 2;
+        (refused && refusals.load(Ordering::Relaxed) > 0).then_some(Errno::ECONNREFUSED)
+    });
+    let stop = AtomicBool::new(false);
+    let mut plan = plan(&[SMALL], 20, (ready, at));
+    plan.schedule = Schedule::new(
+        Departures::Periodic("1k".parse().unwrap()),
+        End {
+            count: Some(20),
+            duration_ns: None,
+        },
+        &[SizeClass {
+            payload: SMALL,
+            frame: SMALL + 42,
+            weight: 1,
+        }],
+        1,
+        1,
+    );
+    let sent = std::thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            let others = (&wanted, None);
+            run(&mut wire, plan, &flight, &stop, drop, &receiver, others).unwrap()
+        });
+        for _ in 0..2 {
+            while flight.anew() != Anew::Asked {
+                std::thread::yield_now();
+            }
+            refusals.fetch_sub(1, Ordering::Relaxed);
+            flight.answer_anew(Anew::Granted);
+            wishes.send(Wish::Anew).unwrap();
+            while flight.anew() != Anew::Withdrawn {
+                std::thread::yield_now();
+            }
+            let known = (flight.attempted(), flight.departed(), flight.finished());
+            assert_eq!(known, (0, 0, None));
+            flight.set_anew(Anew::Forgotten);
+        }
+        flight.end_grace();
+        while flight.finished().is_none() {
+            std::thread::yield_now();
+        }
+        // All that it was told before is of former beginnings.
+        wishes.send(Wish::Anew).unwrap();
+        drop(wishes);
+        sender.join().unwrap()
+    });
+    assert_eq!((sent.sent, sent.icmp, sent.began_anew), (20, 0, 2));
+    assert_eq!(sent.by_class, [20]);
+    let numbers: Vec<u32> = wire.left.iter().map(|left| left.seq).collect();
+    let last = numbers.len() - 20;
+    assert!(
+        last > 0 && numbers[last..].iter().copied().eq(0..20),
+        "{numbers:?}"
+    );
+    for (seq, left) in (0..).zip(&wire.left[last..]) {
+        assert_eq!(flight.t1(seq), left.t1);
+    }
 }
 
 fn too_large(payload: usize, count: usize) -> Option<Errno> {

@@ -4,7 +4,7 @@ use serde_json::Value;
 use sha1::Sha1;
 
 use super::*;
-use crate::wire::Format;
+use crate::wire::{Format, Modes, TestFormat};
 
 const MODES: [Mode; 2] = [Mode::Authenticated, Mode::Encrypted];
 
@@ -184,10 +184,12 @@ fn requests_and_replies_are_built_as_in_the_vectors() {
         };
         let t3 = timestamp(&fields["timestamp_unix_ns"], read.head.timestamp);
         slot.resize(512, 0xa5);
-        let len = Padding::Adjacent
-            .write_reply(&mut slot, 0, wire.len(), 0, &reply.into())
+        let format = TestFormat::new(Modes::ENCRYPTED, 0, [0; 2]).unwrap();
+        let blank = ReflectorPacket::from(reply);
+        let len = format
+            .write_reply(&mut slot, 0, wire.len(), 0, blank.as_bytes())
             .unwrap();
-        assert_eq!(len, reply_len(wire.len()));
+        assert_eq!(len, format.reply_len(wire.len()));
         protection.prepare::<ReflectorPacket>(&mut slot[..len], len);
         protection.stamp::<ReflectorPacket>(&mut slot[..len], len, t3);
         assert_eq!(slot[..len], expected, "{answer}");
@@ -272,82 +274,9 @@ fn keys_are_not_printed() {
     assert_eq!(format!("{protection:?}"), text);
 }
 
-#[test]
-fn both_directions_are_equal_from_64_octets_of_padding_on() {
-    for (request, reply) in [(48, 112), (111, 112), (112, 112), (113, 113), (1472, 1472)] {
-        assert_eq!(reply_len(request), reply);
-    }
-    assert_eq!(reply_len(SENDER_LEN + 64), SENDER_LEN + 64);
-}
-
 /// Octets that tell where they stood.
 fn numbered(len: usize) -> Vec<u8> {
     (0..len).map(|at| u8::try_from(at % 251).unwrap()).collect()
-}
-
-fn reply() -> ReflectorPacket {
-    ReflectorPacket::read_from_bytes(&[0xee; REFLECTOR_LEN]).unwrap()
-}
-
-/// RFC 6038 §5.2.1: the first octets of the padding, those to be reflected among them, come back
-/// first.
-#[test]
-fn padding_comes_back_from_where_the_session_has_it() {
-    for (padding, offset) in [(Padding::Adjacent, 48), (Padding::Symmetrical, 104)] {
-        assert_eq!(padding.offset(), offset);
-        for len in [48, 64, 104, 111, 112, 113, 120, 400] {
-            for (from, to) in [(0, 0), (30, 0), (0, 30), (500, 3), (7, 500)] {
-                let request = numbered(len);
-                let mut slot = vec![0xa5; 1024];
-                slot[from..from + len].copy_from_slice(&request);
-                let written = padding.write_reply(&mut slot, from, len, to, &reply());
-                assert_eq!(written, Some(len.max(112)));
-                let (head, rest) = slot[to..to + len.max(112)].split_at(112);
-                assert_eq!(head, [0xee; 112]);
-                assert_eq!(
-                    rest,
-                    &request[offset.min(len)..][..rest.len()],
-                    "{padding:?} {len}"
-                );
-            }
-        }
-    }
-}
-
-#[test]
-fn a_reply_without_room_is_not_written() {
-    for (from, len, to) in [
-        (0, 48, 1),
-        (0, 112, 1),
-        (65, 48, 0),
-        (usize::MAX, 48, 0),
-        (0, usize::MAX, 0),
-        (0, 48, usize::MAX),
-    ] {
-        let mut slot = [0xa5; 112];
-        for padding in [Padding::Adjacent, Padding::Symmetrical] {
-            let written = padding.write_reply(&mut slot, from, len, to, &reply());
-            assert_eq!((written, slot), (None, [0xa5; 112]), "{from} {len} {to}");
-        }
-    }
-}
-
-#[test]
-fn what_no_packet_changes_is_filled_in_once() {
-    let mut padding = [0; 352];
-    fill_padding(&mut padding, 5);
-    for (kind, zeros) in [(Padding::Adjacent, 48), (Padding::Symmetrical, 104)] {
-        let mut request = [0xa5; 400];
-        kind.fill(&mut request, None, 5);
-        assert!(request[..zeros].iter().all(|&octet| octet == 0));
-        assert_eq!(request[zeros..], padding[..400 - zeros]);
-        kind.fill(&mut request, Some([0x5a, 1]), 5);
-        assert_eq!(request[zeros..zeros + 2], [0x5a, 1]);
-        assert_eq!(request[zeros + 2..], padding[2..400 - zeros]);
-        for len in [0, 47, 48, 103, 104, 105] {
-            kind.fill(&mut request[..len], Some([0x5a, 1]), 5);
-        }
-    }
 }
 
 #[test]

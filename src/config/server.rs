@@ -1,0 +1,25 @@
+//! What a Server will do.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::{Policy, ServedConfig};
+use crate::wire::Modes;
+use crate::wire::control::Count;
+
+/// A Server with its Session-Reflectors.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerConfig {
+    /// TCP addresses and ports to listen on; port 0 takes any free one, the same for all.
+    pub listen: Vec<SocketAddr>,
+    /// Security modes and features that are offered at most: as far as policy and keys allow.
+    pub modes: Modes,
+    /// Iterations of the key derivation that is asked of clients.
+    pub count: Count,
+    /// The file of KeyIDs and passphrases; without one, no mode that protects anything is offered.
+    pub keys: Option<PathBuf>,
+    /// Who may do what.
+    pub policy: Policy,
+    /// What the Session-Reflectors have in common.
+    pub served: ServedConfig,
+}

@@ -1,0 +1,614 @@
+//! A Control-Client at work: socket, clock and thread around [`control::client`](crate::control::client).
+//!
+//! [`Connection`] asks, and waits for the answer; none is waited for longer than
+//! [`Wish::answer_ns`], and an interrupt ends every wait. While sessions run, [`Held`] looks after the
+//! connection on a thread of its own.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, bounded};
+use mio::net::TcpStream;
+use mio::{Interest, Token, Waker};
+
+use crate::control::client::{Client, Event, Secrets};
+pub use crate::control::client::{End, NotNow, Wish};
+pub use crate::control::crypto::Passphrase;
+use crate::control::crypto::{KeyDerivation, SessionKeys, SharedKey};
+use crate::engine::{Stop, plain};
+use crate::os::{self, EventLoop};
+use crate::wire::control::AcceptSession;
+use crate::wire::{Accept, Modes, SessionRequest, Sid, Timestamp};
+
+/// Why a Control-Client did not get what it asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Failed {
+    /// No connection.
+    #[error("cannot connect to {server}: {}{}", plain(source), hint(source))]
+    Connect {
+        /// Whom to.
+        server: SocketAddr,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The connection broke.
+    #[error("the control connection broke: {0}")]
+    Broke(io::Error),
+    /// The Server ended the connection, or said what cannot be followed.
+    #[error("{why}{}", explanation(why))]
+    Ended {
+        /// Why.
+        why: End,
+    },
+    /// The Server refuses what was asked.
+    #[error("the server refuses {what}: {accept}")]
+    Refused {
+        /// What.
+        what: String,
+        /// Its code.
+        accept: Accept,
+    },
+    /// A feature that was asked for is not offered.
+    #[error("the server does not offer {}; it works in {chosen}", feature_names(*.missing))]
+    Feature {
+        /// What is missing.
+        missing: Modes,
+        /// What was agreed on.
+        chosen: Modes,
+    },
+    /// A command that cannot be given.
+    #[error("{0}")]
+    NotNow(#[from] NotNow),
+    /// A thread that could not be started.
+    #[error("cannot start the {0} thread: {1}")]
+    Thread(&'static str, io::Error),
+    /// By a signal.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Failed {
+    /// Whether it was the peer's decision.
+    #[must_use]
+    pub const fn refused_by_peer(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused { .. }
+                | Self::Feature { .. }
+                | Self::Ended {
+                    why: End::Refused(_) | End::NoMode(_)
+                }
+        )
+    }
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            "; is a TWAMP server there, and is this its control port?"
+        }
+        io::ErrorKind::TimedOut => "; is a firewall between?",
+        _ => "",
+    }
+}
+
+fn explanation(end: &End) -> &'static str {
+    match end {
+        End::Refused(Accept::Failure) => "; as a rule the key id or the passphrase is wrong",
+        End::Closed(Some(_)) => {
+            "; some servers close where they should refuse: look at mode, key id and passphrase"
+        }
+        _ => "",
+    }
+}
+
+fn feature_names(missing: Modes) -> String {
+    [
+        (Modes::REFLECT_OCTETS, "Reflect Octets (--reflect-octets)"),
+        (
+            Modes::SYMMETRICAL_SIZE,
+            "Symmetrical Size (--symmetrical-size)",
+        ),
+        (
+            Modes::DSCP_ECN_MONITORING,
+            "DSCP and ECN monitoring (--dscp-mode)",
+        ),
+        (
+            Modes::INDIVIDUAL_SESSION_CONTROL,
+            "Individual Session Control (--individual-sessions)",
+        ),
+        (
+            Modes::PTP_TIMESTAMP,
+            "PTP timestamps (--timestamp-format ptp)",
+        ),
+    ]
+    .into_iter()
+    .filter(|(mode, _)| missing.contains(*mode))
+    .map(|(_, name)| name)
+    .collect::<Vec<_>>()
+    .join(" and ")
+}
+
+/// Where a control connection goes.
+#[derive(Clone, Debug)]
+pub struct Path {
+    /// Address and control port of the Server.
+    pub server: SocketAddr,
+    /// Address to connect from; `None`: the route's.
+    pub local: Option<IpAddr>,
+    /// Interface to bind to.
+    pub interface: Option<String>,
+}
+
+/// One control connection, set up.
+pub struct Connection {
+    stream: TcpStream,
+    events: EventLoop,
+    waker: Arc<Waker>,
+    stop: Stop,
+    client: Client,
+    modes: Modes,
+    local: SocketAddr,
+    peer: SocketAddr,
+    running: Vec<Sid>,
+    most_sessions: usize,
+    answer_ns: i64,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("peer", &self.peer)
+            .field("modes", &self.modes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// Connects and agrees on a mode (RFC 5357 §3.1). All features that are wished for must be there.
+    ///
+    /// # Errors
+    /// [`Failed`].
+    pub fn open(path: &Path, wish: Wish, stop: &Stop) -> Result<Self, Failed> {
+        let server = path.server;
+        let cannot = |source| Failed::Connect { server, source };
+        let (events, waker) = event_loop(stop).map_err(cannot)?;
+        let mut stream = connect(path).map_err(cannot)?;
+        let both = Interest::READABLE | Interest::WRITABLE;
+        events
+            .registry()
+            .register(&mut stream, Token(0), both)
+            .map_err(cannot)?;
+        let (features, most_sessions) = (wish.features, wish.most_sessions);
+        let answer_ns = wish.answer_ns;
+        let mut connection = Self {
+            client: Client::new(os::monotonic_ns(), wish, Secrets::random()),
+            stream,
+            events,
+            waker,
+            stop: stop.clone(),
+            modes: Modes::NONE,
+            local: server,
+            peer: server,
+            running: Vec::new(),
+            most_sessions: most_sessions.max(1),
+            answer_ns,
+        };
+        connection.wait_until_connected(server)?;
+        let address = connection.stream.local_addr();
+        connection.local = address.map_err(Failed::Broke)?;
+        log::info!("control connection from {} to {server}", connection.local);
+        // The time of the connect is not that of the greeting.
+        connection.modes = connection.wait(|event| match event {
+            Event::Ready { modes, start_time } => {
+                let now = os::realtime_ns();
+                let since = start_time.unix_ns(crate::wire::Format::Ntp, now);
+                log::info!(
+                    "set up in mode {modes}; the server has run for {}",
+                    since.map_or("a time that it does not tell".to_owned(), |ns| {
+                        let up = u64::try_from(now.saturating_sub(ns)).unwrap_or(0);
+                        humantime::format_duration(Duration::from_secs(up / 1_000_000_000))
+                            .to_string()
+                    })
+                );
+                Some(Ok(modes))
+            }
+            _ => None,
+        })?;
+        let missing = features.without(connection.modes);
+        if missing == Modes::NONE {
+            Ok(connection)
+        } else {
+            Err(Failed::Feature {
+                missing,
+                chosen: connection.modes,
+            })
+        }
+    }
+
+    /// What was agreed on.
+    #[must_use]
+    pub fn modes(&self) -> Modes {
+        self.modes
+    }
+
+    /// This end of the connection.
+    #[must_use]
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// To make the keys of test packets from, in the modes that protect them.
+    #[must_use]
+    pub fn keys(&self) -> Option<&SessionKeys> {
+        self.client.keys()
+    }
+
+    /// Asks for a session, which `what` names in an error.
+    ///
+    /// # Errors
+    /// [`Failed`].
+    pub fn request(
+        &mut self,
+        request: &SessionRequest,
+        what: &str,
+    ) -> Result<AcceptSession, Failed> {
+        self.client.request(os::monotonic_ns(), request)?;
+        let answer = self.wait(|event| match event {
+            Event::Session(answer) => Some(Ok(answer)),
+            _ => None,
+        })?;
+        let accept = answer.accept();
+        if !accept.is_ok() {
+            let what = what.to_owned();
+            return Err(Failed::Refused { what, accept });
+        }
+        log::info!("{what}: port {}, SID {}", answer.port, answer.sid);
+        self.running.push(answer.sid);
+        Ok(answer)
+    }
+
+    /// Starts all sessions that were granted.
+    ///
+    /// # Errors
+    /// [`Failed`].
+    pub fn start(&mut self) -> Result<(), Failed> {
+        let what = || "to start".to_owned();
+        let refused = |accept| Failed::Refused {
+            what: what(),
+            accept,
+        };
+        if !self.modes.contains(Modes::INDIVIDUAL_SESSION_CONTROL) {
+            self.client.start(os::monotonic_ns())?;
+            let accept = self.wait(|event| match event {
+                Event::Started(accept) => Some(Ok(accept)),
+                _ => None,
+            })?;
+            return if accept.is_ok() {
+                Ok(())
+            } else {
+                Err(refused(accept))
+            };
+        }
+        let sids = self.running.clone();
+        for some in sids.chunks(self.most_sessions) {
+            self.client.start_some(os::monotonic_ns(), some.to_vec())?;
+            self.acknowledged(some.len(), |event| match event {
+                Event::StartedSome(accept, sids) => Some((accept, sids.len())),
+                _ => None,
+            })?
+            .map_or(Ok(()), |accept| Err(refused(accept)))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until all of `count` sessions are acknowledged; the first refusal, if there is one.
+    fn acknowledged(
+        &mut self,
+        count: usize,
+        mut take: impl FnMut(Event) -> Option<(Accept, usize)>,
+    ) -> Result<Option<Accept>, Failed> {
+        let (mut left, mut refusal) = (count, None);
+        self.wait(|event| {
+            let (accept, sids) = take(event)?;
+            left = left.saturating_sub(sids);
+            if !accept.is_ok() {
+                refusal.get_or_insert(accept);
+            }
+            (left == 0).then_some(Ok(()))
+        })?;
+        Ok(refusal)
+    }
+
+    /// Looks after the connection until [`Held::release`], so that a Server that closes is noticed.
+    ///
+    /// # Errors
+    /// [`Failed::Thread`].
+    pub fn hold(mut self) -> Result<Held, Failed> {
+        let waker = Arc::clone(&self.waker);
+        let released = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&released);
+        let begun = os::monotonic_ns();
+        let run = move || {
+            let mut ended_after_ns = None;
+            while !seen.load(Ordering::Acquire) {
+                let moved = self.exchange();
+                if self.client.ended().is_some() {
+                    ended_after_ns = Some(os::monotonic_ns() - begun);
+                    break;
+                }
+                if !moved {
+                    self.events.wait_until(i64::MAX);
+                }
+            }
+            (self, ended_after_ns)
+        };
+        let thread = std::thread::Builder::new()
+            .name("control".to_owned())
+            .spawn(run)
+            .map_err(|error| Failed::Thread("control", error))?;
+        Ok(Held {
+            thread,
+            released,
+            waker,
+        })
+    }
+
+    /// Waits for so many nanoseconds (`None`: for ever), or for an interrupt.
+    ///
+    /// # Errors
+    /// [`Failed`], where the connection ends before.
+    pub fn wait_for(&mut self, ns: Option<u64>) -> Result<(), Failed> {
+        let moment_ns = ns.map_or(i64::MAX, |ns| {
+            os::monotonic_ns().saturating_add_unsigned(ns)
+        });
+        while os::monotonic_ns() < moment_ns && !self.stop.requested() {
+            let moved = self.exchange();
+            if let Some(end) = self.client.ended() {
+                return Err(Failed::Ended { why: *end });
+            }
+            if !moved {
+                self.events.wait_until(moment_ns);
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops all sessions; others can be asked for. An interrupt does not keep it from that.
+    ///
+    /// # Errors
+    /// [`Failed`]: the Server may not know that they have stopped.
+    pub fn stop(&mut self, accept: Accept) -> Result<(), Failed> {
+        let stop = std::mem::take(&mut self.stop);
+        let stopped = self.stop_all(accept);
+        self.stop = stop;
+        self.running.clear();
+        stopped
+    }
+
+    fn stop_all(&mut self, accept: Accept) -> Result<(), Failed> {
+        let individual = self.modes.contains(Modes::INDIVIDUAL_SESSION_CONTROL);
+        if individual {
+            let sids = self.running.clone();
+            for some in sids.chunks(self.most_sessions) {
+                self.client.stop_some(os::monotonic_ns(), some.to_vec())?;
+                let refused = self.acknowledged(some.len(), |event| match event {
+                    Event::StoppedSome(accept, sids) => Some((accept, sids.len())),
+                    _ => None,
+                })?;
+                if let Some(accept) = refused {
+                    let what = "to stop".to_owned();
+                    return Err(Failed::Refused { what, accept });
+                }
+            }
+            return Ok(());
+        }
+        self.client.stop(accept)?;
+        let deadline = os::monotonic_ns().saturating_add(self.answer_ns);
+        while !self.client.output().is_empty() && os::monotonic_ns() < deadline {
+            if !self.exchange() {
+                self.events.wait_until(deadline);
+            }
+            if let Some(end) = self.client.ended() {
+                return Err(Failed::Ended { why: *end });
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_until_connected(&mut self, server: SocketAddr) -> Result<(), Failed> {
+        let deadline = os::monotonic_ns().saturating_add(self.answer_ns);
+        let cannot = |source| Failed::Connect { server, source };
+        loop {
+            if let Some(error) = self.stream.take_error().map_err(cannot)? {
+                return Err(cannot(error));
+            }
+            if self.stream.peer_addr().is_ok() {
+                return Ok(());
+            }
+            if self.stop.requested() {
+                return Err(Failed::Interrupted);
+            }
+            if os::monotonic_ns() >= deadline {
+                return Err(cannot(io::ErrorKind::TimedOut.into()));
+            }
+            self.events.wait_until(deadline);
+        }
+    }
+
+    /// Waits for an event that `take` takes.
+    fn wait<T>(
+        &mut self,
+        mut take: impl FnMut(Event) -> Option<Result<T, Failed>>,
+    ) -> Result<T, Failed> {
+        loop {
+            while let Some(event) = self.client.next_event() {
+                if let Event::Derive(job) = event {
+                    let key = self.derive(job)?;
+                    self.client.derived(os::monotonic_ns(), &key);
+                } else if let Some(result) = take(event) {
+                    return result;
+                }
+            }
+            if let Some(end) = self.client.ended() {
+                let end = *end;
+                // What is left to say, such as that no mode was found.
+                let _ = self.send();
+                return Err(Failed::Ended { why: end });
+            }
+            if self.stop.requested() {
+                return Err(Failed::Interrupted);
+            }
+            if !self.exchange() {
+                let deadline = self.client.deadline().unwrap_or(i64::MAX);
+                self.events.wait_until(deadline);
+                self.client.handle_deadline(os::monotonic_ns());
+            }
+        }
+    }
+
+    /// Runs a derivation on a thread of its own: it takes milliseconds, or seconds where the user
+    /// allows such a Count, and an interrupt does not wait for it.
+    fn derive(&mut self, job: KeyDerivation) -> Result<SharedKey, Failed> {
+        let (done, key) = bounded(1);
+        std::thread::Builder::new()
+            .name("derivation".to_owned())
+            .spawn(move || drop(done.send(job.run())))
+            .map_err(|error| Failed::Thread("derivation", error))?;
+        loop {
+            match key.recv_timeout(INTERRUPT) {
+                Ok(key) => return Ok(key),
+                Err(RecvTimeoutError::Timeout) if !self.stop.requested() => {}
+                Err(_) => return Err(Failed::Interrupted),
+            }
+        }
+    }
+
+    /// Sends what waits and takes what came; whether anything moved.
+    fn exchange(&mut self) -> bool {
+        let sent = self.send();
+        let received = self.receive();
+        match (sent, received) {
+            (Ok(sent), Ok(received)) => sent || received,
+            (Err(error), _) | (_, Err(error)) => {
+                log::info!("the control connection broke: {error}");
+                self.client.disconnected();
+                true
+            }
+        }
+    }
+
+    fn send(&mut self) -> io::Result<bool> {
+        let mut moved = false;
+        while !self.client.output().is_empty() {
+            match self.stream.write(self.client.output()) {
+                Ok(count) => {
+                    self.client.sent(count);
+                    moved = true;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(moved)
+    }
+
+    fn receive(&mut self) -> io::Result<bool> {
+        let mut moved = false;
+        let mut octets = [0; 4096];
+        loop {
+            match self.stream.read(&mut octets) {
+                Ok(0) => {
+                    let known = self.client.ended().is_some();
+                    self.client.disconnected();
+                    return Ok(moved || !known);
+                }
+                Ok(count) => {
+                    self.client.receive(os::monotonic_ns(), &octets[..count]);
+                    moved = true;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(moved),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// A connection whose sessions run.
+#[derive(Debug)]
+pub struct Held {
+    thread: JoinHandle<(Connection, Option<i64>)>,
+    released: Arc<AtomicBool>,
+    waker: Arc<Waker>,
+}
+
+impl Held {
+    /// The connection again, and, where it has ended meanwhile, after how many nanoseconds and why.
+    ///
+    /// # Errors
+    /// [`Failed::Thread`], by a bug.
+    pub fn release(self) -> Result<(Connection, Option<(i64, End)>), Failed> {
+        self.released.store(true, Ordering::Release);
+        // One that has ended by itself needs no waking.
+        let _ = self.waker.wake();
+        let joined = self.thread.join();
+        let (connection, after_ns) =
+            joined.map_err(|_| Failed::Thread("control", io::Error::other("a bug")))?;
+        let ended = after_ns.zip(connection.client.ended().copied());
+        Ok((connection, ended))
+    }
+}
+
+fn event_loop(stop: &Stop) -> io::Result<(EventLoop, Arc<Waker>)> {
+    let events = EventLoop::new()?;
+    let waker = Waker::new(events.registry(), Token(1))?;
+    let waker = stop.wakes(waker);
+    Ok((events, waker))
+}
+
+fn connect(path: &Path) -> io::Result<TcpStream> {
+    let server = path.server;
+    let domain = socket2::Domain::for_address(server);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    if let Some(name) = &path.interface {
+        socket.bind_device(Some(name.as_bytes()))?;
+    }
+    if let Some(local) = path.local {
+        let mut local = SocketAddr::new(local, 0);
+        if let (SocketAddr::V6(local), SocketAddr::V6(server)) = (&mut local, server) {
+            local.set_scope_id(server.scope_id());
+        }
+        socket.bind(&local.into())?;
+    }
+    match socket.connect(&server.into()) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EINPROGRESS as i32) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(TcpStream::from_std(socket.into()))
+}
+
+/// `Start Time` of a session that is to begin in so many nanoseconds; zero: at once
+/// (RFC 4656 §3.5).
+#[must_use]
+pub fn start_time(in_ns: Option<u64>) -> Timestamp {
+    match in_ns {
+        None => Timestamp::from_raw(0),
+        Some(ns) => {
+            let at = os::realtime_ns().saturating_add_unsigned(ns);
+            Timestamp::from_unix_ns(at, crate::wire::Format::Ntp)
+        }
+    }
+}
+
+/// How often an interrupt is looked for where nothing wakes the thread.
+const INTERRUPT: Duration = Duration::from_millis(50);

@@ -1,0 +1,508 @@
+//! The Session-Reflectors of a Server: sessions come and go while the threads run.
+//!
+//! Whoever negotiates sessions (see [`control`](crate::control)) adds them here, each with the port
+//! that it got, and hears of their ends by [`events`](Reflectors::events). Packets of no session are
+//! dropped and counted. A thread never waits for whoever negotiates.
+
+mod allowance;
+mod serving;
+mod thread;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use mio::{Registry, Token, Waker};
+
+pub use self::allowance::{Allowance, BURST_NS, BURST_OCTETS, BURST_PACKETS};
+use self::serving::{Serving, Session, source};
+use self::thread::{Command, NewPort, Shared, Thread};
+use super::reflector::Desk;
+use super::{Failure, Stop, cores, join, socket_plan, spawn, start};
+use crate::config::{Dscp, IoKind, ServedConfig, SocketOptions};
+#[cfg(target_os = "linux")]
+use crate::io::linux;
+use crate::io::{Port, SocketPlan, portable};
+use crate::wire::protected::TestKeys;
+use crate::wire::{Format, TestFormat};
+
+/// A session as a Server grants it.
+#[derive(Debug)]
+pub struct Served {
+    /// Where the Session-Sender sends from: from nowhere else packets are taken. A link-local address
+    /// has the interface as its scope.
+    pub sender: SocketAddr,
+    /// The address that it sends to, without a port. One that is link-local is of the interface of
+    /// `sender`.
+    pub receiver: IpAddr,
+    /// How its packets look.
+    pub format: TestFormat,
+    /// The keys of its packets, where `format` has them protected.
+    pub keys: Option<TestKeys>,
+    /// DSCP of the replies, whatever arrives (RFC 5357 §3.5).
+    pub dscp: Dscp,
+    /// Format of T2 and T3.
+    pub timestamps: Format,
+    /// REFWAIT: a session that runs is told to be [`Silent`](ServedEvent::Silent) after so many
+    /// nanoseconds without a packet, and ends (RFC 5357 §4.2).
+    pub refwait_ns: i64,
+    /// What its client may have answered, together with its other sessions.
+    pub allowance: Arc<Allowance>,
+}
+
+/// A session of [`Reflectors`]; no two have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServedId(u64);
+
+/// Why a session was not added.
+#[derive(Debug, thiserror::Error)]
+pub enum NotServed {
+    /// All ports that were tried have another user, or a session from the same address and port.
+    #[error("no free port")]
+    NoPort,
+    /// The system refuses the address or the socket.
+    #[error("cannot open {at}: {source}")]
+    Open {
+        /// Address and port.
+        at: SocketAddr,
+        /// The system's error.
+        source: io::Error,
+    },
+}
+
+/// Counts of one session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServedCounts {
+    /// Datagrams from its sender.
+    pub received: u64,
+    /// Octets of UDP payload in them.
+    pub received_octets: u64,
+    /// Replies that were sent.
+    pub reflected: u64,
+    /// Replies that could not be sent.
+    pub unsent: u64,
+    /// Datagrams that are no request, or replies that came back.
+    pub malformed: u64,
+    /// Requests whose HMAC is not theirs.
+    pub forged: u64,
+    /// Requests beyond the [`Allowance`].
+    pub over_allowance: u64,
+    /// Requests before the session was started.
+    pub early: u64,
+}
+
+/// What happened to a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServedEvent {
+    /// REFWAIT ended it. [`Ended`](Self::Ended) follows.
+    Silent(ServedId),
+    /// It has ended, and its port is free: told once of each session that was added.
+    Ended(ServedId, ServedCounts),
+}
+
+/// Threads that reflect.
+#[derive(Debug)]
+pub struct Reflectors {
+    team: Box<dyn Team>,
+    events: Receiver<ServedEvent>,
+}
+
+impl Reflectors {
+    /// Starts the threads, without any session. `waker` is woken when there are
+    /// [`events`](Self::events), and when the threads have been stopped.
+    ///
+    /// # Errors
+    /// [`Failure`] of a thread.
+    pub fn start(config: &ServedConfig, stop: &Stop, waker: &Arc<Waker>) -> Result<Self, Failure> {
+        let (told, events) = unbounded();
+        let team: Box<dyn Team> = match config.socket.io {
+            #[cfg(target_os = "linux")]
+            IoKind::Batched => Box::new(Threads::<linux::MirrorSocket>::start(
+                config, stop, waker, told,
+            )?),
+            _ => Box::new(Threads::<portable::MirrorSocket>::start(
+                config, stop, waker, told,
+            )?),
+        };
+        Ok(Self { team, events })
+    }
+
+    /// Adds a session, not started yet, on the first of `ports` that is free (0: any that the system
+    /// chooses); returns that port. A port is free if nobody else has it, or sessions here have, but
+    /// none from the same address and port. (With the portable make of sockets also none with another
+    /// DSCP.)
+    ///
+    /// # Errors
+    /// [`NotServed`].
+    pub fn add(
+        &mut self,
+        session: Served,
+        ports: impl IntoIterator<Item = u16>,
+    ) -> Result<(ServedId, u16), NotServed> {
+        let (from, to) = (session.sender, session.receiver);
+        let added = self.team.add(session, &mut ports.into_iter())?;
+        let (ServedId(id), port) = added;
+        log::debug!("reflector: session {id} from {from} to {to} port {port}");
+        Ok(added)
+    }
+
+    /// Starts a session: no packet that is sent after this returned is dropped.
+    pub fn run(&mut self, id: ServedId) {
+        self.team.run(id);
+    }
+
+    /// Has a session that runs end after `after_ns` more, and one that does not at once.
+    pub fn end(&mut self, id: ServedId, after_ns: i64) {
+        self.team.end(id, after_ns);
+        log::debug!("reflector: session {} ends in {after_ns} ns", id.0);
+    }
+
+    /// What happened to sessions.
+    #[must_use]
+    pub fn events(&self) -> &Receiver<ServedEvent> {
+        &self.events
+    }
+
+    /// Datagrams of no session so far, and datagrams that the system dropped for want of room, as far
+    /// as the threads have seen (`None`: the system does not tell).
+    #[must_use]
+    pub fn strays_and_drops(&self) -> (u64, Option<u64>) {
+        self.team.strays_and_drops()
+    }
+
+    /// Waits until the threads have been stopped; sessions that are left end.
+    ///
+    /// # Errors
+    /// [`Failure`] of a thread.
+    pub fn wait(self) -> Result<(), Failure> {
+        self.team.wait()
+    }
+}
+
+/// The threads, whatever make of sockets they have.
+trait Team: fmt::Debug + Send {
+    fn add(
+        &mut self,
+        session: Served,
+        ports: &mut dyn Iterator<Item = u16>,
+    ) -> Result<(ServedId, u16), NotServed>;
+
+    fn run(&self, id: ServedId);
+
+    fn end(&self, id: ServedId, after_ns: i64);
+
+    fn strays_and_drops(&self) -> (u64, Option<u64>);
+
+    fn wait(self: Box<Self>) -> Result<(), Failure>;
+}
+
+#[derive(Debug)]
+struct Threads<P> {
+    threads: Vec<Worker<P>>,
+    options: SocketOptions,
+    /// Ports that sessions have, or had until lately.
+    ports: HashMap<SocketAddr, KnownPort>,
+    /// With so many of them it is time to look which ones are closed.
+    prune_at: usize,
+    /// Sessions that were added.
+    sessions: u64,
+    /// Sockets that were opened.
+    sockets: usize,
+    told: Sender<ServedEvent>,
+}
+
+/// A thread as those see it who tell it what to do.
+#[derive(Debug)]
+struct Worker<P> {
+    commands: Sender<Command<P>>,
+    waker: Arc<Waker>,
+    registry: Registry,
+    shared: Arc<Shared>,
+    handle: JoinHandle<()>,
+}
+
+impl<P> Worker<P> {
+    /// # Errors
+    /// The command, where the thread has been stopped.
+    fn order(&self, command: Command<P>) -> Result<(), Command<P>> {
+        // A full channel is emptied soon: a thread waits for nothing but packets.
+        self.commands.send(command).map_err(|error| error.0)?;
+        // A thread that has gone needs no waking.
+        let _ = self.waker.wake();
+        Ok(())
+    }
+}
+
+/// An open port, or one that was.
+#[derive(Debug)]
+struct KnownPort {
+    thread: usize,
+    number: usize,
+    /// Sessions on it. With none any more the thread closes it.
+    users: Arc<AtomicUsize>,
+    tos: u8,
+    /// From where sessions come, and whether they are over.
+    sources: HashMap<SocketAddr, Arc<AtomicBool>>,
+}
+
+impl KnownPort {
+    fn is_closed(&self) -> bool {
+        self.users.load(Ordering::Acquire) == 0
+    }
+
+    fn has(&self, source: SocketAddr) -> bool {
+        let over = self.sources.get(&source);
+        over.is_some_and(|over| !over.load(Ordering::Acquire))
+    }
+
+    /// Keeps the port open for one more session, if it is not closed.
+    fn join(&self) -> bool {
+        let more = |users: usize| (users > 0).then_some(users + 1);
+        let joined = self
+            .users
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+        joined.is_ok()
+    }
+
+    fn note(&mut self, source: SocketAddr, over: Arc<AtomicBool>) {
+        if self.sources.len() > 2 * self.users.load(Ordering::Relaxed) + SLACK {
+            self.sources.retain(|_, over| !over.load(Ordering::Acquire));
+        }
+        self.sources.insert(source, over);
+    }
+}
+
+impl<P: Port> Threads<P> {
+    fn start(
+        config: &ServedConfig,
+        stop: &Stop,
+        waker: &Arc<Waker>,
+        told: Sender<ServedEvent>,
+    ) -> Result<Self, Failure> {
+        let mut threads = Vec::new();
+        for index in 0..config.threads.max(1) {
+            threads.push(Worker::start(config, index, stop, waker)?);
+        }
+        Ok(Self {
+            threads,
+            options: config.socket.clone(),
+            ports: HashMap::new(),
+            prune_at: SLACK,
+            sessions: 0,
+            sockets: 0,
+            told,
+        })
+    }
+
+    /// A port that is open already: `Some(false)` where it has no room for this session.
+    fn join(&mut self, at: SocketAddr, from: SocketAddr, tos: u8) -> Option<bool> {
+        let known = self.ports.get(&at)?;
+        if known.is_closed() {
+            self.ports.remove(&at);
+            return None;
+        }
+        if known.has(from) || (!P::CONTROL_MESSAGES && known.tos != tos) {
+            return Some(false);
+        }
+        known.join().then_some(true)
+    }
+
+    /// Opens a port on the thread with the fewest sessions; returns its socket and where it is bound.
+    fn open(&mut self, at: SocketAddr, tos: u8) -> io::Result<(P, SocketAddr)> {
+        let plan = SocketPlan {
+            buffer: SOCKET_BUFFER,
+            ..socket_plan(at, &self.options, tos, true)
+        };
+        let (mut socket, local) = P::open(&plan)?;
+        let load = |worker: &Worker<P>| worker.shared.sessions.load(Ordering::Relaxed);
+        let threads = self.threads.iter().enumerate();
+        let (thread, worker) = threads
+            .min_by_key(|(_, worker)| load(worker))
+            .ok_or(io::ErrorKind::NotFound)?;
+        self.sockets += 1;
+        socket.register(&worker.registry, Token(self.sockets))?;
+        let known = KnownPort {
+            thread,
+            number: self.sockets,
+            users: Arc::new(AtomicUsize::new(1)),
+            tos,
+            sources: HashMap::new(),
+        };
+        self.ports.insert(local, known);
+        Ok((socket, local))
+    }
+
+    /// Forgets ports that are closed, from time to time.
+    fn prune(&mut self) {
+        if self.ports.len() >= self.prune_at {
+            self.ports.retain(|_, known| !known.is_closed());
+            self.prune_at = 2 * self.ports.len() + SLACK;
+        }
+    }
+
+    /// Gives a session to the thread of its port.
+    fn hand_over(
+        &mut self,
+        session: Served,
+        socket: Option<P>,
+        local: SocketAddr,
+    ) -> Result<(ServedId, u16), NotServed> {
+        let stopped = || NotServed::Open {
+            at: local,
+            source: io::Error::other("the reflector has been stopped"),
+        };
+        let known = self.ports.get_mut(&local).ok_or_else(stopped)?;
+        let worker = self.threads.get(known.thread).ok_or_else(stopped)?;
+        let threads = self.threads.len() as u64;
+        let id = ServedId(self.sessions * threads + known.thread as u64);
+        self.sessions += 1;
+        let over = Arc::new(AtomicBool::new(false));
+        known.note(source(session.sender), Arc::clone(&over));
+        let socket = socket.map(|socket| NewPort {
+            socket,
+            users: Arc::clone(&known.users),
+        });
+        let session = Session::new(id, known.number, session, over, self.told.clone());
+        worker.shared.sessions.fetch_add(1, Ordering::Relaxed);
+        let session = Box::new(session);
+        if let Err(command) = worker.order(Command::Add { socket, session }) {
+            if let Command::Add { mut session, .. } = command {
+                session.forget();
+            }
+            return Err(stopped());
+        }
+        Ok((id, local.port()))
+    }
+
+    fn order(&self, id: ServedId, command: Command<P>) {
+        let thread = usize::try_from(id.0 % self.threads.len() as u64).unwrap_or(0);
+        if let Some(worker) = self.threads.get(thread) {
+            // With a thread that was stopped the session has ended.
+            let _ = worker.order(command);
+        }
+    }
+}
+
+impl<P: Port> Team for Threads<P> {
+    fn add(
+        &mut self,
+        session: Served,
+        ports: &mut dyn Iterator<Item = u16>,
+    ) -> Result<(ServedId, u16), NotServed> {
+        self.prune();
+        if session.format.protection().is_some() && session.keys.is_none() {
+            return Err(NotServed::Open {
+                at: local(&session, 0),
+                source: io::Error::new(io::ErrorKind::InvalidInput, "there are no keys"),
+            });
+        }
+        let tos = session.dscp.tos();
+        let (mut in_use, mut forbidden) = (false, None);
+        for port in ports {
+            let at = local(&session, port);
+            match self.join(at, source(session.sender), tos) {
+                Some(true) => return self.hand_over(session, None, at),
+                Some(false) => {
+                    in_use = true;
+                    continue;
+                }
+                None => {}
+            }
+            match self.open(at, tos) {
+                Ok((socket, local)) => return self.hand_over(session, Some(socket), local),
+                Err(source) => match source.kind() {
+                    // Another port may be free, and one that no right is needed for.
+                    io::ErrorKind::AddrInUse => in_use = true,
+                    io::ErrorKind::PermissionDenied => {
+                        forbidden = Some(NotServed::Open { at, source });
+                    }
+                    _ => return Err(NotServed::Open { at, source }),
+                },
+            }
+        }
+        Err(forbidden.filter(|_| !in_use).unwrap_or(NotServed::NoPort))
+    }
+
+    fn run(&self, id: ServedId) {
+        self.order(id, Command::Run(id));
+    }
+
+    fn end(&self, id: ServedId, after_ns: i64) {
+        self.order(id, Command::End { id, after_ns });
+    }
+
+    fn strays_and_drops(&self) -> (u64, Option<u64>) {
+        let (mut strays, mut drops) = (0, 0);
+        for Worker { shared, .. } in &self.threads {
+            strays += shared.strays.load(Ordering::Relaxed);
+            drops += shared.drops.load(Ordering::Relaxed);
+        }
+        (strays, P::CONTROL_MESSAGES.then_some(drops))
+    }
+
+    fn wait(self: Box<Self>) -> Result<(), Failure> {
+        for worker in self.threads {
+            join(THREAD, worker.handle)?;
+        }
+        Ok(())
+    }
+}
+
+impl<P: Port> Worker<P> {
+    fn start(
+        config: &ServedConfig,
+        index: usize,
+        stop: &Stop,
+        listener: &Arc<Waker>,
+    ) -> Result<Self, Failure> {
+        let failed = |source| start(THREAD, source);
+        let desk = Desk::new(Serving::new()).map_err(failed)?;
+        let registry = desk.events.registry();
+        let waker = Waker::new(registry, Token(0)).map_err(failed)?;
+        let waker = stop.wakes(waker);
+        let registry = registry.try_clone().map_err(failed)?;
+        let (commands, orders) = bounded(COMMANDS);
+        let shared = Arc::new(Shared::default());
+        let cpu = cores::reflector(config.cpus.as_ref(), index);
+        let thread = Thread::<P>::new(desk, orders, Arc::clone(&shared), Arc::clone(listener));
+        let (stop, awake) = (stop.clone(), Arc::clone(&waker));
+        let handle = spawn(THREAD, move || {
+            thread.run(cpu, stop.flag());
+            // Until now the thread could be woken, whoever else has gone.
+            drop(awake);
+        })?;
+        Ok(Self {
+            commands,
+            waker,
+            registry,
+            shared,
+            handle,
+        })
+    }
+}
+
+/// Where a session's packets arrive.
+fn local(session: &Served, port: u16) -> SocketAddr {
+    match (session.receiver, session.sender) {
+        (IpAddr::V6(ip), SocketAddr::V6(sender)) if ip.is_unicast_link_local() => {
+            SocketAddrV6::new(ip, port, 0, sender.scope_id()).into()
+        }
+        (ip, _) => SocketAddr::new(ip, port),
+    }
+}
+
+const THREAD: &str = "reflector";
+/// Commands that a thread has not read yet.
+const COMMANDS: usize = 1024;
+/// Each port has a socket buffer; hundreds of them together must not take the host's memory.
+const SOCKET_BUFFER: usize = 16 << 20;
+/// So many that are over may be remembered beside those that are not.
+const SLACK: usize = 64;
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests;

@@ -1,0 +1,64 @@
+//! A Server's account for a person: a few lines when it stops.
+
+use super::text::count;
+use crate::report::server::Account;
+
+/// What a Server did, for a terminal of 79 columns.
+#[must_use]
+pub fn summary(account: &Account) -> String {
+    let totals = &account.totals;
+    let mut lines = format!(
+        "connections {}  set up {}  at a time {}  turned away {}\n",
+        count(totals.connections),
+        count(totals.set_up),
+        count(totals.most_connections),
+        count(totals.turned_away),
+    );
+    lines += &format!(
+        "wrong mode {}  wrong key {}  broken {}  timed out {}\n",
+        count(totals.wrong_mode),
+        count(totals.wrong_key),
+        count(totals.broken),
+        count(totals.timed_out),
+    );
+    lines += &format!(
+        "sessions {}  started {}  refused {}\n",
+        count(totals.sessions),
+        count(totals.sessions_started),
+        count(totals.sessions_refused),
+    );
+    lines += &format!(
+        "received {}  reflected {}  bytes {} (UDP payload)\n",
+        count(totals.received),
+        count(totals.reflected),
+        count(totals.received_octets),
+    );
+    lines += &format!(
+        "invalid {}  forged {}  over the limit {}  early {}  of no session {}\n",
+        count(totals.invalid),
+        count(totals.forged),
+        count(totals.over_limit),
+        count(totals.early),
+        count(totals.strays),
+    );
+    let drops = totals.kernel_drops.map_or("not told".to_owned(), count);
+    lines += &format!(
+        "replies that could not be sent {}  dropped by this host's sockets {drops}\n",
+        count(totals.unsent),
+    );
+    for (number, what) in [
+        (
+            totals.made_room,
+            "connections made room for others before their set-up was over",
+        ),
+        (
+            totals.unchecked,
+            "keys were not checked: too many waited for that",
+        ),
+    ] {
+        if number > 0 {
+            lines += &format!("{} {what}\n", count(number));
+        }
+    }
+    lines
+}
