@@ -99,11 +99,15 @@ fn hint(error: &io::Error) -> &'static str {
 fn explanation(end: &End) -> &'static str {
     match end {
         End::Refused(Accept::Failure) => "; as a rule the key id or the passphrase is wrong",
-        End::Closed(Some(_)) => {
-            "; some servers close where they should refuse: look at mode, key id and passphrase"
-        }
+        End::Closed(Some(_)) => closed_where_it_should_refuse(),
         _ => "",
     }
+}
+
+/// twampd (perfSONAR 5.2.3) drops the connection for a mode that it does not like, where a Server-Start
+/// with an Accept value belongs (RFC 5357 §3.3); others do so for a session.
+const fn closed_where_it_should_refuse() -> &'static str {
+    "; some servers close where they should refuse: look at mode, key id and passphrase"
 }
 
 fn feature_names(missing: Modes) -> String {
@@ -613,6 +617,9 @@ fn connect(path: &Path) -> io::Result<TcpStream> {
 
 /// `Start Time` of a session that is to begin in so many nanoseconds; zero: at once
 /// (RFC 4656 §3.5).
+///
+/// Zero wherever the user did not ask for a time: servers whose clock is behind ours discard packets
+/// until their idea of it.
 #[must_use]
 pub fn start_time(in_ns: Option<u64>) -> Timestamp {
     match in_ns {

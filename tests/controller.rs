@@ -732,7 +732,7 @@ fn a_connection_that_ends_in_the_middle_is_told_with_the_figures() {
     };
     let server = FakeServer::start(habits, || {});
     let outcome = run(&format!(
-        "controller {} -c 50 -i 2ms --json",
+        "controller {} -c 100 -i 5ms --json",
         server.address
     ));
     assert_eq!(outcome.code, 1, "{outcome:?}");

@@ -74,6 +74,7 @@ impl Places {
         usize::try_from((seq >> self.shift) & self.mask).expect("within the window")
     }
 
+    #[inline]
     fn class(&self, seq: u64) -> u8 {
         self.class[self.place(seq)].load(Ordering::Relaxed)
     }
@@ -217,6 +218,15 @@ impl Flight {
         known.copied().unwrap_or(Anew::Never)
     }
 
+    /// Receiver: what becomes of it that the sender asked, if it is still there to hear it.
+    pub(crate) fn answer_anew(&self, answer: Anew) {
+        let (asked, answer) = (Anew::Asked as u8, answer as u8);
+        let (done, failed) = (Ordering::AcqRel, Ordering::Acquire);
+        let anew = &self.grace.anew;
+        // Only that the thread has ended can have come in between, and that stands.
+        let _ = anew.compare_exchange(asked, answer, done, failed);
+    }
+
     /// Makes the next step of a new beginning, or ends it.
     pub(crate) fn set_anew(&self, step: Anew) {
         self.grace.anew.store(step as u8, Ordering::Release);
@@ -345,12 +355,14 @@ impl Flight {
     }
 
     /// Receiver: T1 of a packet of the window.
+    #[inline]
     pub(crate) fn t1(&self, seq: u64) -> u64 {
         let places = self.places(seq);
         places.t1[places.place(seq)].load(Ordering::Relaxed)
     }
 
     /// Receiver: size class of a packet of the window, and whether it asked for a stamp.
+    #[inline]
     pub(crate) fn class(&self, seq: u64) -> (u8, bool) {
         let value = self.places(seq).class(seq);
         (value & CLASS, value & STAMPED != 0)
@@ -362,6 +374,7 @@ impl Flight {
     }
 
     /// Receiver: what T1 of a packet of the window is.
+    #[inline]
     pub(crate) fn timing(&self, seq: u64) -> Timing {
         let value = self.places(seq).class(seq);
         match value & (TRIAL | TIMED) {
@@ -465,6 +478,8 @@ mod tests {
             assert_eq!(flight.anew(), step);
         }
         assert!(!flight.refused(1100, Anew::Granted), "the sender has ended");
+        flight.answer_anew(Anew::Granted);
+        assert_eq!(flight.anew(), Anew::Never);
         flight.set_anew(Anew::No);
         assert!(
             !flight.refused(1101, Anew::Granted),

@@ -21,7 +21,7 @@ use crate::os::{self, EventLoop};
 use crate::sample::{Pipe, Sample};
 use crate::stats::sequence::{Arrival, Counts, Tracker, extend};
 use crate::wire::protected::{self, Protection, Refused};
-use crate::wire::{Format, Reply, ReplyHead, TestFormat, Timestamp};
+use crate::wire::{Format, REFLECTOR_LEN, Reply, ReplyHead, TestFormat, Timestamp};
 
 /// Samples that wait for their transmit stamp.
 const PENDING: usize = 4096;
@@ -52,7 +52,7 @@ const STAGED: usize = 16;
 const ANEW_NS: i64 = 1_000_000;
 /// Calls that take what is left of packets that were withdrawn.
 const LEFT_OVER: usize = 1024;
-/// Further from our own clock than a year no clock is: whoever shows such a time means another one.
+/// No clock is further from ours than a year unless it was never set.
 const ABSURD_NS: u64 = 366 * 24 * 3_600 * 1_000_000_000;
 
 /// What the receiver thread needs to know.
@@ -267,7 +267,8 @@ impl Facts {
         self.icmp[if place < 256 { place } else { 0 }] += 1;
     }
 
-    fn note(&mut self, came: &Came, reply: &Reply<'_>) {
+    #[inline]
+    fn note(&mut self, datagram: &Datagram<'_>, len: usize, reply: &Reply<'_>) {
         match reply.sender_ttl {
             Some(ttl) => self.ttl_out[usize::from(ttl)] += 1,
             None => self.short_replies += 1,
@@ -275,17 +276,17 @@ impl Facts {
         if let Some(tos) = reply.sender_tos {
             self.tos_there[usize::from(tos)] += 1;
         }
-        if let Some(ttl) = came.ttl {
+        if let Some(ttl) = datagram.ttl {
             self.ttl_in[usize::from(ttl)] += 1;
         }
-        if let Some(tos) = came.tos {
+        if let Some(tos) = datagram.tos {
             self.tos_in[usize::from(tos)] += 1;
         }
-        self.cut += u64::from(came.facts_cut);
-        self.bundled += u64::from(came.bundled);
-        if !self.reply_sizes.contains(&came.len) {
+        self.cut += u64::from(datagram.facts_cut);
+        self.bundled += u64::from(datagram.bundled);
+        if !self.reply_sizes.contains(&len) {
             if self.reply_sizes.len() < REPLY_SIZES {
-                self.reply_sizes.push(came.len);
+                self.reply_sizes.push(len);
             } else {
                 self.more_reply_sizes = true;
             }
@@ -431,9 +432,9 @@ fn begin_anew<R: ReceiveHalf>(
     let flight = matcher.flight;
     match step {
         // An answer was under way when the sender was told that there is nobody.
-        Anew::Asked if matcher.answered() > 0 => flight.set_anew(Anew::No),
-        Anew::Asked | Anew::Granted => {
-            flight.set_anew(Anew::Granted);
+        Anew::Asked if matcher.answered() > 0 => flight.answer_anew(Anew::No),
+        Anew::Asked => flight.answer_anew(Anew::Granted),
+        Anew::Granted => {
             if !matcher.told_sender {
                 // It may have sent all that it has. Where there is no room it has been told.
                 let _ = wishes.try_send(Wish::Anew);
@@ -582,38 +583,14 @@ impl Ending {
     }
 }
 
-/// A datagram without its octets.
-#[derive(Clone, Copy, Debug)]
-struct Came {
-    len: usize,
-    bundled: bool,
-    facts_cut: bool,
-    arrived_ns: Option<i64>,
-    ttl: Option<u8>,
-    tos: Option<u8>,
-}
-
-impl From<&Datagram<'_>> for Came {
-    #[inline]
-    fn from(datagram: &Datagram<'_>) -> Self {
-        Self {
-            len: datagram.octets.len(),
-            bundled: datagram.bundled,
-            facts_cut: datagram.facts_cut,
-            arrived_ns: datagram.arrived_ns,
-            ttl: datagram.ttl,
-            tos: datagram.tos,
-        }
-    }
-}
-
 /// Protected replies that wait to be opened, which costs less where it is done to several at once.
 #[derive(Debug)]
 struct Stage {
     protection: Protection,
-    /// Replies without padding, and what is known of each.
+    /// Replies without padding.
     replies: Vec<protected::ReflectorPacket>,
-    came: Vec<Came>,
+    /// For each the datagram without its octets, and how many it had.
+    came: Vec<(Datagram<'static>, usize)>,
 }
 
 impl Stage {
@@ -626,14 +603,23 @@ impl Stage {
     }
 
     /// Takes a reply; false where it is none.
-    fn take(&mut self, octets: &[u8], came: Came) -> bool {
+    fn take(&mut self, datagram: &Datagram<'_>) -> bool {
         let mut reply = protected::ReflectorPacket::new_zeroed();
-        let Some(fields) = octets.get(..protected::REFLECTOR_LEN) else {
+        let Some(fields) = datagram.octets.get(..protected::REFLECTOR_LEN) else {
             return false;
         };
         reply.as_mut_bytes().copy_from_slice(fields);
         self.replies.push(reply);
-        self.came.push(came);
+        let came = Datagram {
+            octets: &[],
+            bundled: datagram.bundled,
+            truncated: datagram.truncated,
+            facts_cut: datagram.facts_cut,
+            arrived_ns: datagram.arrived_ns,
+            ttl: datagram.ttl,
+            tos: datagram.tos,
+        };
+        self.came.push((came, datagram.octets.len()));
         true
     }
 
@@ -661,32 +647,37 @@ struct Reflected {
 /// other format are not, they are in the other format.
 #[inline]
 fn reflected_times(head: &ReplyHead, near_ns: i64) -> Option<Reflected> {
-    let read = |format: Format| {
-        let t2_ns = head.receive_timestamp.unix_ns(format, near_ns)?;
-        let t3_ns = head.timestamp.unix_ns(format, near_ns)?;
-        Some((t2_ns, t3_ns))
-    };
-    let near = |(t2_ns, t3_ns): &(i64, i64)| {
-        t2_ns.abs_diff(near_ns) <= ABSURD_NS && t3_ns.abs_diff(near_ns) <= ABSURD_NS
-    };
     let claimed = head.error_estimate.format();
-    let told = read(claimed);
-    let of = |(t2_ns, t3_ns), other_format| Reflected {
-        t2_ns,
-        t3_ns,
-        other_format,
-    };
-    if told.as_ref().is_some_and(near) {
-        return told.map(|times| of(times, false));
+    match read_times(head, claimed, near_ns) {
+        Some(told) if told.t3_ns.abs_diff(near_ns) <= ABSURD_NS => Some(told),
+        told => in_other_format(head, claimed, near_ns).or(told),
     }
-    let other = read(match claimed {
+}
+
+#[inline]
+fn read_times(head: &ReplyHead, format: Format, near_ns: i64) -> Option<Reflected> {
+    Some(Reflected {
+        t2_ns: head.receive_timestamp.unix_ns(format, near_ns)?,
+        t3_ns: head.timestamp.unix_ns(format, near_ns)?,
+        other_format: false,
+    })
+}
+
+/// T2 and T3 in the other format than `claimed`, where they are near in that.
+#[cold]
+fn in_other_format(head: &ReplyHead, claimed: Format, near_ns: i64) -> Option<Reflected> {
+    let other = match claimed {
         Format::Ntp => Format::Ptp,
         Format::Ptp => Format::Ntp,
-    });
-    match other.filter(near) {
-        Some(times) => Some(of(times, true)),
-        None => told.map(|times| of(times, false)),
-    }
+    };
+    let times = read_times(head, other, near_ns)?;
+    let far = [times.t2_ns, times.t3_ns]
+        .iter()
+        .any(|ns| ns.abs_diff(near_ns) > ABSURD_NS);
+    (!far).then_some(Reflected {
+        other_format: true,
+        ..times
+    })
 }
 
 /// Matches replies and stamps with what was sent.
@@ -949,9 +940,8 @@ impl<'a> Matcher<'a> {
     }
 
     pub(super) fn on_datagram(&mut self, datagram: &Datagram<'_>) {
-        let came = Came::from(datagram);
         if let Some(stage) = &mut self.stage {
-            let taken = !datagram.truncated && stage.take(datagram.octets, came);
+            let taken = !datagram.truncated && stage.take(datagram);
             let full = stage.is_full();
             if !taken {
                 self.invalid();
@@ -961,18 +951,7 @@ impl<'a> Matcher<'a> {
             }
             return;
         }
-        if let Some(copier) = &mut self.copier {
-            copier.copy(datagram.octets, datagram.octets.len(), os::monotonic_ns());
-        }
-        let parsed = if self.monitored {
-            Reply::parse_monitored(datagram.octets)
-        } else {
-            Reply::parse(datagram.octets)
-        };
-        match parsed {
-            Ok(reply) if !datagram.truncated => self.on_reply(&came, &reply),
-            _ => self.invalid(),
-        }
+        self.on_plain(datagram, datagram.octets.len());
     }
 
     /// Takes the protected replies that wait; to be called before anything else is waited for.
@@ -998,20 +977,24 @@ impl<'a> Matcher<'a> {
         self.stage = Some(stage);
     }
 
-    fn on_opened(&mut self, came: &Came, opened: Result<&protected::ReflectorPacket, Refused>) {
+    fn on_opened(
+        &mut self,
+        (datagram, len): &(Datagram<'_>, usize),
+        opened: Result<&protected::ReflectorPacket, Refused>,
+    ) {
         match opened {
             Ok(packet) => {
-                let plain = packet.plain();
-                if let Some(copier) = &mut self.copier {
-                    // In clear, as whoever watches can read it.
-                    copier.copy(plain.as_bytes(), came.len, os::monotonic_ns());
-                }
-                let reply = Reply {
-                    head: &plain.head,
-                    sender_ttl: Some(packet.sender_ttl),
-                    sender_tos: self.monitored.then_some(packet.sender_tos),
-                };
-                self.on_reply(came, &reply);
+                let mut octets = [0; REFLECTOR_LEN + 1];
+                octets[..REFLECTOR_LEN].copy_from_slice(packet.plain().as_bytes());
+                octets[REFLECTOR_LEN] = packet.sender_tos;
+                let octets = &octets;
+                self.on_plain(
+                    &Datagram {
+                        octets,
+                        ..*datagram
+                    },
+                    *len,
+                );
             }
             Err(refused) => {
                 self.facts.forged += u64::from(refused == Refused::Forged && !self.probing);
@@ -1023,6 +1006,7 @@ impl<'a> Matcher<'a> {
     /// Whether the first answer of all, to packet `seq`, only says that the peer is there now: where
     /// it was not before, the packets in front of this one met a closed port, although not each of
     /// them was refused (systems send few ICMP errors a second). All begins anew, for the last time.
+    #[cold]
     fn comes_too_soon(&mut self, seq: u64) -> bool {
         if !self.withdrawn {
             let was_refused = self.first_begun_ns < self.begun_ns;
@@ -1034,6 +1018,7 @@ impl<'a> Matcher<'a> {
     }
 
     /// A reply that is none to a packet under way: forged, or to one that was withdrawn.
+    #[cold]
     fn no_answer(&mut self, t1: Timestamp) {
         let withdrawn = self.first_begun_ns < self.begun_ns
             && t1
@@ -1044,8 +1029,25 @@ impl<'a> Matcher<'a> {
         }
     }
 
-    fn on_reply(&mut self, came: &Came, reply: &Reply<'_>) {
+    /// An unauthenticated reply, or the fields of a protected one as it would have them; the datagram
+    /// had `len` octets.
+    fn on_plain(&mut self, datagram: &Datagram<'_>, len: usize) {
+        if let Some(copier) = &mut self.copier {
+            copier.copy(datagram.octets, len, os::monotonic_ns());
+        }
         let attempted = self.flight.attempted();
+        let parsed = if self.monitored {
+            Reply::parse_monitored(datagram.octets)
+        } else {
+            Reply::parse(datagram.octets)
+        };
+        let reply = match parsed {
+            Ok(reply) if !datagram.truncated => reply,
+            _ => {
+                self.invalid();
+                return;
+            }
+        };
         let t1 = reply.head.sender_timestamp;
         if attempted == 0 {
             self.no_answer(t1);
@@ -1097,7 +1099,7 @@ impl<'a> Matcher<'a> {
         if self.facts.remote_synchronised.is_none() && self.comes_too_soon(seq) {
             return;
         }
-        let arrived = came.arrived_ns;
+        let arrived = datagram.arrived_ns;
         let near = arrived.filter(|_| !self.hardware);
         let near = near.unwrap_or_else(os::realtime_ns);
         // In our own format, whatever became of the Z bit of our Error Estimate on its way.
@@ -1117,7 +1119,7 @@ impl<'a> Matcher<'a> {
         }
         let (class, stamped) = self.flight.class(seq);
         self.facts.received_by_class[usize::from(class)] += 1;
-        self.facts.note(came, reply);
+        self.facts.note(datagram, len, &reply);
         if stepped {
             self.facts.rejected += 1;
             return self.unusable(seq, reflector_seq);
@@ -1227,9 +1229,11 @@ impl<'a> Matcher<'a> {
     }
 }
 
+/// Of a power of two places.
 fn place(seq: u64, places: usize) -> usize {
-    let places = places.max(1);
-    usize::try_from(seq % u64::try_from(places).unwrap_or(1)).unwrap_or(0)
+    let mask = u64::try_from(places).unwrap_or(0).saturating_sub(1);
+    debug_assert_eq!((mask + 1) & mask, 0);
+    usize::try_from(seq & mask).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! What leaves where the system refuses packets or whole trains: tests of the sender thread over a
 //! wire in memory.
 
+use std::sync::atomic::AtomicU32;
+
 use crossbeam_channel::{Sender as ChannelSender, bounded};
 use nix::errno::Errno;
 
@@ -182,11 +184,11 @@ fn a_session_that_is_refused_at_first_begins_anew_with_number_0() {
     let (begin, at) = bounded(1);
     begin.send(os::monotonic_ns()).unwrap();
     let (wishes, wanted) = bounded(8);
-    // What two packets met is told to the third one, and again after a new beginning.
-    let mut tries = 0;
+    // What the first packets met is told to a later one, and again after a new beginning.
+    let refusals = AtomicU32::new(2);
     let mut wire = Wire::new(|_, _| {
-        tries += 1;
-        [4, 6, 14].contains(&tries).then_some(Errno::ECONNREFUSED)
+        let refused = flight.anew() == Anew::No && flight.departed() >= 2;
+        (refused && refusals.load(Ordering::Relaxed) > 0).then_some(Errno::ECONNREFUSED)
     });
     let stop = AtomicBool::new(false);
     let mut plan = plan(&[SMALL], 20, (ready, at));
@@ -213,7 +215,8 @@ fn a_session_that_is_refused_at_first_begins_anew_with_number_0() {
             while flight.anew() != Anew::Asked {
                 std::thread::yield_now();
             }
-            flight.set_anew(Anew::Granted);
+            refusals.fetch_sub(1, Ordering::Relaxed);
+            flight.answer_anew(Anew::Granted);
             wishes.send(Wish::Anew).unwrap();
             while flight.anew() != Anew::Withdrawn {
                 std::thread::yield_now();
