@@ -21,7 +21,7 @@ pub use crate::control::crypto::Passphrase;
 use crate::control::crypto::{KeyDerivation, SessionKeys, SharedKey};
 use crate::engine::{Stop, plain};
 use crate::os::{self, EventLoop};
-use crate::wire::control::AcceptSession;
+use crate::wire::control::{AcceptSession, BadCount};
 use crate::wire::{Accept, Modes, SessionRequest, Sid, Timestamp};
 
 /// Why a Control-Client did not get what it asked for.
@@ -98,6 +98,7 @@ fn hint(error: &io::Error) -> &'static str {
 
 fn explanation(end: &End) -> &'static str {
     match end {
+        End::Count(BadCount::TooHigh { .. }) => "; --max-count allows it",
         End::Refused(Accept::Failure) => "; as a rule the key id or the passphrase is wrong",
         End::Closed(Some(_)) => closed_where_it_should_refuse(),
         _ => "",

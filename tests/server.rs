@@ -668,6 +668,10 @@ fn what_cannot_be_or_may_not_be_has_its_own_answer() {
         let answer = peer.ask(&request).unwrap();
         assert_eq!(answer.accept(), accept, "{request:?}");
     }
+    // The log has the reason of each, and its key.
+    for key in ["dscps", "padding", "sessions"] {
+        server.wait_for(&format!("{key} of the policy"));
+    }
     let account = server.stop();
     assert_eq!(account["totals"]["sessions_refused"], 3);
 }
