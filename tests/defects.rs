@@ -294,7 +294,7 @@ fn no_note_tells_of_a_direction_that_is_not_told() {
     let reflector = FakeReflector::start(move |request| {
         made += 1;
         let number = 1000 + made.wrapping_mul(0x9e37_79b9);
-        let answered = made % 4 != 0;
+        let answered = !made.is_multiple_of(4);
         answered
             .then(|| short_reply(request, number))
             .into_iter()
