@@ -21,7 +21,7 @@ pub use crate::control::crypto::Passphrase;
 use crate::control::crypto::{KeyDerivation, SessionKeys, SharedKey};
 use crate::engine::{Stop, plain};
 use crate::os::{self, EventLoop};
-use crate::wire::control::AcceptSession;
+use crate::wire::control::{AcceptSession, BadCount};
 use crate::wire::{Accept, Modes, SessionRequest, Sid, Timestamp};
 
 /// Why a Control-Client did not get what it asked for.
@@ -98,6 +98,7 @@ fn hint(error: &io::Error) -> &'static str {
 
 fn explanation(end: &End) -> &'static str {
     match end {
+        End::Count(BadCount::TooHigh { .. }) => "; --max-count allows it",
         End::Refused(Accept::Failure) => "; as a rule the key id or the passphrase is wrong",
         End::Closed(Some(_)) => closed_where_it_should_refuse(),
         _ => "",
@@ -261,7 +262,8 @@ impl Connection {
         request: &SessionRequest,
         what: &str,
     ) -> Result<AcceptSession, Failed> {
-        self.client.request(os::monotonic_ns(), request)?;
+        let given = self.client.request(os::monotonic_ns(), request);
+        self.is_given(given)?;
         let answer = self.wait(|event| match event {
             Event::Session(answer) => Some(Ok(answer)),
             _ => None,
@@ -287,7 +289,8 @@ impl Connection {
             accept,
         };
         if !self.modes.contains(Modes::INDIVIDUAL_SESSION_CONTROL) {
-            self.client.start(os::monotonic_ns())?;
+            let given = self.client.start(os::monotonic_ns());
+            self.is_given(given)?;
             let accept = self.wait(|event| match event {
                 Event::Started(accept) => Some(Ok(accept)),
                 _ => None,
@@ -300,7 +303,8 @@ impl Connection {
         }
         let sids = self.running.clone();
         for some in sids.chunks(self.most_sessions) {
-            self.client.start_some(os::monotonic_ns(), some.to_vec())?;
+            let given = self.client.start_some(os::monotonic_ns(), some.to_vec());
+            self.is_given(given)?;
             self.acknowledged(some.len(), |event| match event {
                 Event::StartedSome(accept, sids) => Some((accept, sids.len())),
                 _ => None,
@@ -308,6 +312,15 @@ impl Connection {
             .map_or(Ok(()), |accept| Err(refused(accept)))?;
         }
         Ok(())
+    }
+
+    /// A command finds the connection ended where the Server closed it, or broke it, behind its
+    /// last answer: then that is why.
+    fn is_given(&self, given: Result<(), NotNow>) -> Result<(), Failed> {
+        match (given, self.client.ended()) {
+            (Err(NotNow::Ended), Some(why)) => Err(Failed::Ended { why: *why }),
+            (given, _) => Ok(given?),
+        }
     }
 
     /// Waits until all of `count` sessions are acknowledged; the first refusal, if there is one.
@@ -399,7 +412,8 @@ impl Connection {
         if individual {
             let sids = self.running.clone();
             for some in sids.chunks(self.most_sessions) {
-                self.client.stop_some(os::monotonic_ns(), some.to_vec())?;
+                let given = self.client.stop_some(os::monotonic_ns(), some.to_vec());
+                self.is_given(given)?;
                 let refused = self.acknowledged(some.len(), |event| match event {
                     Event::StoppedSome(accept, sids) => Some((accept, sids.len())),
                     _ => None,
@@ -411,7 +425,8 @@ impl Connection {
             }
             return Ok(());
         }
-        self.client.stop(accept)?;
+        let given = self.client.stop(accept);
+        self.is_given(given)?;
         let deadline = os::monotonic_ns().saturating_add(self.answer_ns);
         while !self.client.output().is_empty() && os::monotonic_ns() < deadline {
             if !self.exchange() {

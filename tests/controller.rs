@@ -330,7 +330,10 @@ fn a_count_that_costs_too_much_is_not_worked_for() {
     let site = Site::new("count", "127.0.0.1:0 --count 65536 --max-count 65536");
     let refused = site.controller("-c 1");
     assert_eq!(refused.code, 1, "{refused:?}");
-    assert!(refused.complaint().contains("65536"), "{refused:?}");
+    let complaint = refused.complaint();
+    for part in ["65536", "--max-count"] {
+        assert!(complaint.contains(part), "{refused:?}");
+    }
     let report = site
         .controller("--max-count 65536 -c 3 -i 1ms --json")
         .measured();
@@ -440,6 +443,8 @@ struct Habits {
     closes_after: Option<usize>,
     /// Says nothing to what comes after so many octets.
     silent_after: Option<usize>,
+    /// Says more than it was asked for to what comes after so many octets.
+    talks_after: Option<usize>,
     /// Closes when the sessions have started.
     leaves: bool,
     /// Sends its answers octet by octet.
@@ -485,6 +490,12 @@ impl FakeServer {
                             continue;
                         }
                         machine.receive(0, &buffer[..count], &mut host);
+                        if habits.talks_after.is_some_and(|after| received >= after) {
+                            // In one segment, so that both come at once.
+                            let answer = [machine.output(), &[0; 16]].concat();
+                            machine.sent(usize::MAX);
+                            let _ = stream.write_all(&answer);
+                        }
                     }
                 }
                 let runs = host.fates().contains(&Fate::Running);
@@ -678,6 +689,23 @@ fn servers_that_close_or_say_nothing_are_not_waited_for() {
             assert!(failed.complaint().contains(part), "{failed:?}");
             server.end();
         }
+    }
+}
+
+#[test]
+fn a_server_that_says_more_than_it_was_asked_for_is_at_fault_and_not_the_user() {
+    for after in [164, 164 + 112] {
+        let habits = Habits {
+            talks_after: Some(after),
+            port: Some(9),
+            ..Habits::default()
+        };
+        let server = FakeServer::start(habits, || {});
+        let failed = run(&format!("controller {} -c 1", server.address));
+        assert_eq!(failed.code, 1, "{failed:?}");
+        let complaint = failed.complaint();
+        assert!(complaint.contains("without being asked"), "{failed:?}");
+        server.end();
     }
 }
 

@@ -13,7 +13,9 @@ use super::{
     session, sizes, source_of, to_many, usage, verdict, whole,
 };
 use crate::config::{Dscp, Endpoint, Family, Host, Seconds, SessionConfig, Tos};
-use crate::controller::{Connection, Failed, Passphrase, Path as ControlPath, Wish, start_time};
+use crate::controller::{
+    Connection, Failed, NotNow, Passphrase, Path as ControlPath, Wish, start_time,
+};
 use crate::engine::{self, Agreed, Measured, Opened, Progress, Stop, Update};
 use crate::output::text;
 use crate::report::{Report, Security};
@@ -182,7 +184,7 @@ impl From<Failed> for Error {
     fn from(failed: Failed) -> Self {
         match failed {
             // The sizes of the command line, which only the mode settles.
-            Failed::NotNow(why) => Self::Usage(why.to_string()),
+            Failed::NotNow(NotNow::Unacceptable(why)) => Self::Usage(why.to_string()),
             Failed::Interrupted => Self::Interrupted,
             refused if refused.refused_by_peer() => Self::Refused(refused.to_string()),
             other => Self::Runtime(other.to_string()),

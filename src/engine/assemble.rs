@@ -659,10 +659,11 @@ fn notes(parts: &Parts<'_>, received: &Received, delays: &report::DelaySet) -> V
         ),
         _ => {}
     }
-    if counts.counter_began_at > 0 {
+    if counts.counter_began_at > 0 && counts.directions.is_some() {
         notes.push(format!(
             "the reflector's counter began at {}: loss by direction is told from there on",
-            counts.counter_began_at
+            // As it was on the wire.
+            counts.counter_began_at & u64::from(u32::MAX)
         ));
     }
     if received.facts.forged > 0 {
@@ -675,7 +676,7 @@ fn notes(parts: &Parts<'_>, received: &Received, delays: &report::DelaySet) -> V
     if let Some(from) = received.facts.elsewhere_from {
         notes.push(format!(
             "{} replies came from {from}, not from the Session-Reflector's address: they are among the \
-             invalid ones, and the packets that they answer among the lost ones",
+             invalid ones, and answer no packet",
             received.facts.elsewhere
         ));
     }
