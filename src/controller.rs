@@ -92,6 +92,9 @@ fn hint(error: &io::Error) -> &'static str {
             "; is a TWAMP server there, and is this its control port?"
         }
         io::ErrorKind::TimedOut => "; is a firewall between?",
+        io::ErrorKind::AddrNotAvailable => {
+            "; this host has no such LOCAL address: see `ip address`"
+        }
         _ => "",
     }
 }

@@ -103,14 +103,9 @@ pub(super) fn report(parts: &Parts<'_>) -> Report {
     let mut delay_ns = parts.delays.report();
     if parts.ports.len() > 1 {
         // Of one flow, even where only one has samples.
-        let delays = [
-            &mut delay_ns.roundtrip,
-            &mut delay_ns.outbound,
-            &mut delay_ns.inbound,
-            &mut delay_ns.reflector,
-        ];
-        let sizes = load.sizes.iter_mut().map(|size| &mut size.roundtrip);
-        for delay in delays.into_iter().chain(sizes).flatten() {
+        let sizes = load.sizes.iter_mut();
+        let sizes = sizes.filter_map(|size| size.roundtrip.as_mut());
+        for delay in delay_ns.each_mut().chain(sizes) {
             delay.jitter = None;
         }
     }
@@ -480,7 +475,10 @@ fn reasons(parts: &Parts<'_>, kernel_drops: Option<u64>, load: &report::Load) ->
         ));
     }
     let (departed, timed) = (&received.facts.departed, &sent.txtime);
+    // Random gaps do not add up to the rate: what they make of it is not this host's doing.
+    let even = matches!(parts.config.departures, Departures::Periodic(_));
     if let Some((offered, achieved)) = load.offered_pps.zip(load.achieved_pps)
+        && even
         && achieved < offered * KEPT
         && sent.late_departures + timed.handed_late > FEW_LATE
     {
@@ -874,7 +872,17 @@ mod tests {
             unrecorded: 0,
             cpus: None,
         };
-        report(&Parts {
+        put_together(&config(), &sent, &received, differs, report)
+    }
+
+    fn put_together<T>(
+        config: &SessionConfig,
+        sent: &Sent,
+        received: &Received,
+        differs: Differs,
+        make: impl FnOnce(&Parts<'_>) -> T,
+    ) -> T {
+        make(&Parts {
             scope: report::Scope::Session,
             terms: Terms::Light,
             whole: true,
@@ -882,7 +890,7 @@ mod tests {
             ports: &[],
             silent: &[],
             missed: received.facts.missed,
-            config: &config(),
+            config,
             granted: &Granted {
                 local: "192.0.2.1:40000".parse().unwrap(),
                 receive: StampKind::Kernel,
@@ -892,12 +900,42 @@ mod tests {
                 remarks: Vec::new(),
             },
             window: 1000,
-            sent: &sent,
-            received: &received,
+            sent,
+            received,
             delays: &Delays::new(1, false),
             reflected: None,
             same_clock: false,
         })
+    }
+
+    #[test]
+    fn random_gaps_are_not_called_a_rate_that_was_not_kept() {
+        let kept = |departures: Departures| {
+            let config = SessionConfig {
+                departures,
+                ..config()
+            };
+            let sent = Sent {
+                sent: 1000,
+                late_departures: 3,
+                ..Sent::default()
+            };
+            let load = report::Load {
+                offered_pps: Some(1000.0),
+                achieved_pps: Some(900.0),
+                ..of(0, None).load
+            };
+            let received = Received::together(1, std::iter::empty());
+            let reasons = put_together(&config, &sent, &received, Differs::default(), |parts| {
+                reasons(parts, None, &load)
+            });
+            !reasons
+                .iter()
+                .any(|reason| reason.contains("keep the rate"))
+        };
+        let rate: Rate = "1k".parse().unwrap();
+        assert!(!kept(Departures::Periodic(rate)));
+        assert!(kept(Departures::Poisson(rate)));
     }
 
     #[test]

@@ -222,7 +222,10 @@ fn together<'a>(mut flows: impl Iterator<Item = &'a Delays>) -> Option<DelaySet>
     let mut all = first.clone();
     all.merge(second);
     flows.for_each(|flow| all.merge(flow));
-    Some(all.report())
+    let mut all = all.report();
+    // It is of one flow, even where only one has samples.
+    all.each_mut().for_each(|delay| delay.jitter = None);
+    Some(all)
 }
 
 /// What happened between two moments; `None` for a last interval in which nothing did.
@@ -314,6 +317,40 @@ mod tests {
     fn told(intervals: &[Interval]) -> Vec<(u64, u64, u64)> {
         let of = |one: &Interval| (one.number, one.length_ns, one.interval.packets.sent);
         intervals.iter().map(of).collect()
+    }
+
+    #[test]
+    fn jitter_of_one_flow_is_not_told_as_that_of_all() {
+        let begun = Begun {
+            at_ns: 0,
+            wall_ns: 0,
+        };
+        for flows in [1, 2] {
+            let mut figures = Figures::new(flows, false, begun);
+            for seq in 0..10 {
+                let at_ns = i64::try_from(seq * seq).unwrap() * 1000;
+                figures.record(
+                    0,
+                    &Sample {
+                        seq,
+                        t1_ns: 0,
+                        t1_stamp_ns: None,
+                        t2_ns: at_ns,
+                        t3_ns: at_ns + 1,
+                        t4_ns: 2 * at_ns + 1,
+                        size_class: 0,
+                    },
+                );
+            }
+            let told: Vec<Interval> = (0..flows)
+                .flat_map(|flow| figures.mark(flow, counts(1, 10)))
+                .collect();
+            for part in [&told[0].interval, &told[0].session] {
+                let roundtrip = part.delay_ns.roundtrip.as_ref().unwrap();
+                assert_eq!(roundtrip.samples, 10);
+                assert_eq!(roundtrip.jitter.is_some(), flows == 1);
+            }
+        }
     }
 
     #[test]
