@@ -326,3 +326,26 @@ fn a_reply_from_elsewhere_does_not_make_its_packet_lost() {
     assert!(notes.contains("not from the Session-Reflector"), "{notes}");
     assert!(!notes.contains("lost"), "{notes}");
 }
+
+/// NTP's 0 is no time: read as one, it would be a delay of years.
+#[test]
+fn replies_without_a_time_have_no_delay() {
+    for blank in [4..12, 16..24] {
+        let mut number = 0;
+        let at = blank.clone();
+        let reflector = FakeReflector::start(move |request| {
+            let mut reply = short_reply(request, number);
+            number += 1;
+            reply[at.clone()].fill(0);
+            vec![reply]
+        });
+        let line = format!("sender {} -i 1ms -c 20 --json", reflector.address);
+        let report = run(&line).measured();
+        assert_no_loss(&report, 20);
+        for way in ["roundtrip", "outbound", "inbound", "reflector"] {
+            assert!(report["delay_ns"][way].is_null(), "{blank:?} {way}");
+        }
+        assert_eq!(report["packets"]["rejected_samples"], 20, "{blank:?}");
+        assert!(report["notes"].to_string().contains("tell no time"));
+    }
+}

@@ -279,7 +279,7 @@ fn packets(parts: &Parts<'_>) -> report::Packets {
 
 fn rejected(parts: &Parts<'_>) -> u64 {
     let facts = &parts.received.facts;
-    parts.delays.rejected() + facts.rejected + facts.unstamped
+    parts.delays.rejected() + facts.rejected + facts.untold + facts.unstamped
 }
 
 fn kind(kind: StampKind) -> report::StampKind {
@@ -683,6 +683,12 @@ fn notes(parts: &Parts<'_>, received: &Received, delays: &report::DelaySet) -> V
             "{} replies claim a timestamp format that T2 and T3 are not in (they repeat our Z bit): \
              these were read in the other one",
             received.facts.other_format
+        ));
+    }
+    if received.facts.untold > 0 {
+        notes.push(format!(
+            "{} replies tell no time at the reflector (T2 or T3 is 0): their delays are not known",
+            received.facts.untold
         ));
     }
     if counts.restarts > 0 && !counts.senseless {

@@ -163,6 +163,8 @@ pub(crate) struct Facts {
     /// Replies whose timestamps make no sense: a clock was set, or they are not in the format that
     /// they claim.
     pub(crate) rejected: u64,
+    /// Replies that tell no time: T2 or T3 is 0.
+    pub(crate) untold: u64,
     /// Replies without a receive timestamp.
     pub(crate) unstamped: u64,
     /// Replies of which the kernel cut control messages off.
@@ -200,6 +202,7 @@ impl Facts {
             elsewhere_from: None,
             icmp: Box::new([0; 256]),
             rejected: 0,
+            untold: 0,
             unstamped: 0,
             cut: 0,
             stamps_back: 0,
@@ -233,6 +236,7 @@ impl Facts {
         self.other_format += other.other_format;
         sum(&mut *self.icmp, &*other.icmp);
         self.rejected += other.rejected;
+        self.untold += other.untold;
         self.unstamped += other.unstamped;
         self.cut += other.cut;
         self.stamps_back += other.stamps_back;
@@ -649,9 +653,16 @@ struct Reflected {
 fn reflected_times(head: &ReplyHead, near_ns: i64) -> Option<Reflected> {
     let claimed = head.error_estimate.format();
     match read_times(head, claimed, near_ns) {
-        Some(told) if told.t3_ns.abs_diff(near_ns) <= ABSURD_NS => Some(told),
+        Some(told) if !told.absurd(near_ns) => Some(told),
+        _ if tells_no_time(head) => None,
         told => in_other_format(head, claimed, near_ns).or(told),
     }
+}
+
+/// Zero is no time but the want of one (RFC 5905 §6); read as one it would be years away.
+#[cold]
+fn tells_no_time(head: &ReplyHead) -> bool {
+    head.timestamp.raw() == 0 || head.receive_timestamp.raw() == 0
 }
 
 #[inline]
@@ -663,6 +674,14 @@ fn read_times(head: &ReplyHead, format: Format, near_ns: i64) -> Option<Reflecte
     })
 }
 
+impl Reflected {
+    #[inline]
+    fn absurd(&self, near_ns: i64) -> bool {
+        let far = |ns: i64| ns.abs_diff(near_ns) > ABSURD_NS;
+        far(self.t2_ns) || far(self.t3_ns)
+    }
+}
+
 /// T2 and T3 in the other format than `claimed`, where they are near in that.
 #[cold]
 fn in_other_format(head: &ReplyHead, claimed: Format, near_ns: i64) -> Option<Reflected> {
@@ -671,10 +690,7 @@ fn in_other_format(head: &ReplyHead, claimed: Format, near_ns: i64) -> Option<Re
         Format::Ptp => Format::Ntp,
     };
     let times = read_times(head, other, near_ns)?;
-    let far = [times.t2_ns, times.t3_ns]
-        .iter()
-        .any(|ns| ns.abs_diff(near_ns) > ABSURD_NS);
-    (!far).then_some(Reflected {
+    (!times.absurd(near_ns)).then_some(Reflected {
         other_format: true,
         ..times
     })
@@ -1127,7 +1143,10 @@ impl<'a> Matcher<'a> {
         self.longest_ns = self.longest_ns.max(took);
         let times = reflected_times(reply.head, near);
         let Some((t1_ns, times)) = t1_ns.zip(times) else {
-            self.facts.rejected += 1;
+            match tells_no_time(reply.head) {
+                true => self.facts.untold += 1,
+                false => self.facts.rejected += 1,
+            }
             return self.unusable(seq, reflector_seq);
         };
         let Reflected { t2_ns, t3_ns, .. } = times;
