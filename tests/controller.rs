@@ -435,6 +435,30 @@ fn a_session_begins_at_its_start_time() {
     site.server.stop();
 }
 
+/// What a policy keeps from being answered is loss to the sender, and told by the server.
+#[test]
+fn packets_beyond_the_policy_are_told_by_the_server() {
+    let policy = Scratch::new(
+        "slow.toml",
+        "[[network]]\nprefix = \"127.0.0.0/8\"\npacket_rate = \"100\"\n",
+    );
+    let server = Server::start(&format!("127.0.0.1:0 --policy {}", policy.path()));
+    let line = format!(
+        "controller {} --rate 4k -c 1000 --packet-timeout 200ms --json",
+        server.address()
+    );
+    let report = run(&line).measured();
+    let lost = report["packets"]["lost_outbound"].as_u64().unwrap();
+    assert!(lost > 100, "{report:#}");
+    assert_eq!(report["packets"]["lost"], lost);
+    let told = server.wait_for("packet_rate");
+    let account = server.stop();
+    let over = account["totals"]["over_limit"].as_u64().unwrap();
+    // And what asked for the reflector's counter.
+    assert!((lost..=lost + 3).contains(&over), "{account:#}");
+    assert!(told.contains(&format!(": {over} of ")), "{told}");
+}
+
 #[test]
 fn controlclient_holds_a_session_for_a_sender_elsewhere() {
     let server = Server::start("127.0.0.1:0 -v");

@@ -286,6 +286,13 @@ impl<I: Copy + Eq + Hash> Book<I> {
         (self.over.into(), self.not_listed)
     }
 
+    /// A session that is, for a log.
+    pub(super) fn named(&self, id: I) -> Option<String> {
+        let sid = self.by_id.get(&id)?;
+        let record = self.by_sid.get(sid)?;
+        Some(format!("session {sid}, {record}"))
+    }
+
     /// What a Session-Reflector told. Of one that was silent, the connection has to know.
     pub(super) fn told(
         &mut self,
