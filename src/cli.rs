@@ -264,8 +264,8 @@ struct LoadArgs {
 #[command(next_help_heading = "Packet sizes (one of)")]
 #[group(multiple = false)]
 struct SizeArgs {
-    /// Octets of padding after the 14 octets of the sender's fields; -1 is --imix
-    /// [default: 27, with which both directions have one size]
+    /// Octets of padding after the sender's fields, which are of 14 octets, or 48 in the protected
+    /// modes of a controller; -1 is --imix [default: 27, or there 64: both directions have one size]
     #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = whole::<i64>)]
     padding: Option<i64>,
     /// 7 frames of 64, 4 of 590 and 1 of 1514 bytes in every dozen (Ethernet without FCS)
@@ -277,7 +277,7 @@ struct SizeArgs {
     /// Frame sizes with their weights, Ethernet without FCS [example: 64:7,590:4,1514:1]
     #[arg(long, value_name = "SIZE:WEIGHT,...")]
     size_mix: Option<SizeMix>,
-    /// Size of the UDP payload, 14 to 65507 [example: 8972]
+    /// Size of the UDP payload, from what the fields take (see --padding) to 65507 [example: 8972]
     #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = whole::<usize>)]
     payload_size: Option<usize>,
     /// With --find-rate: frame sizes to be searched one after the other, Ethernet without FCS
@@ -526,7 +526,7 @@ fn sender(args: &SenderArgs) -> Result<u8, Error> {
         ));
     }
     catch_signals(&stop, talk)?;
-    let mut watcher = Watcher::new(args, talk, remote.ip());
+    let mut watcher = Watcher::new(args, talk, remote.ip(), "thread");
     let measured = engine::measure(&config, inside, &stop, |update| watcher.show(&update));
     watcher.finish();
     let Measured { report, parts } = measured?;
@@ -643,8 +643,11 @@ fn verdict(report: &Report) -> u8 {
             _ => "no reply and no ICMP error: is a reflector there, and is a firewall between?"
                 .to_owned(),
         };
-        let remote = report.remote.map_or(String::new(), |addr| addr.to_string());
-        complain(format!("nothing came back from {remote}: {why}"));
+        // Several sessions have several ports.
+        let from = report
+            .remote
+            .map_or(String::new(), |addr| format!(" from {addr}"));
+        complain(format!("nothing came back{from}: {why}"));
         return 5;
     }
     0
@@ -1269,16 +1272,19 @@ struct Watcher {
     responses: bool,
     json: bool,
     peer: IpAddr,
+    /// What each flow is, where there are several.
+    flow: &'static str,
 }
 
 impl Watcher {
-    fn new(args: &SenderArgs, talk: bool, peer: IpAddr) -> Self {
+    fn new(args: &SenderArgs, talk: bool, peer: IpAddr, flow: &'static str) -> Self {
         let quiet = args.print_responses || args.log.verbose || args.log.debug;
         Self {
             progress: ProgressLine::new(talk && !quiet),
             responses: args.print_responses,
             json: args.results.json,
             peer,
+            flow,
         }
     }
 
@@ -1291,7 +1297,8 @@ impl Watcher {
         match update {
             Update::Progress(now) => self.progress.show(*now),
             Update::Happened { thread, what } => {
-                let of = thread.map_or(String::new(), |thread| format!("thread {thread}: "));
+                let flow = self.flow;
+                let of = thread.map_or(String::new(), |number| format!("{flow} {number}: "));
                 log::info!("{of}{}", live::logged(what, self.peer));
                 if self.responses {
                     self.line(&format!("{of}{}", live::line(what, self.peer)));

@@ -21,7 +21,7 @@ pub use crate::control::crypto::Passphrase;
 use crate::control::crypto::{KeyDerivation, SessionKeys, SharedKey};
 use crate::engine::{Stop, plain};
 use crate::os::{self, EventLoop};
-use crate::wire::control::AcceptSession;
+use crate::wire::control::{AcceptSession, BadCount};
 use crate::wire::{Accept, Modes, SessionRequest, Sid, Timestamp};
 
 /// Why a Control-Client did not get what it asked for.
@@ -92,18 +92,26 @@ fn hint(error: &io::Error) -> &'static str {
             "; is a TWAMP server there, and is this its control port?"
         }
         io::ErrorKind::TimedOut => "; is a firewall between?",
+        io::ErrorKind::AddrNotAvailable => {
+            "; this host has no such LOCAL address: see `ip address`"
+        }
         _ => "",
     }
 }
 
 fn explanation(end: &End) -> &'static str {
     match end {
+        End::Count(BadCount::TooHigh { .. }) => "; --max-count allows it",
         End::Refused(Accept::Failure) => "; as a rule the key id or the passphrase is wrong",
-        End::Closed(Some(_)) => {
-            "; some servers close where they should refuse: look at mode, key id and passphrase"
-        }
+        End::Closed(Some(_)) => closed_where_it_should_refuse(),
         _ => "",
     }
+}
+
+/// twampd (perfSONAR 5.2.3) drops the connection for a mode that it does not like, where a Server-Start
+/// with an Accept value belongs (RFC 5357 §3.3); others do so for a session.
+const fn closed_where_it_should_refuse() -> &'static str {
+    "; some servers close where they should refuse: look at mode, key id and passphrase"
 }
 
 fn feature_names(missing: Modes) -> String {
@@ -257,7 +265,8 @@ impl Connection {
         request: &SessionRequest,
         what: &str,
     ) -> Result<AcceptSession, Failed> {
-        self.client.request(os::monotonic_ns(), request)?;
+        let given = self.client.request(os::monotonic_ns(), request);
+        self.is_given(given)?;
         let answer = self.wait(|event| match event {
             Event::Session(answer) => Some(Ok(answer)),
             _ => None,
@@ -283,7 +292,8 @@ impl Connection {
             accept,
         };
         if !self.modes.contains(Modes::INDIVIDUAL_SESSION_CONTROL) {
-            self.client.start(os::monotonic_ns())?;
+            let given = self.client.start(os::monotonic_ns());
+            self.is_given(given)?;
             let accept = self.wait(|event| match event {
                 Event::Started(accept) => Some(Ok(accept)),
                 _ => None,
@@ -296,7 +306,8 @@ impl Connection {
         }
         let sids = self.running.clone();
         for some in sids.chunks(self.most_sessions) {
-            self.client.start_some(os::monotonic_ns(), some.to_vec())?;
+            let given = self.client.start_some(os::monotonic_ns(), some.to_vec());
+            self.is_given(given)?;
             self.acknowledged(some.len(), |event| match event {
                 Event::StartedSome(accept, sids) => Some((accept, sids.len())),
                 _ => None,
@@ -304,6 +315,15 @@ impl Connection {
             .map_or(Ok(()), |accept| Err(refused(accept)))?;
         }
         Ok(())
+    }
+
+    /// A command finds the connection ended where the Server closed it, or broke it, behind its
+    /// last answer: then that is why.
+    fn is_given(&self, given: Result<(), NotNow>) -> Result<(), Failed> {
+        match (given, self.client.ended()) {
+            (Err(NotNow::Ended), Some(why)) => Err(Failed::Ended { why: *why }),
+            (given, _) => Ok(given?),
+        }
     }
 
     /// Waits until all of `count` sessions are acknowledged; the first refusal, if there is one.
@@ -395,7 +415,8 @@ impl Connection {
         if individual {
             let sids = self.running.clone();
             for some in sids.chunks(self.most_sessions) {
-                self.client.stop_some(os::monotonic_ns(), some.to_vec())?;
+                let given = self.client.stop_some(os::monotonic_ns(), some.to_vec());
+                self.is_given(given)?;
                 let refused = self.acknowledged(some.len(), |event| match event {
                     Event::StoppedSome(accept, sids) => Some((accept, sids.len())),
                     _ => None,
@@ -407,7 +428,8 @@ impl Connection {
             }
             return Ok(());
         }
-        self.client.stop(accept)?;
+        let given = self.client.stop(accept);
+        self.is_given(given)?;
         let deadline = os::monotonic_ns().saturating_add(self.answer_ns);
         while !self.client.output().is_empty() && os::monotonic_ns() < deadline {
             if !self.exchange() {
@@ -599,6 +621,9 @@ fn connect(path: &Path) -> io::Result<TcpStream> {
 
 /// `Start Time` of a session that is to begin in so many nanoseconds; zero: at once
 /// (RFC 4656 §3.5).
+///
+/// Zero wherever the user did not ask for a time: servers whose clock is behind ours discard packets
+/// until their idea of it.
 #[must_use]
 pub fn start_time(in_ns: Option<u64>) -> Timestamp {
     match in_ns {

@@ -466,6 +466,18 @@ pub struct DelaySet {
     pub reflector: Option<Delay>,
 }
 
+impl DelaySet {
+    pub(crate) fn each_mut(&mut self) -> impl Iterator<Item = &mut Delay> {
+        let all = [
+            &mut self.roundtrip,
+            &mut self.outbound,
+            &mut self.inbound,
+            &mut self.reflector,
+        ];
+        all.into_iter().flatten()
+    }
+}
+
 /// One delay quantity, in nanoseconds.
 ///
 /// Percentiles are nearest-rank: at least p % of the samples are at or below the value.

@@ -298,6 +298,7 @@ fn serve(io: IoKind) -> u64 {
             dscp: Dscp::new(46).unwrap(),
             timestamps: Format::Ptp,
             refwait_ns: 60_000_000_000,
+            replaces: None,
             allowance: match mode {
                 Modes::AUTHENTICATED => Arc::clone(&allowance),
                 _ => Arc::new(Allowance::new(None, None)),

@@ -972,6 +972,19 @@ fn a_client_believes_a_server_nothing_that_cannot_be() {
     stage.run();
     assert_eq!(stage.client.ended(), Some(&client::End::NoPort));
 
+    // Two sessions that no command could tell apart.
+    let mut stage = Stage::ready(
+        SecurityMode::Unauthenticated,
+        Modes::INDIVIDUAL_SESSION_CONTROL,
+    );
+    let sid = stage.ask(&request(1)).sid;
+    stage.client.request(stage.now_ns, &request(2)).unwrap();
+    let again = AcceptSession::granted(9000, sid);
+    stage.client.receive(0, again.as_bytes());
+    stage.client.receive(0, &[0; 16]);
+    assert_eq!(stage.client.ended(), Some(&client::End::SameSid(sid)));
+    assert!(stage.client.next_event().is_none());
+
     let mut stage = Stage::ready(
         SecurityMode::Unauthenticated,
         Modes::INDIVIDUAL_SESSION_CONTROL,

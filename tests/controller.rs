@@ -200,6 +200,85 @@ fn threads_share_one_load_over_sessions_of_their_own() {
     site.server.stop();
 }
 
+fn command(report: &Value) -> String {
+    let words = report["command"].as_array().unwrap().iter();
+    let words: Vec<&str> = words.map(|word| word.as_str().unwrap()).collect();
+    words.join(" ")
+}
+
+#[test]
+fn a_report_says_how_to_get_it_again() {
+    let site = Site::new("again", "127.0.0.1:0");
+    for line in [
+        "--dscp ef -c 5 -i 1ms --control-timeout 9s",
+        "--sessions 3 -c 10 -i 1ms --max-count 65536",
+        "--dscp be,ef --threads 2 -c 11 -i 1ms --mode mixed",
+        "--sessions 2 --duration 50ms --rate 200 --reflect-octets 8 --tos 186",
+    ] {
+        let (sessions, all) = reports(&site.controller(&format!("{line} --json")));
+        for flag in ["--control-timeout 9s", "--max-count 65536"] {
+            assert_eq!(command(&all).contains(flag), line.contains(flag), "{all:#}");
+        }
+        let (sessions_again, again) = reports(&run(&format!("{} --json", command(&all))));
+        assert_eq!(command(&again), command(&all));
+        for (one, again) in [(&all, &again)]
+            .into_iter()
+            .chain(sessions.iter().zip(&sessions_again))
+        {
+            assert_eq!(again["packets"]["sent"], one["packets"]["sent"], "{line}");
+            assert_eq!(
+                again["load"]["offered_pps"], one["load"]["offered_pps"],
+                "{line}"
+            );
+            assert_eq!(again["load"]["seed"], one["load"]["seed"], "{line}");
+            assert_eq!(
+                again["path"]["dscp_sent"], one["path"]["dscp_sent"],
+                "{line}"
+            );
+        }
+        assert_eq!(sessions_again.len(), sessions.len(), "{line}");
+        // And of each session, how to get that one alone.
+        if let Some(one) = sessions.last() {
+            let (others, again) = reports(&run(&format!("{} --json", command(one))));
+            assert_eq!((others.len(), command(&again)), (0, command(one)));
+            assert_eq!(again["packets"]["sent"], one["packets"]["sent"], "{line}");
+            assert_eq!(
+                again["path"]["dscp_sent"], one["path"]["dscp_sent"],
+                "{line}"
+            );
+        }
+    }
+    site.server.stop();
+}
+
+#[test]
+fn what_happens_is_told_of_each_session() {
+    let site = Site::new("happens", "127.0.0.1:0");
+    let shown = site.controller("--sessions 2 -c 3 -i 1ms --print-responses");
+    assert_eq!(shown.code, 0, "{shown:?}");
+    assert!(shown.stdout.contains("session 2: Reply from"), "{shown:?}");
+    assert!(!shown.stdout.contains("thread"), "{shown:?}");
+    site.server.stop();
+}
+
+#[test]
+fn more_sessions_than_the_system_allows_by_itself_files_for() {
+    let site = Site::new("files", "127.0.0.1:0");
+    let program = env!("CARGO_BIN_EXE_twamp-blast");
+    let line = format!(
+        "ulimit -Sn 64 && exec {program} controller {} --sessions 40 -c 2 -i 10ms --json",
+        site.server.address()
+    );
+    let output = std::process::Command::new("sh")
+        .args(["-c", &line])
+        .output();
+    let output = output.unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{told}");
+    assert_eq!(output.stdout.split(|octet| *octet == b'\n').count(), 40 + 2);
+    site.server.stop();
+}
+
 #[test]
 fn each_feature_works_by_itself_and_with_the_others() {
     let site = Site::new("features", "127.0.0.1:0");
@@ -261,6 +340,9 @@ fn a_search_asks_for_a_session_for_each_trial() {
         results[0]
     );
     let trials = results[0]["trials"].as_array().unwrap().len() as u64;
+    let again = run(&format!("{} --json", command(&results[0])));
+    assert_eq!(again.code, 0, "{again:?}");
+    assert_eq!(command(&again.found_rates()[0]), command(&results[0]));
     let account = site.server.stop();
     let sessions = account["totals"]["sessions"].as_u64().unwrap();
     assert!(sessions >= trials, "{account:#}");
@@ -330,7 +412,10 @@ fn a_count_that_costs_too_much_is_not_worked_for() {
     let site = Site::new("count", "127.0.0.1:0 --count 65536 --max-count 65536");
     let refused = site.controller("-c 1");
     assert_eq!(refused.code, 1, "{refused:?}");
-    assert!(refused.complaint().contains("65536"), "{refused:?}");
+    let complaint = refused.complaint();
+    for part in ["65536", "--max-count"] {
+        assert!(complaint.contains(part), "{refused:?}");
+    }
     let report = site
         .controller("--max-count 65536 -c 3 -i 1ms --json")
         .measured();
@@ -348,6 +433,30 @@ fn a_session_begins_at_its_start_time() {
     assert_no_loss(&report, 3);
     assert!(before.elapsed().as_millis() >= 300);
     site.server.stop();
+}
+
+/// What a policy keeps from being answered is loss to the sender, and told by the server.
+#[test]
+fn packets_beyond_the_policy_are_told_by_the_server() {
+    let policy = Scratch::new(
+        "slow.toml",
+        "[[network]]\nprefix = \"127.0.0.0/8\"\npacket_rate = \"100\"\n",
+    );
+    let server = Server::start(&format!("127.0.0.1:0 --policy {}", policy.path()));
+    let line = format!(
+        "controller {} --rate 4k -c 1000 --packet-timeout 200ms --json",
+        server.address()
+    );
+    let report = run(&line).measured();
+    let lost = report["packets"]["lost_outbound"].as_u64().unwrap();
+    assert!(lost > 100, "{report:#}");
+    assert_eq!(report["packets"]["lost"], lost);
+    let told = server.wait_for("packet_rate");
+    let account = server.stop();
+    let over = account["totals"]["over_limit"].as_u64().unwrap();
+    // And what asked for the reflector's counter.
+    assert!((lost..=lost + 3).contains(&over), "{account:#}");
+    assert!(told.contains(&format!(": {over} of ")), "{told}");
 }
 
 #[test]
@@ -440,6 +549,8 @@ struct Habits {
     closes_after: Option<usize>,
     /// Says nothing to what comes after so many octets.
     silent_after: Option<usize>,
+    /// Says more than it was asked for to what comes after so many octets.
+    talks_after: Option<usize>,
     /// Closes when the sessions have started.
     leaves: bool,
     /// Sends its answers octet by octet.
@@ -485,6 +596,12 @@ impl FakeServer {
                             continue;
                         }
                         machine.receive(0, &buffer[..count], &mut host);
+                        if habits.talks_after.is_some_and(|after| received >= after) {
+                            // In one segment, so that both come at once.
+                            let answer = [machine.output(), &[0; 16]].concat();
+                            machine.sent(usize::MAX);
+                            let _ = stream.write_all(&answer);
+                        }
                     }
                 }
                 let runs = host.fates().contains(&Fate::Running);
@@ -557,6 +674,24 @@ fn the_port_of_the_answer_is_used_and_stop_counts_the_sessions() {
     assert_eq!(asked.padding_len, 27);
     assert_eq!(asked.start_time.raw(), 0);
     assert!(host.remarks.is_empty(), "{:?}", host.remarks);
+}
+
+#[test]
+fn where_nothing_comes_back_to_any_session_none_is_named() {
+    let bind = |port: u16| UdpSocket::bind(("127.0.0.1", port));
+    let silent = (30_000..60_000_u16)
+        .step_by(7)
+        .find_map(|port| Some((port, bind(port).ok()?, bind(port + 1).ok()?)));
+    let (port, ..) = silent.as_ref().unwrap();
+    let server = FakeServer::start(Habits::default(), || {});
+    let outcome = run(&format!(
+        "controller {} --test-port {port} --sessions 2 -c 2 -i 1ms --packet-timeout 50ms",
+        server.address
+    ));
+    assert_eq!(outcome.code, 5, "{outcome:?}");
+    let told = outcome.complaint();
+    assert!(told.contains("nothing came back: no reply"), "{told}");
+    server.end();
 }
 
 #[test]
@@ -678,6 +813,23 @@ fn servers_that_close_or_say_nothing_are_not_waited_for() {
             assert!(failed.complaint().contains(part), "{failed:?}");
             server.end();
         }
+    }
+}
+
+#[test]
+fn a_server_that_says_more_than_it_was_asked_for_is_at_fault_and_not_the_user() {
+    for after in [164, 164 + 112] {
+        let habits = Habits {
+            talks_after: Some(after),
+            port: Some(9),
+            ..Habits::default()
+        };
+        let server = FakeServer::start(habits, || {});
+        let failed = run(&format!("controller {} -c 1", server.address));
+        assert_eq!(failed.code, 1, "{failed:?}");
+        let complaint = failed.complaint();
+        assert!(complaint.contains("without being asked"), "{failed:?}");
+        server.end();
     }
 }
 

@@ -281,3 +281,71 @@ fn a_negative_delay_is_shown_and_not_clamped() {
     let row = text.lines().find(|line| line.contains("Outbound")).unwrap();
     assert!(row.contains(" -"), "{row}");
 }
+
+/// What the notes of a report say.
+fn notes_of(report: &Value) -> String {
+    report["notes"].to_string()
+}
+
+#[test]
+fn no_note_tells_of_a_direction_that_is_not_told() {
+    // Numbers that jump about, with every fourth reply missing.
+    let mut made = 0_u32;
+    let reflector = FakeReflector::start(move |request| {
+        made += 1;
+        let number = 1000 + made.wrapping_mul(0x9e37_79b9);
+        let answered = !made.is_multiple_of(4);
+        answered
+            .then(|| short_reply(request, number))
+            .into_iter()
+            .collect()
+    });
+    let line = format!("sender {} -i 1ms -c 100 --json", reflector.address);
+    let report = run(&format!("{line} --packet-timeout 200ms")).measured();
+    assert_eq!(report["packets"]["lost"], 25, "{report}");
+    assert_eq!(report["packets"]["lost_outbound"], Value::Null, "{report}");
+    let notes = notes_of(&report);
+    assert!(notes.contains("is not told"), "{notes}");
+    assert!(!notes.contains("is told from"), "{notes}");
+}
+
+#[test]
+fn a_reply_from_elsewhere_does_not_make_its_packet_lost() {
+    let elsewhere = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut number = 0;
+    let reflector = FakeReflector::start_with_peer(move |request, from| {
+        let reply = short_reply(request, number);
+        number += 1;
+        elsewhere.send_to(&reply, from).unwrap();
+        vec![reply]
+    });
+    let line = format!("sender {} -i 1ms -c 10 --json", reflector.address);
+    let report = run(&line).measured();
+    assert_no_loss(&report, 10);
+    let notes = notes_of(&report);
+    assert!(notes.contains("not from the Session-Reflector"), "{notes}");
+    assert!(!notes.contains("lost"), "{notes}");
+}
+
+/// NTP's 0 is no time: read as one, it would be a delay of years.
+#[test]
+fn replies_without_a_time_have_no_delay() {
+    for blank in [4..12, 16..24] {
+        let mut number = 0;
+        let at = blank.clone();
+        let reflector = FakeReflector::start(move |request| {
+            let mut reply = short_reply(request, number);
+            number += 1;
+            reply[at.clone()].fill(0);
+            vec![reply]
+        });
+        let line = format!("sender {} -i 1ms -c 20 --json", reflector.address);
+        let report = run(&line).measured();
+        assert_no_loss(&report, 20);
+        for way in ["roundtrip", "outbound", "inbound", "reflector"] {
+            assert!(report["delay_ns"][way].is_null(), "{blank:?} {way}");
+        }
+        assert_eq!(report["packets"]["rejected_samples"], 20, "{blank:?}");
+        assert!(report["notes"].to_string().contains("tell no time"));
+    }
+}

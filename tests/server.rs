@@ -479,6 +479,47 @@ fn who_does_not_read_delays_nobody_and_loses_nothing() {
     assert_eq!(account["totals"]["sessions_refused"], REQUESTS);
 }
 
+/// twampy's controller asks for the same ports each time, with a Timeout of 3 s, and sends to the one
+/// that it asked for whatever the answer says.
+#[test]
+fn who_measures_again_within_the_timeout_gets_the_same_port_and_a_new_count() {
+    let server = Server::start("127.0.0.1:0");
+    let mut socket = socket(Ipv4Addr::LOCALHOST.into());
+    let mut port = 0;
+    for round in 0..3 {
+        let mut peer = Peer::ready(server.address(), Modes::UNAUTHENTICATED, None);
+        let sender = socket.local_addr().unwrap();
+        let receiver = SocketAddr::new(server.address().ip(), port);
+        let request = SessionRequest {
+            ends: Ends::new(sender, receiver).unwrap(),
+            timeout: Interval::from_ns(60_000_000_000),
+            ..peer.request(&socket)
+        };
+        let answer = peer.ask(&request).unwrap();
+        assert_eq!(answer.accept(), Accept::Ok);
+        if round > 0 {
+            assert_eq!(answer.port.get(), port, "round {round}");
+        }
+        port = answer.port.get();
+        let mut session = peer.granted(socket, &answer);
+        assert_eq!(peer.start(), Accept::Ok);
+        for _ in 0..3 {
+            session.exchange();
+        }
+        peer.stop();
+        if round == 1 {
+            peer.leave();
+        }
+        socket = session.socket;
+    }
+    let account = server.stop();
+    for session in account["sessions"].as_array().unwrap() {
+        assert_eq!(session["ending"], "stopped", "{session}");
+        assert_eq!(session["reflected"], 3, "{session}");
+    }
+    assert_eq!(account["totals"]["sessions"], 3);
+}
+
 #[test]
 fn a_port_in_use_is_not_granted_and_another_is() {
     let server = Server::start("127.0.0.1:0");
@@ -626,6 +667,10 @@ fn what_cannot_be_or_may_not_be_has_its_own_answer() {
     ] {
         let answer = peer.ask(&request).unwrap();
         assert_eq!(answer.accept(), accept, "{request:?}");
+    }
+    // The log has the reason of each, and its key.
+    for key in ["dscps", "padding", "sessions"] {
+        server.wait_for(&format!("{key} of the policy"));
     }
     let account = server.stop();
     assert_eq!(account["totals"]["sessions_refused"], 3);

@@ -1,6 +1,7 @@
 //! The `controller` and `controlclient` subcommands: their flags, and a run from the control connection
 //! to the report.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,9 +14,12 @@ use super::{
     session, sizes, source_of, to_many, usage, verdict, whole,
 };
 use crate::config::{Dscp, Endpoint, Family, Host, Seconds, SessionConfig, Tos};
-use crate::controller::{Connection, Failed, Passphrase, Path as ControlPath, Wish, start_time};
+use crate::controller::{
+    Connection, Failed, NotNow, Passphrase, Path as ControlPath, Wish, start_time,
+};
 use crate::engine::{self, Agreed, Measured, Opened, Progress, Stop, Update};
 use crate::output::text;
+use crate::report::find_rate::FindRate;
 use crate::report::{Report, Security};
 use crate::search::Plan;
 use crate::wire::control::{Count, KeyId};
@@ -114,7 +118,7 @@ pub(super) struct ClientArgs {
     log: LogArgs,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Control connection")]
 struct ControlArgs {
     /// Security mode [default: the strongest that the server offers and that there is a key for]
@@ -182,7 +186,7 @@ impl From<Failed> for Error {
     fn from(failed: Failed) -> Self {
         match failed {
             // The sizes of the command line, which only the mode settles.
-            Failed::NotNow(why) => Self::Usage(why.to_string()),
+            Failed::NotNow(NotNow::Unacceptable(why)) => Self::Usage(why.to_string()),
             Failed::Interrupted => Self::Interrupted,
             refused if refused.refused_by_peer() => Self::Refused(refused.to_string()),
             other => Self::Runtime(other.to_string()),
@@ -216,7 +220,7 @@ pub(super) fn run(args: &ControllerArgs) -> Result<u8, Error> {
     if searching {
         plan(sender, server, &Room::LIGHT)?;
     } else {
-        configure(&Room::LIGHT)?;
+        args.lanes(&configure(&Room::LIGHT)?)?;
     }
     let mut features = args.control.features(sender.host.timestamp_format);
     if args.reflect_octets.is_some() {
@@ -235,17 +239,27 @@ pub(super) fn run(args: &ControllerArgs) -> Result<u8, Error> {
         complain("the server offers no mode with a key: nothing is protected");
     }
     if searching {
-        return run.search(connection, server);
+        return run.search(connection, server, &path);
     }
-    let lanes = run.lanes(&configure(&run.room())?)?;
-    let mut watcher = Watcher::new(sender, talk, path.server.ip());
+    let base = configure(&run.room())?;
+    let lanes = args.lanes(&base)?;
+    let mut watcher = Watcher::new(sender, talk, path.server.ip(), "session");
     let measured = run.measure(connection, &lanes, |update| watcher.show(&update));
     watcher.finish();
     let (_, mut measured, trouble) = measured?;
     let words = args.words(&path, run.security);
+    if measured.parts.is_empty() {
+        measured.report.command = command(&measured.report.command, &words);
+    } else {
+        // What each session sends, and the flags that make several of them.
+        measured.report.command = command(&base.command(), &words);
+    }
+    for (report, lane) in measured.parts.iter_mut().zip(&lanes) {
+        let words = args.words_of_one(&path, run.security, lane);
+        report.command = command(&report.command, &words);
+    }
     let all = std::iter::once(&mut measured.report).chain(&mut measured.parts);
     for report in all {
-        report.command = command(&report.command, &words);
         report.notes.extend(trouble.clone());
     }
     let Measured { report, parts } = measured;
@@ -324,49 +338,6 @@ impl<'a> Run<'a> {
         room(&self.format, self.modes, self.reflected)
     }
 
-    /// The sessions of each class, each shared by its threads.
-    fn lanes(&self, base: &SessionConfig) -> Result<Vec<SessionConfig>, Error> {
-        let dscps = &self.args.sender.ip.dscp;
-        let classes: Vec<u8> = match dscps.as_slice() {
-            [] => vec![base.socket.tos],
-            dscps => dscps.iter().map(|dscp| Tos::from(*dscp).octet()).collect(),
-        };
-        let mut lanes: Vec<SessionConfig> = Vec::new();
-        for tos in classes {
-            for _ in 0..self.args.sessions {
-                let index = u16::try_from(lanes.len()).unwrap_or(u16::MAX);
-                let mut one = base.clone();
-                one.socket.tos = tos;
-                one.grace_ns = Some(GRACE_NS);
-                one.seed = base.seed.wrapping_add(u64::from(index));
-                if base.local.port() > 0 {
-                    let port = base.local.port().checked_add(index);
-                    one.local.set_port(port.ok_or_else(|| {
-                        usage(format!(
-                            "{}: there are not so many ports from there on for all sessions; use a \
-                             lower LOCAL port, or none",
-                            base.local.port()
-                        ))
-                    })?);
-                }
-                lanes.extend(one.shares());
-                if lanes.len() > MOST_SESSIONS {
-                    return Err(usage(format!(
-                        "--sessions, --dscp and --threads make more than {MOST_SESSIONS} sessions \
-                         together; use fewer"
-                    )));
-                }
-            }
-        }
-        for (index, lane) in (0..).zip(&mut lanes) {
-            // Beyond the last port, or without a wish, any: the server chooses.
-            let wish = self.args.control.test_port;
-            let port = wish.checked_add(index).filter(|_| wish > 0);
-            lane.remote.set_port(port.unwrap_or(0));
-        }
-        Ok(lanes)
-    }
-
     /// Runs sessions on a connection: also what went wrong with it meanwhile.
     fn measure(
         &self,
@@ -400,9 +371,23 @@ impl<'a> Run<'a> {
         Ok((connection, measured?, trouble))
     }
 
-    fn search(&self, connection: Connection, server: SocketAddr) -> Result<u8, Error> {
+    fn search(
+        &self,
+        connection: Connection,
+        server: SocketAddr,
+        path: &ControlPath,
+    ) -> Result<u8, Error> {
         let plan = plan(&self.args.sender, server, &self.room())?;
         let mut connection = Some(connection);
+        // The server may grant each trial another port.
+        let granted = RefCell::new(Vec::new());
+        let words = self.args.words(path, self.security);
+        let tell = |found: &mut FindRate| {
+            found.command = command(&found.command, &words);
+            let ports: Vec<SocketAddr> = granted.take();
+            let first = ports.first().copied();
+            found.remote = first.filter(|first| ports.iter().all(|port| port == first));
+        };
         let mut trial = |session: &SessionConfig, progress: &mut dyn FnMut(Progress)| {
             let Some(before) = connection.take() else {
                 return Err(Error::Runtime("the control connection is gone".to_owned()));
@@ -412,14 +397,16 @@ impl<'a> Run<'a> {
                     progress(now);
                 }
             };
-            let (after, measured, trouble) = self.measure(before, &self.lanes(session)?, watch)?;
+            let lanes = self.args.lanes(session)?;
+            let (after, measured, trouble) = self.measure(before, &lanes, watch)?;
             if let Some(trouble) = trouble {
                 return Err(Error::Runtime(trouble));
             }
             connection = Some(after);
+            granted.borrow_mut().extend(measured.report.remote);
             Ok(measured.report)
         };
-        find::search(&self.args.sender, &plan, self.stop, &mut trial)
+        find::search(&self.args.sender, &plan, self.stop, &mut trial, tell)
     }
 
     fn agree(
@@ -572,6 +559,49 @@ fn command(of_sender: &[String], words: &[String]) -> Vec<String> {
 }
 
 impl ControllerArgs {
+    /// The sessions of each class, each shared by its threads.
+    fn lanes(&self, base: &SessionConfig) -> Result<Vec<SessionConfig>, Error> {
+        let dscps = &self.sender.ip.dscp;
+        let classes: Vec<u8> = match dscps.as_slice() {
+            [] => vec![base.socket.tos],
+            dscps => dscps.iter().map(|dscp| Tos::from(*dscp).octet()).collect(),
+        };
+        let mut lanes: Vec<SessionConfig> = Vec::new();
+        for tos in classes {
+            for _ in 0..self.sessions {
+                let index = u16::try_from(lanes.len()).unwrap_or(u16::MAX);
+                let mut one = base.clone();
+                one.socket.tos = tos;
+                one.grace_ns = Some(GRACE_NS);
+                one.seed = base.seed.wrapping_add(u64::from(index));
+                if base.local.port() > 0 {
+                    let port = base.local.port().checked_add(index);
+                    one.local.set_port(port.ok_or_else(|| {
+                        usage(format!(
+                            "{}: there are not so many ports from there on for all sessions; use a \
+                             lower LOCAL port, or none",
+                            base.local.port()
+                        ))
+                    })?);
+                }
+                lanes.extend(one.shares());
+                if lanes.len() > MOST_SESSIONS {
+                    return Err(usage(format!(
+                        "--sessions, --dscp and --threads make more than {MOST_SESSIONS} sessions \
+                         together; use fewer"
+                    )));
+                }
+            }
+        }
+        for (index, lane) in (0..).zip(&mut lanes) {
+            // Beyond the last port, or without a wish, any: the server chooses.
+            let wish = self.control.test_port;
+            let port = wish.checked_add(index).filter(|_| wish > 0);
+            lane.remote.set_port(port.unwrap_or(0));
+        }
+        Ok(lanes)
+    }
+
     /// What only this subcommand has; never a key.
     fn words(&self, path: &ControlPath, security: Security) -> Vec<String> {
         let mut words = vec!["controller".to_owned()];
@@ -584,6 +614,30 @@ impl ControllerArgs {
             let dscps: Vec<String> = dscps.map(|value| value.to_string()).collect();
             words.extend(["--dscp".to_owned(), dscps.join(",")]);
         }
+        words.extend(self.own_words());
+        words
+    }
+
+    /// The same of one session of several, alone.
+    fn words_of_one(
+        &self,
+        path: &ControlPath,
+        security: Security,
+        lane: &SessionConfig,
+    ) -> Vec<String> {
+        let mut words = vec!["controller".to_owned()];
+        let control = ControlArgs {
+            test_port: lane.remote.port(),
+            ..self.control.clone()
+        };
+        words.extend(control.words(path, security));
+        words.extend(self.own_words());
+        words
+    }
+
+    /// Of these, what each session has.
+    fn own_words(&self) -> Vec<String> {
+        let mut words = Vec::new();
         if let Some(octets) = self.reflect_octets {
             words.extend(["--reflect-octets".to_owned(), octets.to_string()]);
         }
@@ -609,6 +663,12 @@ impl ControlArgs {
         }
         if let Some(file) = &self.passphrase_file {
             words.extend(["--passphrase-file".to_owned(), file.display().to_string()]);
+        }
+        if self.max_count != Count::DEFAULT_MOST.value() {
+            words.extend(["--max-count".to_owned(), self.max_count.to_string()]);
+        }
+        if let Some(time) = self.control_timeout {
+            words.extend(["--control-timeout".to_owned(), time.to_string()]);
         }
         for (flag, given) in [
             ("--zero-addresses", self.zero_addresses),

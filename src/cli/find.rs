@@ -127,15 +127,16 @@ pub(super) fn run(args: &SenderArgs) -> Result<u8, Error> {
     let mut trial = |session: &SessionConfig, progress: &mut dyn FnMut(Progress)| {
         Ok(search::light(session, inside.as_ref(), &stop, progress)?)
     };
-    search(args, &plan, &stop, &mut trial)
+    search(args, &plan, &stop, &mut trial, |_| {})
 }
 
-/// Searches, and shows what was found; returns the exit code.
+/// Searches, and shows what was found, to which `tell` adds what only it knows; returns the exit code.
 pub(super) fn search(
     args: &SenderArgs,
     plan: &Plan,
     stop: &Stop,
     trial: &mut Run<'_, Error>,
+    tell: impl Fn(&mut FindRate),
 ) -> Result<u8, Error> {
     let talk = !args.log.quiet;
     let mut line = ProgressLine::new(talk);
@@ -151,10 +152,12 @@ pub(super) fn search(
         }
         Update::Found(found) => {
             line.clear();
+            let mut found = found.clone();
+            tell(&mut found);
             if args.results.json && printed.is_ok() {
                 printed = print(&(found.to_json_line() + "\n"));
             }
-            results.push(found.clone());
+            results.push(found);
         }
     });
     if !args.results.json {
@@ -218,10 +221,10 @@ fn all_sizes(args: &SenderArgs, remote: SocketAddr, room: &Room) -> Result<Vec<S
         || given.size_mix.is_some()
         || given.payload_size.is_some();
     let plans = match &given.sizes {
-        Some(list) => list_of(list, family, room)?,
+        Some(list) => list_of(list.sizes(), family, room)?,
         None if one => vec![sizes(given, family, room)?],
         None => {
-            let mut usual = list_of(&FrameSizes::usual(), family, room)?;
+            let mut usual = list_of(&usual(family, room), family, room)?;
             usual.retain(|sizes| largest(sizes) <= most);
             return Ok(usual);
         }
@@ -238,7 +241,23 @@ fn all_sizes(args: &SenderArgs, remote: SocketAddr, room: &Room) -> Result<Vec<S
     Ok(plans)
 }
 
-fn list_of(list: &FrameSizes, family: Family, room: &Room) -> Result<Vec<Sizes>, Error> {
+/// The usual sizes; in place of those that have no room for the fields of the mode, the one with which
+/// both directions have one size.
+fn usual(family: Family, room: &Room) -> Vec<FrameSize> {
+    let least = frame_of_payload(room.least, family);
+    let even = frame_of_payload(room.header + room.even, family);
+    let fits = |size: &FrameSize| !matches!(size, FrameSize::Bytes(frame) if *frame < least);
+    let (mut frames, small): (Vec<_>, Vec<_>) =
+        FrameSizes::usual().sizes().iter().copied().partition(fits);
+    if !small.is_empty() && !frames.contains(&FrameSize::Bytes(even)) {
+        let larger = |size: &FrameSize| !matches!(size, FrameSize::Bytes(frame) if *frame < even);
+        let at = frames.iter().position(larger).unwrap_or(frames.len());
+        frames.insert(at, FrameSize::Bytes(even));
+    }
+    frames
+}
+
+fn list_of(list: &[FrameSize], family: Family, room: &Room) -> Result<Vec<Sizes>, Error> {
     let plan = |size: &FrameSize| match *size {
         FrameSize::Imix => {
             let imix = SizeArgs {
@@ -268,12 +287,38 @@ fn list_of(list: &FrameSizes, family: Family, room: &Room) -> Result<Vec<Sizes>,
             })
         }
     };
-    list.sizes().iter().map(plan).collect()
+    list.iter().map(plan).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_usual_sizes_have_room_for_the_fields_of_the_mode() {
+        let frames = |room: &Room, family| -> Vec<usize> {
+            let sizes = usual(family, room).into_iter();
+            let bytes = sizes.filter_map(|size| match size {
+                FrameSize::Bytes(frame) => Some(frame),
+                FrameSize::Imix => None,
+            });
+            bytes.take(4).collect()
+        };
+        let protected = Room {
+            header: 48,
+            least: 48,
+            even: 64,
+        };
+        for (room, family, expected) in [
+            (&Room::LIGHT, Family::V4, [83, 128, 256, 512]),
+            (&Room::LIGHT, Family::V6, [83, 128, 256, 512]),
+            (&protected, Family::V4, [128, 154, 256, 512]),
+            (&protected, Family::V6, [128, 174, 256, 512]),
+        ] {
+            assert_eq!(frames(room, family), expected);
+            assert!(list_of(&usual(family, room), family, room).is_ok());
+        }
+    }
 
     #[test]
     fn a_bound_is_whole_packets_a_second_and_never_more_than_asked_for() {

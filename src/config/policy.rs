@@ -110,7 +110,7 @@ impl Default for Policy {
                 packet_rate: Rate::from_per_second(250_000),
                 bit_rate: Some(1_000_000_000),
                 sessions: 1000,
-                padding: 65_459,
+                padding: 65_493,
                 third_party_senders: Vec::new(),
                 timeout: seconds(60),
             },
@@ -608,7 +608,7 @@ mod tests {
             bit_rate = "1.5M"
         "#;
         let far = rules(policy, "198.51.100.1");
-        assert_eq!((far.sessions, far.padding), (1, 65_459));
+        assert_eq!((far.sessions, far.padding), (1, 65_493));
         let near = rules(policy, "192.0.2.1");
         assert_eq!((near.sessions, near.padding), (2, 20));
         assert_eq!(near.modes, Modes::ENCRYPTED | Modes::MIXED);

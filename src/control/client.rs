@@ -106,6 +106,9 @@ pub enum End {
     /// A session without a port.
     #[error("the server granted a session on port 0")]
     NoPort,
+    /// Two sessions of one name, where sessions are started and stopped by name (RFC 5938 §3.1).
+    #[error("the server granted two sessions as {0}")]
+    SameSid(Sid),
     /// An acknowledgement of sessions that were not in the command, or for the second time.
     #[error("the server acknowledged session {0}, which was not asked for")]
     WrongSid(Sid),
@@ -504,7 +507,12 @@ impl Client {
                     if session.port.get() == 0 {
                         return self.end(End::NoPort);
                     }
-                    self.granted.push(session.sid);
+                    let sid = session.sid;
+                    let named = modes.contains(Modes::INDIVIDUAL_SESSION_CONTROL);
+                    if named && (self.granted.contains(&sid) || self.running.contains(&sid)) {
+                        return self.end(End::SameSid(sid));
+                    }
+                    self.granted.push(sid);
                 }
                 Event::Session(session)
             }

@@ -158,7 +158,7 @@ pub enum Remark {
     #[error("session refused: {0}")]
     Unacceptable(Unacceptable),
     /// A request beyond [`Terms::most_sessions`].
-    #[error("session refused: there are {0} already")]
+    #[error("session refused: there are {0} on this connection already: sessions of the policy")]
     TooManySessions(usize),
     /// A request, or a start, that the host refused.
     #[error("refused by the host: {0}")]

@@ -103,14 +103,9 @@ pub(super) fn report(parts: &Parts<'_>) -> Report {
     let mut delay_ns = parts.delays.report();
     if parts.ports.len() > 1 {
         // Of one flow, even where only one has samples.
-        let delays = [
-            &mut delay_ns.roundtrip,
-            &mut delay_ns.outbound,
-            &mut delay_ns.inbound,
-            &mut delay_ns.reflector,
-        ];
-        let sizes = load.sizes.iter_mut().map(|size| &mut size.roundtrip);
-        for delay in delays.into_iter().chain(sizes).flatten() {
+        let sizes = load.sizes.iter_mut();
+        let sizes = sizes.filter_map(|size| size.roundtrip.as_mut());
+        for delay in delay_ns.each_mut().chain(sizes) {
             delay.jitter = None;
         }
     }
@@ -284,7 +279,7 @@ fn packets(parts: &Parts<'_>) -> report::Packets {
 
 fn rejected(parts: &Parts<'_>) -> u64 {
     let facts = &parts.received.facts;
-    parts.delays.rejected() + facts.rejected + facts.unstamped
+    parts.delays.rejected() + facts.rejected + facts.untold + facts.unstamped
 }
 
 fn kind(kind: StampKind) -> report::StampKind {
@@ -480,7 +475,10 @@ fn reasons(parts: &Parts<'_>, kernel_drops: Option<u64>, load: &report::Load) ->
         ));
     }
     let (departed, timed) = (&received.facts.departed, &sent.txtime);
+    // Random gaps do not add up to the rate: what they make of it is not this host's doing.
+    let even = matches!(parts.config.departures, Departures::Periodic(_));
     if let Some((offered, achieved)) = load.offered_pps.zip(load.achieved_pps)
+        && even
         && achieved < offered * KEPT
         && sent.late_departures + timed.handed_late > FEW_LATE
     {
@@ -659,10 +657,11 @@ fn notes(parts: &Parts<'_>, received: &Received, delays: &report::DelaySet) -> V
         ),
         _ => {}
     }
-    if counts.counter_began_at > 0 {
+    if counts.counter_began_at > 0 && counts.directions.is_some() {
         notes.push(format!(
             "the reflector's counter began at {}: loss by direction is told from there on",
-            counts.counter_began_at
+            // As it was on the wire.
+            counts.counter_began_at & u64::from(u32::MAX)
         ));
     }
     if received.facts.forged > 0 {
@@ -675,7 +674,7 @@ fn notes(parts: &Parts<'_>, received: &Received, delays: &report::DelaySet) -> V
     if let Some(from) = received.facts.elsewhere_from {
         notes.push(format!(
             "{} replies came from {from}, not from the Session-Reflector's address: they are among the \
-             invalid ones, and the packets that they answer among the lost ones",
+             invalid ones, and answer no packet",
             received.facts.elsewhere
         ));
     }
@@ -684,6 +683,12 @@ fn notes(parts: &Parts<'_>, received: &Received, delays: &report::DelaySet) -> V
             "{} replies claim a timestamp format that T2 and T3 are not in (they repeat our Z bit): \
              these were read in the other one",
             received.facts.other_format
+        ));
+    }
+    if received.facts.untold > 0 {
+        notes.push(format!(
+            "{} replies tell no time at the reflector (T2 or T3 is 0): their delays are not known",
+            received.facts.untold
         ));
     }
     if counts.restarts > 0 && !counts.senseless {
@@ -873,7 +878,17 @@ mod tests {
             unrecorded: 0,
             cpus: None,
         };
-        report(&Parts {
+        put_together(&config(), &sent, &received, differs, report)
+    }
+
+    fn put_together<T>(
+        config: &SessionConfig,
+        sent: &Sent,
+        received: &Received,
+        differs: Differs,
+        make: impl FnOnce(&Parts<'_>) -> T,
+    ) -> T {
+        make(&Parts {
             scope: report::Scope::Session,
             terms: Terms::Light,
             whole: true,
@@ -881,7 +896,7 @@ mod tests {
             ports: &[],
             silent: &[],
             missed: received.facts.missed,
-            config: &config(),
+            config,
             granted: &Granted {
                 local: "192.0.2.1:40000".parse().unwrap(),
                 receive: StampKind::Kernel,
@@ -891,12 +906,42 @@ mod tests {
                 remarks: Vec::new(),
             },
             window: 1000,
-            sent: &sent,
-            received: &received,
+            sent,
+            received,
             delays: &Delays::new(1, false),
             reflected: None,
             same_clock: false,
         })
+    }
+
+    #[test]
+    fn random_gaps_are_not_called_a_rate_that_was_not_kept() {
+        let kept = |departures: Departures| {
+            let config = SessionConfig {
+                departures,
+                ..config()
+            };
+            let sent = Sent {
+                sent: 1000,
+                late_departures: 3,
+                ..Sent::default()
+            };
+            let load = report::Load {
+                offered_pps: Some(1000.0),
+                achieved_pps: Some(900.0),
+                ..of(0, None).load
+            };
+            let received = Received::together(1, std::iter::empty());
+            let reasons = put_together(&config, &sent, &received, Differs::default(), |parts| {
+                reasons(parts, None, &load)
+            });
+            !reasons
+                .iter()
+                .any(|reason| reason.contains("keep the rate"))
+        };
+        let rate: Rate = "1k".parse().unwrap();
+        assert!(!kept(Departures::Periodic(rate)));
+        assert!(kept(Departures::Poisson(rate)));
     }
 
     #[test]

@@ -193,8 +193,13 @@ impl Flight {
     /// A packet was refused since the peer's port is closed. Whether it does not count: then all begins
     /// anew, with this first step.
     pub(crate) fn refused(&self, now: i64, step: Anew) -> bool {
-        let first = self.grace.first_ns.load(Ordering::Relaxed);
-        if !self.in_grace() || first == 0 || now.saturating_sub(first) > self.grace.ns {
+        let waited = match self.grace.first_ns.load(Ordering::Relaxed) {
+            // A near peer's refusal is there before the call that sends the first packet returns.
+            0 if self.attempted() > 0 => 0,
+            0 => return false,
+            first => now.saturating_sub(first),
+        };
+        if !self.in_grace() || waited > self.grace.ns {
             return false;
         }
         let (no, step) = (Anew::No as u8, step as u8);
@@ -467,6 +472,9 @@ mod tests {
     fn what_is_refused_within_the_grace_has_all_begin_anew() {
         let flight = Flight::new(64, 0).with_grace(1000);
         assert!(!flight.refused(5, Anew::Asked), "nothing has left");
+        flight.attempt(1);
+        assert!(flight.refused(5, Anew::Granted), "it is just leaving");
+        flight.set_anew(Anew::No);
         flight.first_left(100);
         flight.first_left(5000);
         assert!(flight.refused(1100, Anew::Granted));

@@ -1,9 +1,12 @@
 //! The figures of each interval of a session, put together from its threads.
 //!
 //! Every thread ends its intervals at the same moments. An interval is told once all threads have ended
-//! it: each thread's delays are kept apart until then, since variation is of one flow.
+//! it: each thread's delays are kept apart until it has ended one, since variation is of one flow, and
+//! are then put together with those of the others, so that many threads take no more memory than they
+//! have to.
 
-use std::collections::VecDeque;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::session::MANY;
 use crate::report::{DelaySet, Interval, IntervalFigures, IntervalPackets, IntervalSchema};
@@ -80,34 +83,19 @@ struct Thread {
     /// Of the interval under way, and of the session.
     interval: Delays,
     session: Delays,
-    /// Intervals that ended and have not been told, with their delays.
-    ended: VecDeque<(Counts, Delays)>,
-    /// Emptied delays.
-    spare: Vec<Delays>,
+    /// Intervals that ended and have not been told.
+    ended: VecDeque<Counts>,
     latest: Counts,
     over: bool,
-    /// There is no other one: nothing is to be merged.
-    alone: bool,
-}
-
-impl Thread {
-    fn end(&mut self, counts: Counts) {
-        let next = self.spare.pop().unwrap_or_else(|| {
-            let mut next = self.interval.emptied();
-            if self.alone {
-                next.count_from_anew();
-            }
-            next
-        });
-        let full = std::mem::replace(&mut self.interval, next);
-        self.ended.push_back((counts, full));
-        self.over = counts.last;
-    }
 }
 
 /// The intervals of all threads.
 pub(crate) struct Figures {
     threads: Vec<Thread>,
+    /// Of intervals that have not been told, by number, the delays of all threads that ended them.
+    ended: BTreeMap<u64, Delays>,
+    /// Emptied delays of the one thread that there is.
+    spare: Option<Delays>,
     before: Counts,
     number: u64,
 }
@@ -123,10 +111,8 @@ impl Figures {
             interval: first.alike(),
             session: first.alike(),
             ended: VecDeque::new(),
-            spare: Vec::new(),
             latest: Counts::begin(begun),
             over: false,
-            alone: threads == 1,
         };
         let mut threads: Vec<Thread> = (0..threads).map(|_| thread()).collect();
         if let [one] = threads.as_mut_slice() {
@@ -134,6 +120,8 @@ impl Figures {
         }
         Self {
             threads,
+            ended: BTreeMap::new(),
+            spare: None,
             before: Counts::begin(begun),
             number: 0,
         }
@@ -150,7 +138,27 @@ impl Figures {
 
     /// A thread ends an interval: returns those that all threads have ended.
     pub(crate) fn mark(&mut self, thread: usize, counts: Counts) -> Vec<Interval> {
-        self.threads[thread].end(counts);
+        let alone = self.threads.len() == 1;
+        let thread = &mut self.threads[thread];
+        thread.ended.push_back(counts);
+        thread.over = counts.last;
+        let delays = &mut thread.interval;
+        match self.ended.entry(counts.number) {
+            Entry::Occupied(mut others) => {
+                others.get_mut().merge(delays);
+                delays.clear();
+            }
+            Entry::Vacant(first) => {
+                let next = self.spare.take().unwrap_or_else(|| {
+                    let mut next = delays.emptied();
+                    if alone {
+                        next.count_from_anew();
+                    }
+                    next
+                });
+                first.insert(std::mem::replace(delays, next));
+            }
+        }
         self.due()
     }
 
@@ -168,12 +176,12 @@ impl Figures {
                 .threads
                 .iter()
                 .filter_map(|thread| thread.ended.front());
-            let Some(number) = fronts.map(|(counts, _)| counts.number).max() else {
+            let Some(number) = fronts.map(|counts| counts.number).max() else {
                 break;
             };
             let ready = |thread: &Thread| {
                 let newest = thread.ended.back();
-                thread.over || newest.is_some_and(|(counts, _)| counts.number >= number)
+                thread.over || newest.is_some_and(|counts| counts.number >= number)
             };
             if !self.threads.iter().all(ready) {
                 break;
@@ -185,22 +193,36 @@ impl Figures {
 
     /// Ends the intervals up to `number` as one; `None` for a last one in which nothing happened.
     fn end(&mut self, number: u64) -> Option<Interval> {
-        let mut ended = Vec::new();
-        for (at, thread) in self.threads.iter_mut().enumerate() {
-            while let Some((front, _)) = thread.ended.front()
+        for thread in &mut self.threads {
+            while let Some(front) = thread.ended.front()
                 && front.number <= number
-                && let Some((counts, delays)) = thread.ended.pop_front()
+                && let Some(counts) = thread.ended.pop_front()
             {
                 thread.latest = counts;
-                ended.push((at, delays));
             }
         }
-        let interval = together(ended.iter().map(|(_, delays)| delays))?;
-        for (at, mut delays) in ended {
-            delays.clear();
-            self.threads[at].spare.push(delays);
+        let several = self.threads.len() > 1;
+        let (_, mut ended) = self.ended.pop_first()?;
+        while let Some(next) = self.ended.first_entry()
+            && *next.key() <= number
+        {
+            ended.merge(&next.remove());
         }
-        let session = together(self.threads.iter().map(|thread| &thread.session))?;
+        let interval = told_of(&ended, several);
+        if !several {
+            // Those of several may rest on another T1 than that of the thread which would get them.
+            ended.clear();
+            self.spare = Some(ended);
+        }
+        let session = match self.threads.as_slice() {
+            [one] => told_of(&one.session, several),
+            [first, others @ ..] => {
+                let mut all = first.session.clone();
+                others.iter().for_each(|other| all.merge(&other.session));
+                told_of(&all, several)
+            }
+            [] => return None,
+        };
         let latest = self.threads.iter().map(|thread| thread.latest);
         let now = latest.reduce(|a, b| a.plus(&b))?;
         let before = std::mem::replace(&mut self.before, now);
@@ -213,16 +235,14 @@ impl Figures {
     }
 }
 
-/// The figures of all flows; `None` for none.
-fn together<'a>(mut flows: impl Iterator<Item = &'a Delays>) -> Option<DelaySet> {
-    let first = flows.next()?;
-    let Some(second) = flows.next() else {
-        return Some(first.report());
-    };
-    let mut all = first.clone();
-    all.merge(second);
-    flows.for_each(|flow| all.merge(flow));
-    Some(all.report())
+/// Figures of one flow, or of several.
+fn told_of(delays: &Delays, several: bool) -> DelaySet {
+    let mut told = delays.report();
+    if several {
+        // It is of one flow, even where only one has samples.
+        told.each_mut().for_each(|delay| delay.jitter = None);
+    }
+    told
 }
 
 /// What happened between two moments; `None` for a last interval in which nothing did.
@@ -314,6 +334,63 @@ mod tests {
     fn told(intervals: &[Interval]) -> Vec<(u64, u64, u64)> {
         let of = |one: &Interval| (one.number, one.length_ns, one.interval.packets.sent);
         intervals.iter().map(of).collect()
+    }
+
+    fn sample(seq: u64) -> Sample {
+        let at_ns = i64::try_from(seq * seq).unwrap() * 1000;
+        Sample {
+            seq,
+            t1_ns: 0,
+            t1_stamp_ns: None,
+            t2_ns: at_ns,
+            t3_ns: at_ns + 1,
+            t4_ns: 2 * at_ns + 1,
+            size_class: 0,
+        }
+    }
+
+    #[test]
+    fn many_threads_wait_for_each_other_with_the_delays_of_one() {
+        let begun = Begun {
+            at_ns: 0,
+            wall_ns: 0,
+        };
+        let mut figures = Figures::new(20, false, begun);
+        for number in 1..4 {
+            let mut told = Vec::new();
+            for thread in 0..20 {
+                assert!(told.is_empty());
+                figures.record(thread, &sample(number));
+                told = figures.mark(thread, counts(number, number));
+                assert_eq!(figures.ended.len(), usize::from(thread < 19));
+            }
+            let samples =
+                |part: &IntervalFigures| part.delay_ns.roundtrip.as_ref().unwrap().samples;
+            assert_eq!(samples(&told[0].interval), 20);
+            assert_eq!(samples(&told[0].session), 20 * number);
+        }
+    }
+
+    #[test]
+    fn jitter_of_one_flow_is_not_told_as_that_of_all() {
+        let begun = Begun {
+            at_ns: 0,
+            wall_ns: 0,
+        };
+        for flows in [1, 2] {
+            let mut figures = Figures::new(flows, false, begun);
+            for seq in 0..10 {
+                figures.record(0, &sample(seq));
+            }
+            let told: Vec<Interval> = (0..flows)
+                .flat_map(|flow| figures.mark(flow, counts(1, 10)))
+                .collect();
+            for part in [&told[0].interval, &told[0].session] {
+                let roundtrip = part.delay_ns.roundtrip.as_ref().unwrap();
+                assert_eq!(roundtrip.samples, 10);
+                assert_eq!(roundtrip.jitter.is_some(), flows == 1);
+            }
+        }
     }
 
     #[test]

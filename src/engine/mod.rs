@@ -70,7 +70,7 @@ pub enum Failure {
         source: io::Error,
     },
     /// A thread could not be set up.
-    #[error("cannot start the {thread} thread: {}", plain(source))]
+    #[error("cannot start the {thread} thread: {}{}", plain(source), limit(source))]
     Start {
         /// Which thread.
         thread: &'static str,
@@ -109,6 +109,16 @@ fn hint(what: &str, error: &io::Error) -> &'static str {
             "; there is no route: check the address and `ip route get`"
         }
         io::ErrorKind::AddrNotAvailable => "; this host has no such address: see `ip address`",
+        _ => limit(error),
+    }
+}
+
+/// What to do where it is a limit of this process.
+fn limit(error: &io::Error) -> &'static str {
+    use nix::errno::Errno;
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EMFILE) => "; raise the limit of open files: ulimit -n",
+        Some(Errno::EAGAIN) => "; raise the limit of threads: ulimit -u",
         _ => "",
     }
 }

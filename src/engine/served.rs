@@ -53,6 +53,9 @@ pub struct Served {
     pub refwait_ns: i64,
     /// What its client may have answered, together with its other sessions.
     pub allowance: Arc<Allowance>,
+    /// A session that only goes on for its Timeout: if it has this one's source on the port that this
+    /// one gets, it ends, and its packets are this one's.
+    pub replaces: Option<ServedId>,
 }
 
 /// A session of [`Reflectors`]; no two have the same.
@@ -246,8 +249,8 @@ struct KnownPort {
     /// Sessions on it. With none any more the thread closes it.
     users: Arc<AtomicUsize>,
     tos: u8,
-    /// From where sessions come, and whether they are over.
-    sources: HashMap<SocketAddr, Arc<AtomicBool>>,
+    /// From where sessions come, which one, and whether it is over.
+    sources: HashMap<SocketAddr, (ServedId, Arc<AtomicBool>)>,
 }
 
 impl KnownPort {
@@ -255,9 +258,10 @@ impl KnownPort {
         self.users.load(Ordering::Acquire) == 0
     }
 
-    fn has(&self, source: SocketAddr) -> bool {
-        let over = self.sources.get(&source);
-        over.is_some_and(|over| !over.load(Ordering::Acquire))
+    /// The session from there, if it is not over.
+    fn session_from(&self, source: SocketAddr) -> Option<ServedId> {
+        let (id, over) = self.sources.get(&source)?;
+        (!over.load(Ordering::Acquire)).then_some(*id)
     }
 
     /// Keeps the port open for one more session, if it is not closed.
@@ -269,11 +273,12 @@ impl KnownPort {
         joined.is_ok()
     }
 
-    fn note(&mut self, source: SocketAddr, over: Arc<AtomicBool>) {
+    fn note(&mut self, source: SocketAddr, id: ServedId, over: Arc<AtomicBool>) {
         if self.sources.len() > 2 * self.users.load(Ordering::Relaxed) + SLACK {
-            self.sources.retain(|_, over| !over.load(Ordering::Acquire));
+            self.sources
+                .retain(|_, (_, over)| !over.load(Ordering::Acquire));
         }
-        self.sources.insert(source, over);
+        self.sources.insert(source, (id, over));
     }
 }
 
@@ -300,13 +305,17 @@ impl<P: Port> Threads<P> {
     }
 
     /// A port that is open already: `Some(false)` where it has no room for this session.
-    fn join(&mut self, at: SocketAddr, from: SocketAddr, tos: u8) -> Option<bool> {
+    fn join(&mut self, at: SocketAddr, session: &Served, tos: u8) -> Option<bool> {
         let known = self.ports.get(&at)?;
         if known.is_closed() {
             self.ports.remove(&at);
             return None;
         }
-        if known.has(from) || (!P::CONTROL_MESSAGES && known.tos != tos) {
+        let taken = known.session_from(source(session.sender));
+        if taken.is_some() && taken != session.replaces {
+            return Some(false);
+        }
+        if !P::CONTROL_MESSAGES && known.tos != tos {
             return Some(false);
         }
         known.join().then_some(true)
@@ -362,7 +371,9 @@ impl<P: Port> Threads<P> {
         let id = ServedId(self.sessions * threads + known.thread as u64);
         self.sessions += 1;
         let over = Arc::new(AtomicBool::new(false));
-        known.note(source(session.sender), Arc::clone(&over));
+        let from = source(session.sender);
+        let replaced = known.session_from(from);
+        known.note(from, id, Arc::clone(&over));
         let socket = socket.map(|socket| NewPort {
             socket,
             users: Arc::clone(&known.users),
@@ -375,6 +386,10 @@ impl<P: Port> Threads<P> {
                 session.forget();
             }
             return Err(stopped());
+        }
+        if let Some(id) = replaced {
+            // Only now: while it was there its port could not be closed.
+            self.order(id, Command::End { id, after_ns: 0 });
         }
         Ok((id, local.port()))
     }
@@ -405,7 +420,7 @@ impl<P: Port> Team for Threads<P> {
         let (mut in_use, mut forbidden) = (false, None);
         for port in ports {
             let at = local(&session, port);
-            match self.join(at, source(session.sender), tos) {
+            match self.join(at, &session, tos) {
                 Some(true) => return self.hand_over(session, None, at),
                 Some(false) => {
                     in_use = true;

@@ -49,6 +49,10 @@ const TRAINS: usize = 8;
 /// places of a batch, and so many blocks of samples; and their delays take memory as they need it.
 pub(super) const MANY: usize = 8;
 const SLOW_RATE: f64 = 5_000.0;
+/// Most descriptors of a lane: two sockets, and of each thread an event loop and what wakes it; and of
+/// everything else.
+const LANE_FILES: u64 = 8;
+const BESIDE: u64 = 64;
 const FEW_PLACES: usize = 8;
 const FEW_BLOCKS: usize = 32;
 /// From this rate on, replies are let gather before they are taken: they carry kernel timestamps.
@@ -139,6 +143,11 @@ struct OpenLane<S> {
 pub fn open(lanes: Vec<SessionConfig>) -> Result<Opened, Failure> {
     let first = lanes.first().expect("a session at least");
     let io = first.socket.io;
+    if lanes.len() > MANY {
+        // Where there is no room for all, opening one of them says so.
+        let lanes = u64::try_from(lanes.len()).unwrap_or(u64::MAX);
+        let _ = os::raise_open_files(lanes.saturating_mul(LANE_FILES).saturating_add(BESIDE));
+    }
     match io {
         #[cfg(target_os = "linux")]
         IoKind::Batched => {

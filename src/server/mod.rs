@@ -386,6 +386,17 @@ impl Serving {
     }
 
     fn heard(&mut self, now_ns: i64, told: Told<ServedId>) {
+        if let Told::Over(id, counts) = &told
+            && counts.over_allowance > 0
+            && let Some(session) = self.shared.sessions.book.named(*id)
+        {
+            // A Session-Sender sees them as lost on the way here.
+            self.shared.warn(format_args!(
+                "{session}: {} of {} test packets were beyond packet_rate or bit_rate of the policy, \
+                 and not answered",
+                counts.over_allowance, counts.received
+            ));
+        }
         let Shared {
             sessions,
             clients,

@@ -23,9 +23,11 @@ use crate::wire::{Accept, Format, ModeRefused, Modes, SessionRequest, Sid, TestF
 pub(super) trait Reflection {
     type Id: Copy + Eq + Hash + fmt::Debug;
 
+    /// On the first of `ports` that is free, where `replaces` stands in nobody's way.
     fn add(
         &mut self,
         session: Served,
+        replaces: Option<Self::Id>,
         ports: impl IntoIterator<Item = u16>,
     ) -> Result<(Self::Id, u16), NotServed>;
     fn run(&mut self, id: Self::Id);
@@ -38,9 +40,17 @@ impl Reflection for Reflectors {
     fn add(
         &mut self,
         session: Served,
+        replaces: Option<ServedId>,
         ports: impl IntoIterator<Item = u16>,
     ) -> Result<(ServedId, u16), NotServed> {
-        Self::add(self, session, ports)
+        Self::add(
+            self,
+            Served {
+                replaces,
+                ..session
+            },
+            ports,
+        )
     }
 
     fn run(&mut self, id: ServedId) {
@@ -94,6 +104,8 @@ pub(super) struct Sessions<R: Reflection> {
 pub(super) struct Book<I> {
     by_sid: HashMap<Sid, Record<I>>,
     by_id: HashMap<I, Sid>,
+    /// Sessions that only go on for their Timeout, by sender and receiver.
+    lingering: HashMap<(SocketAddr, SocketAddr), Sid>,
     over: VecDeque<Session>,
     not_listed: u64,
 }
@@ -121,6 +133,7 @@ impl<R: Reflection> Sessions<R> {
             book: Book {
                 by_sid: HashMap::new(),
                 by_id: HashMap::new(),
+                lingering: HashMap::new(),
                 over: VecDeque::new(),
                 not_listed: 0,
             },
@@ -174,15 +187,22 @@ impl<R: Reflection> Sessions<R> {
             timestamps: if ptp { Format::Ptp } else { Format::Ntp },
             refwait_ns,
             allowance: Arc::clone(&allowance),
+            replaces: None,
         };
         let ports = self.book.candidates(sender, receiver, &rules.test_ports);
         let mut at = receiver.ip();
-        let mut added = self.reflection.add(served(at), ports.iter().copied());
+        let (client, wanted) = (caller.client, receiver.port());
+        let replaced = |at| {
+            let to = SocketAddr::new(at, wanted);
+            self.book.replaced(client, sender, to)
+        };
+        let first = ports.iter().copied();
+        let mut added = self.reflection.add(served(at), replaced(at), first);
         if behind_address_translation(&added) {
             at = caller.local.ip().to_canonical();
             let (peer, wanted) = (caller.peer, receiver.ip());
             log::info!("{peer}: {wanted} is no address of this host; {at} in its place");
-            added = self.reflection.add(served(at), ports);
+            added = self.reflection.add(served(at), replaced(at), ports);
         }
         let (id, port) = added?;
         clients.change(caller.client, rules, |own| own.sessions += 1);
@@ -243,6 +263,8 @@ impl<R: Reflection> Sessions<R> {
         };
         record.ending = Some(ending);
         self.reflection.end(record.id, after_ns);
+        let ends = (record.sender, record.receiver);
+        self.book.lingering.insert(ends, *sid);
     }
 }
 
@@ -264,6 +286,13 @@ impl<I: Copy + Eq + Hash> Book<I> {
         (self.over.into(), self.not_listed)
     }
 
+    /// A session that is, for a log.
+    pub(super) fn named(&self, id: I) -> Option<String> {
+        let sid = self.by_id.get(&id)?;
+        let record = self.by_sid.get(sid)?;
+        Some(format!("session {sid}, {record}"))
+    }
+
     /// What a Session-Reflector told. Of one that was silent, the connection has to know.
     pub(super) fn told(
         &mut self,
@@ -281,6 +310,10 @@ impl<I: Copy + Eq + Hash> Book<I> {
             Told::Over(id, counts) => {
                 let sid = self.by_id.remove(&id)?;
                 let record = self.by_sid.remove(&sid)?;
+                let ends = (record.sender, record.receiver);
+                if self.lingering.get(&ends) == Some(&sid) {
+                    self.lingering.remove(&ends);
+                }
                 clients.change_known(record.caller.client, |own| own.sessions -= 1);
                 count(&counts, totals);
                 let session = record.over(&sid, &counts);
@@ -337,6 +370,15 @@ impl<I: Copy + Eq + Hash> Book<I> {
             ports.retain(|port| !is_sender(port));
         }
         ports
+    }
+
+    /// The session that a new one between the same ends takes the place of: one of the same client,
+    /// stopped, and still there for its Timeout only. Who measures again and again from one port to
+    /// one other, as twampy's controller does, whatever port it is told, would else be answered by a
+    /// session that has been stopped, and which ends amid the new measurement.
+    fn replaced(&self, client: ClientAddress, from: SocketAddr, to: SocketAddr) -> Option<I> {
+        let record = self.by_sid.get(self.lingering.get(&(from, to))?)?;
+        (record.caller.client == client).then_some(record.id)
     }
 
     fn is_reflector(&self, address: SocketAddr) -> bool {
@@ -545,6 +587,7 @@ mod tests {
         added: Vec<(Served, u16)>,
         running: Vec<usize>,
         ended: Vec<(usize, i64)>,
+        replaced: Vec<usize>,
     }
 
     impl Reflection for Fake {
@@ -553,8 +596,10 @@ mod tests {
         fn add(
             &mut self,
             session: Served,
+            replaces: Option<usize>,
             ports: impl IntoIterator<Item = u16>,
         ) -> Result<(usize, u16), NotServed> {
+            self.replaced.extend(replaces);
             let mut ports = ports.into_iter();
             let refuse = |kind: io::ErrorKind| NotServed::Open {
                 at: SocketAddr::new(session.receiver, 0),
@@ -691,6 +736,31 @@ mod tests {
         let privileged = stage.grant(between("192.0.2.1:6004", "192.0.2.2:862"));
         assert_eq!(privileged.unwrap().port, 862);
         assert_eq!(stage.clients.get(stage.caller.client).unwrap().sessions, 6);
+    }
+
+    #[test]
+    fn a_session_that_was_stopped_makes_way_for_the_next_of_its_client() {
+        let mut stage = Stage::new("");
+        let first = stage.grant(request()).unwrap();
+        stage.sessions.start(&first.sid).unwrap();
+        let replaced = |stage: &mut Stage, request: SessionRequest| {
+            stage.grant(request).unwrap();
+            std::mem::take(&mut stage.sessions.reflection.replaced).pop()
+        };
+        // It runs.
+        assert_eq!(replaced(&mut stage, request()), None);
+        stage.sessions.stop(&first.sid, Ended::Stopped(Accept::Ok));
+        let elsewhere = between("192.0.2.1:6001", "192.0.2.2:7000");
+        assert_eq!(replaced(&mut stage, elsewhere), None);
+        assert_eq!(replaced(&mut stage, request()), Some(0));
+        // Another client that may name this sender.
+        let client = stage.caller.client;
+        stage.caller.client = ClientAddress::of("198.51.100.7".parse().unwrap());
+        assert_eq!(replaced(&mut stage, request()), None);
+        stage.caller.client = client;
+        stage.told(Told::Over(0, ServedCounts::default()));
+        assert_eq!(replaced(&mut stage, request()), None);
+        assert!(stage.sessions.book.lingering.is_empty());
     }
 
     #[test]

@@ -331,7 +331,11 @@ impl Serving {
         let session = self.sessions.get_mut(place)?.take()?;
         self.free.push(place);
         self.by_id.remove(&session.id);
-        self.by_source.remove(&(session.port, session.source));
+        let source = (session.port, session.source);
+        if self.by_source.get(&source) == Some(&place) {
+            // Otherwise another session has replaced this one.
+            self.by_source.remove(&source);
+        }
         if let Some(at) = session.look_ns {
             self.looks.remove(&(at, place));
         }

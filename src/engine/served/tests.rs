@@ -48,6 +48,7 @@ fn served(sender: SocketAddr, receiver: IpAddr, format: TestFormat) -> Served {
         dscp: Dscp::new(0).unwrap(),
         timestamps: Format::Ntp,
         refwait_ns: FOREVER_NS,
+        replaces: None,
         allowance: Arc::new(Allowance::new(None, None)),
     }
 }
@@ -640,6 +641,43 @@ fn a_session_goes_on_for_its_timeout_and_then_its_port_is_free() {
         host.reflectors.end(next, 0);
         assert_eq!(host.finish(), []);
     }
+}
+
+#[test]
+fn a_session_takes_the_place_of_one_that_only_goes_on_for_its_timeout() {
+    let mut host = Host::new(IoKind::Batched, 2);
+    let client = client();
+    let from = client.local_addr().unwrap();
+    let (mut before, port) = host.add(&client, TestFormat::LIGHT);
+    client.connect((from.ip(), port)).unwrap();
+    host.reflectors.run(before);
+    for _ in 0..20 {
+        for number in 0..3 {
+            send(&client, number);
+            assert_eq!(numbers(&client), (number, number));
+        }
+        host.reflectors.end(before, FOREVER_NS);
+        let again = host.add_at(&client, TestFormat::LIGHT, port);
+        assert!(matches!(again, Err(NotServed::NoPort)));
+        let session = Served {
+            replaces: Some(before),
+            ..served(from, from.ip(), TestFormat::LIGHT)
+        };
+        let (next, same) = host.reflectors.add(session, [port]).unwrap();
+        assert_eq!(same, port);
+        match host.event() {
+            ServedEvent::Ended(id, counts) => {
+                assert_eq!((id, counts.received, counts.reflected), (before, 3, 3));
+            }
+            other @ ServedEvent::Silent(_) => panic!("{other:?}"),
+        }
+        host.reflectors.run(next);
+        before = next;
+    }
+    send(&client, 0);
+    assert_eq!(numbers(&client), (0, 0));
+    assert_eq!(host.end(before).reflected, 1);
+    assert_eq!(host.finish(), []);
 }
 
 #[test]
