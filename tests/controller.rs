@@ -287,6 +287,7 @@ fn each_feature_works_by_itself_and_with_the_others() {
     for mode in MODES {
         for flags in [
             "--reflect-octets 8",
+            "--reflect-octets",
             "--symmetrical-size",
             "--dscp-mode --dscp ef",
             "--individual-sessions --sessions 3",

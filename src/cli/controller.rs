@@ -78,9 +78,13 @@ pub(super) struct ControllerArgs {
     #[arg(allow_negative_numbers = true, help_heading = "Sessions")]
     sessions: usize,
     /// Ask that so many octets of the padding come back, whatever else is cut (Reflect Octets, RFC
-    /// 6038) [example: 8]
-    #[arg(long, value_name = "N", value_parser = whole::<u16>)]
-    #[arg(allow_negative_numbers = true, help_heading = "Sessions")]
+    /// 6038); without a number 8 [example: 16]
+    #[arg(long, value_name = "N", value_parser = whole::<u16>, num_args = 0..=1)]
+    #[arg(
+        default_missing_value = "8",
+        allow_negative_numbers = true,
+        help_heading = "Sessions"
+    )]
     reflect_octets: Option<u16>,
     /// Begin after so long, and tell the server so (Start Time); a bare number is seconds; without it
     /// the server is told 0, at once, whatever its clock says [example: 5s]
