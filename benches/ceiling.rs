@@ -19,10 +19,11 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, OnceLock};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use core_affinity::CoreId;
 use libc::{c_int, iovec, mmsghdr, sockaddr_in, sockaddr_storage, socklen_t};
 use twamp_blast::config::Rate;
 
@@ -181,8 +182,12 @@ fn socket(args: &Args) -> UdpSocket {
     socket
 }
 
+/// The cores of the process, as they were before any thread was pinned: a thread that is sees its own
+/// one only.
+static CORES: OnceLock<Vec<CoreId>> = OnceLock::new();
+
 fn pin(index: usize) {
-    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    let cores = CORES.get_or_init(|| core_affinity::get_core_ids().unwrap_or_default());
     if cores.len() > 1 {
         core_affinity::set_for_current(cores[index.min(cores.len() - 1)]);
     }
