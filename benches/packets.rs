@@ -402,6 +402,7 @@ fn sample(seq: u64, gap_ns: i64, burst: u32) -> Sample {
         t3_ns: t1_ns + 20_000 + wobble,
         t4_ns: t1_ns + 26_000 + 2 * wobble,
         size_class: 0,
+        count: 1,
     }
 }
 

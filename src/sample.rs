@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Select, Sender, TrySendError, bounded};
 
-/// The four timestamps of one reply that came back in time, in nanoseconds since the Unix epoch.
+/// The four timestamps of a reply that came back in time, or of several that share them, in nanoseconds
+/// since the Unix epoch.
 ///
 /// T1 and T4 are of the Session-Sender's clock, T2 and T3 of the Session-Reflector's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,9 +28,36 @@ pub struct Sample {
     pub t4_ns: i64,
     /// Index of the request's size in the session's list of sizes.
     pub size_class: u8,
+    /// How many packets of one train this is of: this one, and those with the next sequence numbers.
+    pub count: u16,
 }
 
 const _: () = assert!(size_of::<Sample>() <= 64);
+
+impl Sample {
+    /// Whether another sample is of the packets that follow, and they share these timestamps too.
+    #[must_use]
+    pub fn continues_in(&self, next: &Self) -> bool {
+        next.seq.checked_sub(self.seq) == Some(self.count.into())
+            && (next.t1_ns, next.t1_stamp_ns) == (self.t1_ns, self.t1_stamp_ns)
+            && (next.t2_ns, next.t3_ns, next.t4_ns) == (self.t2_ns, self.t3_ns, self.t4_ns)
+            && next.size_class == self.size_class
+    }
+}
+
+/// What goes through a [`Pipe`].
+pub trait Record {
+    /// How many records it stands for.
+    fn packets(&self) -> u64 {
+        1
+    }
+}
+
+impl Record for Sample {
+    fn packets(&self) -> u64 {
+        self.count.into()
+    }
+}
 
 /// Records of one block.
 const BLOCK: usize = 256;
@@ -87,11 +115,12 @@ pub fn pipe_of<T>(blocks: usize) -> (Pipe<T>, Blocks<T>) {
     )
 }
 
-impl<T> Pipe<T> {
+impl<T: Record> Pipe<T> {
     /// Adds a record, or counts it as unrecorded where the reader is behind by every block.
     pub fn push(&mut self, record: T) {
+        let packets = record.packets();
         if !self.try_push(record) {
-            self.unrecorded += 1;
+            self.unrecorded += packets;
         }
     }
 
@@ -138,7 +167,7 @@ impl<T> Pipe<T> {
     /// Sends the last block and returns how many records found no room.
     #[must_use]
     pub fn finish(self) -> u64 {
-        let records = self.block.len() as u64;
+        let records: u64 = self.block.iter().map(T::packets).sum();
         if records == 0 {
             return self.unrecorded;
         }
@@ -258,6 +287,7 @@ mod tests {
             t3_ns: 0,
             t4_ns: 0,
             size_class: 0,
+            count: 1,
         }
     }
 
@@ -311,15 +341,19 @@ mod tests {
         let (mut pipe, blocks) = pipe::<Sample>();
         let total = (BLOCK * BLOCKS) as u64 + 1000;
         for seq in 0..total {
-            pipe.push(sample(seq));
+            pipe.push(Sample {
+                count: 3,
+                ..sample(3 * seq)
+            });
         }
+        let total = 3 * total;
         let reader = std::thread::spawn(move || {
             let mut seen = 0;
-            while blocks.next(|samples| seen += samples.len() as u64) {}
+            while blocks.next(|samples| seen += samples.iter().map(Sample::packets).sum::<u64>()) {}
             seen
         });
         let unrecorded = pipe.finish();
-        assert_eq!(unrecorded, 1000);
+        assert_eq!(unrecorded, 3000);
         assert_eq!(reader.join().unwrap() + unrecorded, total);
     }
 }

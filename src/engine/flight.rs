@@ -378,6 +378,27 @@ impl Flight {
         self.places(seq).class(seq) & CONTINUED != 0
     }
 
+    /// Receiver: how many of `count` packets from `seq` on left as parts of one train, and so share T1,
+    /// class and stamp; all of them are of the window. At least the first one.
+    #[inline]
+    pub(crate) fn together(&self, seq: u64, count: u64) -> u64 {
+        let places = self.places(seq);
+        let (first, step) = (places.place(seq), 1 << places.shift);
+        let load = |place: usize| {
+            let class = places.class[place].load(Ordering::Relaxed);
+            (places.t1[place].load(Ordering::Relaxed), class)
+        };
+        let (t1, class) = load(first);
+        let mut next = (seq | (step - 1)) + 1;
+        while next < seq + count
+            && std::ptr::eq(self.places(next), places)
+            && load(places.place(next)) == (t1, class | CONTINUED)
+        {
+            next += step;
+        }
+        count.min(next - seq)
+    }
+
     /// Receiver: what T1 of a packet of the window is.
     #[inline]
     pub(crate) fn timing(&self, seq: u64) -> Timing {

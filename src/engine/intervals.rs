@@ -346,6 +346,7 @@ mod tests {
             t3_ns: at_ns + 1,
             t4_ns: 2 * at_ns + 1,
             size_class: 0,
+            count: 1,
         }
     }
 

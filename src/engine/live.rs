@@ -148,6 +148,8 @@ pub(crate) struct Record {
     sample: Sample,
 }
 
+impl crate::sample::Record for Record {}
+
 /// The receiver thread's end.
 pub(crate) struct Tap {
     pipe: Pipe<Record>,
@@ -421,6 +423,7 @@ fn only(seq: u64) -> Sample {
         t3_ns: 0,
         t4_ns: 0,
         size_class: 0,
+        count: 1,
     }
 }
 

@@ -5,6 +5,7 @@
 //! probes that tell the reflector's counter, and then returns its totals.
 
 use std::io;
+use std::mem::offset_of;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use super::sender::{Wish, merged};
 use crate::config::Fraction;
 use crate::io::{Datagram, Event, ReceiveHalf};
 use crate::os::{self, EventLoop};
-use crate::sample::{Pipe, Sample};
+use crate::sample::{Pipe, Record as _, Sample};
 use crate::stats::sequence::{Arrival, Counts, Tracker, extend};
 use crate::wire::protected::{self, Protection, Refused};
 use crate::wire::{Format, REFLECTOR_LEN, Reply, ReplyHead, TestFormat, Timestamp};
@@ -46,6 +47,11 @@ const EARLY_IN_A_ROW: u32 = 3;
 const MOST_EARLY_NS: i64 = 10_000_000;
 /// Distinct reply sizes that are listed.
 const REPLY_SIZES: usize = 16;
+/// Replies that are taken together, at most.
+const MOST_RUN: usize = 1024;
+/// Where the two numbers stand in a reply.
+const SEQ_AT: usize = offset_of!(ReplyHead, seq);
+const SENDER_SEQ_AT: usize = offset_of!(ReplyHead, sender_seq);
 /// Protected replies that are opened together.
 const STAGED: usize = 16;
 /// While all begins anew, the next step is looked for this often.
@@ -271,23 +277,24 @@ impl Facts {
         self.icmp[if place < 256 { place } else { 0 }] += 1;
     }
 
+    /// Notes what `count` replies told that are like this one.
     #[inline]
-    fn note(&mut self, datagram: &Datagram<'_>, len: usize, reply: &Reply<'_>) {
+    fn note(&mut self, datagram: &Datagram<'_>, len: usize, reply: &Reply<'_>, count: u64) {
         match reply.sender_ttl {
-            Some(ttl) => self.ttl_out[usize::from(ttl)] += 1,
-            None => self.short_replies += 1,
+            Some(ttl) => self.ttl_out[usize::from(ttl)] += count,
+            None => self.short_replies += count,
         }
         if let Some(tos) = reply.sender_tos {
-            self.tos_there[usize::from(tos)] += 1;
+            self.tos_there[usize::from(tos)] += count;
         }
         if let Some(ttl) = datagram.ttl {
-            self.ttl_in[usize::from(ttl)] += 1;
+            self.ttl_in[usize::from(ttl)] += count;
         }
         if let Some(tos) = datagram.tos {
-            self.tos_in[usize::from(tos)] += 1;
+            self.tos_in[usize::from(tos)] += count;
         }
-        self.cut += u64::from(datagram.facts_cut);
-        self.bundled += u64::from(datagram.bundled);
+        self.cut += if datagram.facts_cut { count } else { 0 };
+        self.bundled += if datagram.segment.is_some() { count } else { 0 };
         if !self.reply_sizes.contains(&len) {
             if self.reply_sizes.len() < REPLY_SIZES {
                 self.reply_sizes.push(len);
@@ -616,7 +623,7 @@ impl Stage {
         self.replies.push(reply);
         let came = Datagram {
             octets: &[],
-            bundled: datagram.bundled,
+            segment: datagram.segment,
             truncated: datagram.truncated,
             facts_cut: datagram.facts_cut,
             arrived_ns: datagram.arrived_ns,
@@ -956,18 +963,53 @@ impl<'a> Matcher<'a> {
     }
 
     pub(super) fn on_datagram(&mut self, datagram: &Datagram<'_>) {
-        if let Some(stage) = &mut self.stage {
-            let taken = !datagram.truncated && stage.take(datagram);
-            let full = stage.is_full();
-            if !taken {
-                self.invalid();
+        let step = match datagram.segment {
+            Some(step) if step > 0 => step,
+            _ if self.stage.is_some() => return self.on_protected(datagram),
+            _ => {
+                self.on_plain(datagram, datagram.octets.len(), 1);
+                return;
             }
-            if full {
-                self.open_staged();
+        };
+        if self.stage.is_some() {
+            for octets in datagram.octets.chunks(step) {
+                self.on_protected(&Datagram {
+                    octets,
+                    ..*datagram
+                });
             }
             return;
         }
-        self.on_plain(datagram, datagram.octets.len());
+        let mut rest = datagram.octets;
+        // How many of the first ones of the rest are known to be one run.
+        let mut run = 0;
+        while !rest.is_empty() {
+            let octets = &rest[..step.min(rest.len())];
+            if run == 0 {
+                run = 1;
+                if rest.len() > step && self.copier.is_none() {
+                    run = run_of_replies(rest, step, self.monitored);
+                }
+            }
+            let one = Datagram {
+                octets,
+                ..*datagram
+            };
+            let taken = self.on_plain(&one, octets.len(), run);
+            run -= taken;
+            rest = &rest[octets.len() * taken..];
+        }
+    }
+
+    fn on_protected(&mut self, datagram: &Datagram<'_>) {
+        let stage = self.stage.as_mut();
+        let taken = !datagram.truncated && stage.is_some_and(|stage| stage.take(datagram));
+        if !taken {
+            self.invalid();
+        }
+        if self.stage.as_ref().is_some_and(|stage| stage.is_full()) {
+            self.open_staged();
+        }
     }
 
     /// Takes the protected replies that wait; to be called before anything else is waited for.
@@ -1004,13 +1046,11 @@ impl<'a> Matcher<'a> {
                 octets[..REFLECTOR_LEN].copy_from_slice(packet.plain().as_bytes());
                 octets[REFLECTOR_LEN] = packet.sender_tos;
                 let octets = &octets;
-                self.on_plain(
-                    &Datagram {
-                        octets,
-                        ..*datagram
-                    },
-                    *len,
-                );
+                let datagram = Datagram {
+                    octets,
+                    ..*datagram
+                };
+                self.on_plain(&datagram, *len, 1);
             }
             Err(refused) => {
                 self.facts.forged += u64::from(refused == Refused::Forged && !self.probing);
@@ -1046,8 +1086,9 @@ impl<'a> Matcher<'a> {
     }
 
     /// An unauthenticated reply, or the fields of a protected one as it would have them; the datagram
-    /// had `len` octets.
-    fn on_plain(&mut self, datagram: &Datagram<'_>, len: usize) {
+    /// had `len` octets. It is the first one of a run of `run` (see [`run_of_replies`]): returns how many
+    /// of them were taken with it.
+    fn on_plain(&mut self, datagram: &Datagram<'_>, len: usize, run: usize) -> usize {
         if let Some(copier) = &mut self.copier {
             copier.copy(datagram.octets, len, os::monotonic_ns());
         }
@@ -1061,19 +1102,19 @@ impl<'a> Matcher<'a> {
             Ok(reply) if !datagram.truncated => reply,
             _ => {
                 self.invalid();
-                return;
+                return 1;
             }
         };
         let t1 = reply.head.sender_timestamp;
         if attempted == 0 {
             self.no_answer(t1);
-            return;
+            return 1;
         }
         let number = reply.head.sender_seq.get().wrapping_sub(self.first_seq);
         let seq = extend(number, attempted - 1);
         if seq >= attempted {
             self.no_answer(t1);
-            return;
+            return 1;
         }
         if let Some(tap) = &mut self.tap {
             tap.sweep_below(
@@ -1093,7 +1134,7 @@ impl<'a> Matcher<'a> {
             } else {
                 self.no_answer(t1);
             }
-            return;
+            return 1;
         }
         if self.flight.t1(seq) != t1.raw() {
             match self.flight.probe(t1.raw()) {
@@ -1109,11 +1150,11 @@ impl<'a> Matcher<'a> {
                 }
                 _ => self.no_answer(t1),
             }
-            return;
+            return 1;
         }
         // Nothing was answered before.
         if self.facts.remote_synchronised.is_none() && self.comes_too_soon(seq) {
-            return;
+            return 1;
         }
         let arrived = datagram.arrived_ns;
         let near = arrived.filter(|_| !self.hardware);
@@ -1124,36 +1165,81 @@ impl<'a> Matcher<'a> {
         let stepped = seq < self.step_below;
         let late = !stepped && took > self.timeout_ns;
         let reflector_seq = reply.head.seq.get();
-        match (
-            self.tracker.on_reply(seq, reflector_seq, late),
-            &mut self.tap,
-        ) {
-            (Arrival::First, _) => {}
-            (Arrival::Late, Some(tap)) => return tap.late(seq),
-            (Arrival::Duplicate, Some(tap)) => return tap.duplicate(seq),
-            (_, None) => return,
-        }
-        let (class, stamped) = self.flight.class(seq);
-        self.facts.received_by_class[usize::from(class)] += 1;
-        self.facts.note(datagram, len, &reply);
-        if stepped {
-            self.facts.rejected += 1;
-            return self.unusable(seq, reflector_seq);
-        }
-        self.longest_ns = self.longest_ns.max(took);
-        let times = reflected_times(reply.head, near);
-        let Some((t1_ns, times)) = t1_ns.zip(times) else {
-            match tells_no_time(reply.head) {
-                true => self.facts.untold += 1,
-                false => self.facts.rejected += 1,
+        let taken = if run == 1 || late || stepped {
+            1
+        } else {
+            let most = u64::try_from(run).unwrap_or(1).min(attempted - seq);
+            self.flight.together(seq, most)
+        };
+        let taken = if taken > 1 && self.tracker.on_run(seq, reflector_seq, taken) {
+            taken
+        } else {
+            let arrival = self.tracker.on_reply(seq, reflector_seq, late);
+            if arrival != Arrival::First {
+                self.further(seq, arrival);
+                return 1;
             }
-            return self.unusable(seq, reflector_seq);
+            1
+        };
+        let answer = Answer {
+            seq,
+            reflector_seq,
+            count: u16::try_from(taken).unwrap_or(1),
+            t1_ns,
+            near,
+            stepped,
+        };
+        self.longest_ns = if stepped {
+            self.longest_ns
+        } else {
+            self.longest_ns.max(took)
+        };
+        self.on_answer(datagram, len, &reply, &answer);
+        answer.count.into()
+    }
+
+    /// A reply that is not the first one in time to its packet.
+    #[cold]
+    fn further(&mut self, seq: u64, arrival: Arrival) {
+        match (arrival, &mut self.tap) {
+            (Arrival::Late, Some(tap)) => tap.late(seq),
+            (Arrival::Duplicate, Some(tap)) => tap.duplicate(seq),
+            (_, _) => {}
+        }
+    }
+
+    /// The first reply in time to a packet, or those to several that left and came together.
+    fn on_answer(
+        &mut self,
+        datagram: &Datagram<'_>,
+        len: usize,
+        reply: &Reply<'_>,
+        answer: &Answer,
+    ) {
+        let Answer {
+            seq, count, near, ..
+        } = *answer;
+        let packets = u64::from(count);
+        let (class, stamped) = self.flight.class(seq);
+        self.facts.received_by_class[usize::from(class)] += packets;
+        self.facts.note(datagram, len, reply, packets);
+        if answer.stepped {
+            self.facts.rejected += packets;
+            return self.unusable(answer);
+        }
+        let times = reflected_times(reply.head, near);
+        let Some((t1_ns, times)) = answer.t1_ns.zip(times) else {
+            match tells_no_time(reply.head) {
+                true => self.facts.untold += packets,
+                false => self.facts.rejected += packets,
+            }
+            return self.unusable(answer);
         };
         let Reflected { t2_ns, t3_ns, .. } = times;
-        self.facts.other_format += u64::from(times.other_format);
-        let Some(t4_ns) = arrived else {
-            self.facts.unstamped += 1;
-            return self.unusable(seq, reflector_seq);
+        self.facts.other_format += if times.other_format { packets } else { 0 };
+        let Some(t4_ns) = datagram.arrived_ns else {
+            self.facts.unstamped += packets;
+            return self.unusable(answer);
         };
         let mut sample = Sample {
             seq,
@@ -1163,6 +1249,7 @@ impl<'a> Matcher<'a> {
             t3_ns,
             t4_ns,
             size_class: class,
+            count,
         };
         if stamped && !self.stamps.is_empty() {
             let granule = self.flight.granule(seq);
@@ -1174,19 +1261,28 @@ impl<'a> Matcher<'a> {
             if self.trials.len() < self.trials.capacity() {
                 self.trials.push(sample);
             } else {
-                self.facts.rejected += 1;
+                self.facts.rejected += packets;
             }
-            return self.unusable(seq, reflector_seq);
+            return self.unusable(answer);
         }
         if let Some(tap) = &mut self.tap {
-            tap.reply(sample, reflector_seq);
+            for (seq, reflector_seq) in answer.numbers() {
+                let one = Sample {
+                    seq,
+                    count: 1,
+                    ..sample
+                };
+                tap.reply(one, reflector_seq);
+            }
         }
         self.pass_on(sample, stamped);
     }
 
-    fn unusable(&mut self, seq: u64, reflector_seq: u32) {
+    fn unusable(&mut self, answer: &Answer) {
         if let Some(tap) = &mut self.tap {
-            tap.unusable(seq, reflector_seq);
+            for (seq, reflector_seq) in answer.numbers() {
+                tap.unusable(seq, reflector_seq);
+            }
         }
     }
 
@@ -1229,7 +1325,7 @@ impl<'a> Matcher<'a> {
         for sample in waiting {
             self.pipe.push(sample);
         }
-        self.facts.rejected += self.trials.len() as u64;
+        self.facts.rejected += self.trials.iter().map(Sample::packets).sum::<u64>();
         self.facts.reply_sizes.sort_unstable();
         if let Some(tap) = &mut self.tap {
             tap.sweep_below(sent, &self.tracker);
@@ -1246,6 +1342,67 @@ impl<'a> Matcher<'a> {
             cpus,
         }
     }
+}
+
+/// The first reply in time to a packet, or those to `count` packets with consecutive numbers that left
+/// and came together.
+struct Answer {
+    seq: u64,
+    reflector_seq: u32,
+    count: u16,
+    t1_ns: Option<i64>,
+    /// About when it came.
+    near: i64,
+    /// A clock was set while it was under way.
+    stepped: bool,
+}
+
+impl Answer {
+    /// Sequence numbers of the packets and of the replies.
+    fn numbers(&self) -> impl Iterator<Item = (u64, u32)> {
+        let (seq, reflector_seq) = (self.seq, self.reflector_seq);
+        (0..self.count).map(move |n| {
+            let reflector_seq = reflector_seq.wrapping_add(n.into());
+            (seq + u64::from(n), reflector_seq)
+        })
+    }
+}
+
+/// How many of the first replies of a bundle, of `step` octets each, differ in their numbers alone, and
+/// these go on from one to the next: all that is told of the first one is then true of all. At least 1.
+#[inline]
+fn run_of_replies(bundle: &[u8], step: usize, monitored: bool) -> usize {
+    let told = REFLECTOR_LEN + usize::from(monitored);
+    let Some(first) = bundle.get(..told.min(step)) else {
+        return 1;
+    };
+    let Some(head) = first.first_chunk::<REFLECTOR_LEN>() else {
+        return 1;
+    };
+    let (numbers, rest) = (number_at(head, SEQ_AT), number_at(head, SENDER_SEQ_AT));
+    let mut expected = (numbers, rest);
+    let mut run = 0;
+    for octets in bundle.chunks_exact(step) {
+        let Some(one) = octets.first_chunk::<REFLECTOR_LEN>() else {
+            break;
+        };
+        let alike = one[SEQ_AT + 4..SENDER_SEQ_AT] == head[SEQ_AT + 4..SENDER_SEQ_AT]
+            && one[SENDER_SEQ_AT + 4..] == head[SENDER_SEQ_AT + 4..]
+            && octets.get(REFLECTOR_LEN..told) == first.get(REFLECTOR_LEN..told)
+            && (number_at(one, SEQ_AT), number_at(one, SENDER_SEQ_AT)) == expected;
+        if !alike || run == MOST_RUN {
+            break;
+        }
+        run += 1;
+        expected = (expected.0.wrapping_add(1), expected.1.wrapping_add(1));
+    }
+    run.max(1)
+}
+
+#[inline]
+fn number_at(reply: &[u8; REFLECTOR_LEN], at: usize) -> u32 {
+    let octets = reply[at..].first_chunk();
+    octets.map_or(0, |octets| u32::from_be_bytes(*octets))
 }
 
 /// Of a power of two places.
@@ -1360,7 +1517,7 @@ mod tests {
     fn arrive(matcher: &mut Matcher<'_>, octets: &[u8], t4_ns: i64) {
         matcher.on_datagram(&Datagram {
             octets,
-            bundled: false,
+            segment: None,
             truncated: false,
             facts_cut: false,
             arrived_ns: Some(t4_ns),
@@ -1613,6 +1770,126 @@ mod tests {
         stamps.sort_unstable();
         let own = |seq| (seq, (seq < 4).then_some(ns));
         assert_eq!(stamps, (0..8).map(own).collect::<Vec<_>>());
+    }
+
+    /// What a matcher makes of a session of trains whose replies come in bundles; `split`: one by one.
+    fn of_bundles(seed: u64, shift: u32, burst: u64, split: bool) -> (String, String) {
+        let mut rng = Pcg64Mcg::seed_from_u64(seed);
+        let flight = Flight::new(1024, shift);
+        flight.set_burst(u32::try_from(burst).unwrap());
+        let (samples, blocks) = pipe();
+        let plan = Plan {
+            classes: 2,
+            ..plan(true)
+        };
+        let mut matcher = Matcher::new(&plan, &flight, samples);
+        matcher.begun_ns = BEGIN_NS;
+        let mut mirror = reflector(rng.random_bool(0.2), Format::Ntp);
+        let granule = 1 << shift;
+        let mut seq = 0;
+        let mut waiting: Vec<(Vec<u8>, i64)> = Vec::new();
+        for train in 0..60_i64 {
+            let t1_ns = BEGIN_NS + train * 100_000;
+            let class = u8::from(rng.random_bool(0.1));
+            let payload = if class == 0 { 64 } else { 48 };
+            let (stamped, t1) = (
+                rng.random_bool(0.5),
+                Timestamp::from_unix_ns(t1_ns, Format::Ntp),
+            );
+            flight.note(seq, burst, t1.raw(), class, stamped);
+            flight.attempt(seq + burst);
+            let mut bundle = Vec::new();
+            for number in seq..seq + burst {
+                let packet = SenderPacket {
+                    seq: u32::try_from(number).unwrap().into(),
+                    timestamp: t1,
+                    error_estimate: ErrorEstimate::UNKNOWN,
+                };
+                let mut octets = packet.as_bytes().to_vec();
+                octets.resize(payload, rng.random());
+                // Some come back twice, some not at all, some not as they left.
+                let copies = [1, 1, 1, 1, 1, 1, 1, 1, 0, 2][rng.random_range(0..10)];
+                let copies = if rng.random_bool(0.5) { 1 } else { copies };
+                for _ in 0..copies {
+                    let mut octets = reply(&mut mirror, &octets, t1_ns + 5000, Format::Ntp);
+                    if rng.random_bool(0.02) {
+                        let at = rng.random_range(0..octets.len());
+                        octets[at] ^= 1 << rng.random_range(0..8);
+                    }
+                    bundle.extend(octets);
+                }
+            }
+            if !bundle.is_empty() {
+                if rng.random_bool(0.1) {
+                    bundle.truncate(bundle.len() - payload / 2);
+                }
+                waiting.push((bundle, t1_ns + rng.random_range(20_000..200_000)));
+            }
+            seq += burst.next_multiple_of(granule);
+            if rng.random_bool(0.3) {
+                continue;
+            }
+            if rng.random_bool(0.2) {
+                waiting.reverse();
+            }
+            // Stamps of what is still under way.
+            let step = usize::try_from(burst.next_multiple_of(granule)).unwrap();
+            let events = (0..seq).step_by(step).filter(|first| seq - first <= 512);
+            for first in events.filter(|_| rng.random_bool(0.2)) {
+                let seq = u32::try_from(first).unwrap();
+                let ns = t1_ns + 300;
+                matcher.on_event(Event::Departed { seq, ns });
+            }
+            for (bundle, arrived_ns) in waiting.drain(..) {
+                let step = payload.min(bundle.len());
+                let one = |octets, ttl| Datagram {
+                    octets,
+                    segment: Some(step),
+                    truncated: false,
+                    facts_cut: false,
+                    arrived_ns: Some(arrived_ns),
+                    ttl: Some(ttl),
+                    tos: Some(0),
+                };
+                let ttl = rng.random_range(63..65);
+                if split {
+                    for packet in bundle.chunks(step) {
+                        matcher.on_datagram(&one(packet, ttl));
+                    }
+                } else {
+                    matcher.on_datagram(&one(&bundle, ttl));
+                }
+            }
+        }
+        let received = matcher.finish(seq, None, None);
+        let mut shown = Vec::new();
+        while blocks.next(|block| {
+            for sample in block {
+                for (n, seq) in (0..sample.count).zip(sample.seq..) {
+                    assert!(n == 0 || !split);
+                    shown.push(Sample {
+                        seq,
+                        count: 1,
+                        ..*sample
+                    });
+                }
+            }
+        }) {}
+        // What waits for a stamp is passed on in the order of its first packet.
+        shown.sort_by_key(|sample| sample.seq);
+        (format!("{received:?}"), format!("{shown:?}"))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn a_bundle_is_taken_as_its_packets_are(seed: u64, shift in 0_u32..4, burst in 1_u64..40) {
+            let (together, samples) = of_bundles(seed, shift, burst, false);
+            let (each, expected) = of_bundles(seed, shift, burst, true);
+            prop_assert_eq!(together, each);
+            prop_assert_eq!(samples, expected);
+        }
     }
 
     /// A plan of a session whose packets may carry departure times, one a microsecond.

@@ -19,7 +19,7 @@ use super::txtime::Verdict;
 use crate::config::{Departures, End, IoKind, Pacing, SizeClass, SocketOptions};
 use crate::io::{BATCH, Datagram, Event, SocketPlan, linux};
 use crate::os::{self, EventLoop};
-use crate::sample::{Blocks, Sample, pipe};
+use crate::sample::{Blocks, Record as _, Sample, pipe};
 use crate::wire::{
     ErrorEstimate, Format, REFLECTOR_LEN, ReflectorPacket, ReplyHead, ReplyTail, TestFormat,
     Timestamp, fill_padding,
@@ -221,8 +221,15 @@ impl Splitting {
     /// Shows the octets of each packet of the batch to `f`, with when it arrived; returns how many
     /// there were.
     pub fn split(&mut self, mut f: impl FnMut(&[u8], Option<i64>)) -> usize {
-        self.0
-            .show(self.1, |packet| f(packet.octets, packet.arrived_ns))
+        let mut packets = 0;
+        self.0.show(self.1, |datagram| {
+            let step = datagram.segment.unwrap_or(datagram.octets.len());
+            for octets in datagram.octets.chunks(step.max(1)) {
+                f(octets, datagram.arrived_ns);
+                packets += 1;
+            }
+        });
+        packets
     }
 }
 
@@ -238,7 +245,8 @@ pub struct Matching<'a> {
     next: u64,
     begin_ns: i64,
     events: Vec<Event<'static>>,
-    replies: Vec<(Vec<u8>, i64)>,
+    /// Replies, or bundles of them, and when each came.
+    came: Vec<(Vec<u8>, i64)>,
 }
 
 /// Lends a receiver without sockets.
@@ -261,9 +269,9 @@ pub fn matching(load: Load, run: impl FnOnce(&mut Matching<'_>)) {
         cpu: None,
         realtime: false,
     };
-    let mut octets = vec![0; load.payload];
+    let mut octets = vec![0; load.octets()];
     fill_padding(&mut octets, 1);
-    let replies = usize::try_from(MATCHED).unwrap_or(0);
+    let came = usize::try_from(MATCHED / load.packets()).unwrap_or(0);
     run(&mut Matching {
         matcher: Matcher::new(&plan, &flight, samples),
         flight: &flight,
@@ -272,8 +280,8 @@ pub fn matching(load: Load, run: impl FnOnce(&mut Matching<'_>)) {
         seen: 0,
         next: 0,
         begin_ns: os::realtime_ns(),
-        events: Vec::with_capacity(replies),
-        replies: vec![(octets, 0); replies],
+        events: Vec::with_capacity(came),
+        came: vec![(octets, 0); came],
     });
 }
 
@@ -282,23 +290,23 @@ impl Matching<'_> {
     pub fn prepare(&mut self) -> u64 {
         self.events.clear();
         let burst = self.load.packets();
-        let mut t1_ns = self.begin_ns;
-        for (octets, arrived_ns) in &mut self.replies {
+        let number = |seq: u64| u32::try_from(seq & u64::from(u32::MAX)).unwrap_or(0);
+        for (octets, arrived_ns) in &mut self.came {
             let seq = self.next;
-            let number = u32::try_from(seq & u64::from(u32::MAX)).unwrap_or(0);
-            if seq.is_multiple_of(burst) {
-                t1_ns = self.begin_ns + i64::try_from(seq).unwrap_or(0) * self.load.gap_ns;
-                let (t1, stamped) = (timestamp(t1_ns).raw(), self.load.stamped(seq));
-                self.flight.note(seq, burst, t1, 0, stamped);
-                self.flight.attempt(seq + burst);
-                if stamped {
-                    let ns = t1_ns + 1_500;
-                    self.events.push(Event::Departed { seq: number, ns });
-                }
+            let t1_ns = self.begin_ns + i64::try_from(seq).unwrap_or(0) * self.load.gap_ns;
+            let (t1, stamped) = (timestamp(t1_ns).raw(), self.load.stamped(seq));
+            self.flight.note(seq, burst, t1, 0, stamped);
+            self.flight.attempt(seq + burst);
+            if stamped {
+                let (seq, ns) = (number(seq), t1_ns + 1_500);
+                self.events.push(Event::Departed { seq, ns });
             }
-            octets[..REFLECTOR_LEN].copy_from_slice(reply(number, t1_ns).as_bytes());
+            for octets in octets.chunks_mut(self.load.payload) {
+                let reply = reply(number(self.next), t1_ns);
+                octets[..REFLECTOR_LEN].copy_from_slice(reply.as_bytes());
+                self.next += 1;
+            }
             *arrived_ns = t1_ns + 26_000;
-            self.next += 1;
         }
         MATCHED
     }
@@ -308,10 +316,10 @@ impl Matching<'_> {
         for event in &self.events {
             self.matcher.on_event(*event);
         }
-        for (octets, arrived_ns) in &self.replies {
+        for (octets, arrived_ns) in &self.came {
             self.matcher.on_datagram(&Datagram {
                 octets,
-                bundled: self.load.burst > 1,
+                segment: (self.load.burst > 1).then_some(self.load.payload),
                 truncated: false,
                 facts_cut: false,
                 arrived_ns: Some(*arrived_ns),
@@ -331,7 +339,7 @@ impl Matching<'_> {
         while self.seen < self.next {
             let seen = &mut self.seen;
             self.blocks
-                .next(|block| *seen += u64::try_from(block.len()).unwrap_or(0));
+                .next(|block| *seen += block.iter().map(Sample::packets).sum::<u64>());
         }
     }
 }

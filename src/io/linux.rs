@@ -556,34 +556,26 @@ pub(crate) struct ReceiveHalf {
 }
 
 impl ReceiveHalf {
-    /// Shows the packets in the first `count` slots of the batch, and returns how many there were.
-    pub(crate) fn show(&mut self, count: usize, mut f: impl FnMut(Datagram<'_>)) -> usize {
-        let mut total = 0;
+    /// Shows what is in the first `count` slots of the batch.
+    pub(crate) fn show(&mut self, count: usize, mut f: impl FnMut(Datagram<'_>)) {
         for index in 0..count {
             let received = self.batch.received(index);
             if let Some(drops) = received.facts.drops {
                 self.drops = drops;
             }
-            let bundle = &received.slot[..received.len];
-            let segment = received.facts.segment.filter(|octets| *octets > 0);
-            let mut show = |octets, bundled| {
-                f(Datagram {
-                    octets,
-                    bundled,
-                    truncated: received.truncated,
-                    facts_cut: received.control_truncated,
-                    arrived_ns: arrival(self.sockets.hardware, &received.facts),
-                    ttl: received.facts.ttl,
-                    tos: received.facts.tos,
-                });
-                total += 1;
-            };
-            match segment.filter(|octets| *octets < bundle.len()) {
-                None => show(bundle, false),
-                Some(octets) => bundle.chunks(octets).for_each(|packet| show(packet, true)),
-            }
+            let facts = &received.facts;
+            f(Datagram {
+                octets: &received.slot[..received.len],
+                segment: facts
+                    .segment
+                    .filter(|octets| *octets > 0 && *octets < received.len),
+                truncated: received.truncated,
+                facts_cut: received.control_truncated,
+                arrived_ns: arrival(self.sockets.hardware, facts),
+                ttl: facts.ttl,
+                tos: facts.tos,
+            });
         }
-        total
     }
 
     /// Fills slots of the batch with what waits, and returns how many.
@@ -598,7 +590,8 @@ impl ReceiveHalf {
 impl super::ReceiveHalf for ReceiveHalf {
     fn recv(&mut self, f: impl FnMut(Datagram<'_>)) -> io::Result<usize> {
         let count = self.fill()?;
-        Ok(self.show(count, f))
+        self.show(count, f);
+        Ok(count)
     }
 
     fn events(&mut self, mut f: impl FnMut(Event<'_>)) -> usize {

@@ -103,12 +103,12 @@ pub(crate) enum Txtime {
     Refused(String),
 }
 
-/// A received datagram.
+/// A received datagram, or a bundle of them that share what is told of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Datagram<'a> {
     pub(crate) octets: &'a [u8],
-    /// It came in a bundle, whose timestamp this is.
-    pub(crate) bundled: bool,
+    /// Octets of each datagram of the bundle but the last, which may be shorter.
+    pub(crate) segment: Option<usize>,
     /// The datagram was longer than `octets` shows.
     pub(crate) truncated: bool,
     /// Some of what follows was cut off by the kernel for want of room.
@@ -174,8 +174,8 @@ pub(crate) trait SendHalf {
 
 /// Receives the replies of one session.
 pub(crate) trait ReceiveHalf {
-    /// Shows every waiting datagram of the peer, at most one batch, to `f`; returns how many there
-    /// were. Those of one bundle share its timestamp.
+    /// Shows every waiting datagram or bundle of the peer, at most one batch, to `f`; returns how many
+    /// there were.
     ///
     /// # Errors
     /// `WouldBlock` where none waits; a pending error of the socket, such as an ICMP unreachable.

@@ -191,7 +191,7 @@ impl super::ReceiveHalf for ReceiveHalf {
             };
             f(Datagram {
                 octets: &self.buffer[..len],
-                bundled: false,
+                segment: None,
                 truncated: false,
                 facts_cut: false,
                 arrived_ns: Some(os::realtime_ns()),

@@ -18,13 +18,8 @@ impl Bins {
         }
     }
 
-    /// Adds a delay in nanoseconds.
-    pub(super) fn record(&mut self, value_ns: i64) {
-        self.record_run(value_ns, 1);
-    }
-
-    /// Adds a delay in nanoseconds several times.
-    pub(super) fn record_run(&mut self, value_ns: i64, times: u64) {
+    /// Adds a delay in nanoseconds of so many packets.
+    pub(super) fn record(&mut self, value_ns: i64, times: u64) {
         let above = self.last == 0 || BOUNDS[self.last - 1] <= value_ns;
         let below = self.last == BOUNDS.len() || value_ns < BOUNDS[self.last];
         if !(above && below) {
@@ -101,7 +96,7 @@ mod tests {
     fn a_bound_belongs_to_the_bin_above_it() {
         let mut bins = Bins::new();
         for value in [-1, 0, 999, 1000, 1000, i64::MIN, i64::MAX] {
-            bins.record(value);
+            bins.record(value, 1);
         }
         let bin = |from, to, count| Bin { from, to, count };
         let expected = [
@@ -121,7 +116,7 @@ mod tests {
         fn every_value_is_in_the_bin_that_names_it(value: i64, shift in 0_u32..63) {
             let value = value >> shift;
             let mut bins = Bins::new();
-            bins.record(value);
+            bins.record(value, 1);
             let report = bins.report();
             prop_assert_eq!(report.len(), 1);
             prop_assert!(report[0].from.is_none_or(|from| from <= value));

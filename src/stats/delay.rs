@@ -153,39 +153,53 @@ impl Delays {
 
     /// The differences of each sample, quantity by quantity.
     fn sort_into_columns(&mut self, block: &[Sample]) {
-        for sample in block {
-            let t1_ns = match sample.t1_stamp_ns {
-                None if self.stamps_only => None,
-                stamp => Some(stamp.unwrap_or(sample.t1_ns)),
-            };
-            let Some(delay) = SampleDelays::of(sample, t1_ns) else {
-                self.rejected += 1;
-                continue;
-            };
-            self.recorded += 1;
-            self.columns.seq.push(sample.seq);
-            self.columns.inbound.push(delay.inbound);
-            self.columns.reflector.push(delay.reflector);
-            let stamped = sample.t1_stamp_ns.is_some();
-            if stamped && !self.t1_stamped {
-                self.start_over_with_stamps();
-            }
-            if let Some(sent) = delay.sent.filter(|_| stamped == self.t1_stamped) {
-                self.sort_with_t1(sample, &sent, delay.inbound);
-            }
+        // Packets of a train may also come one by one.
+        for alike in block.chunk_by(|a, b| a.continues_in(b)) {
+            let count = alike.iter().map(|sample| u64::from(sample.count)).sum();
+            self.sort_run(&alike[0], count);
+        }
+    }
+
+    /// The differences of `count` packets that share the timestamps of the first one, `sample`.
+    fn sort_run(&mut self, sample: &Sample, count: u64) {
+        let t1_ns = match sample.t1_stamp_ns {
+            None if self.stamps_only => None,
+            stamp => Some(stamp.unwrap_or(sample.t1_ns)),
+        };
+        let Some(delay) = SampleDelays::of(sample, t1_ns) else {
+            self.rejected += count;
+            return;
+        };
+        if count == 0 {
+            return;
+        }
+        self.recorded += count;
+        let packets = Packets {
+            first: sample.seq,
+            count,
+        };
+        self.columns.packets.push(packets);
+        self.columns.inbound.push(delay.inbound);
+        self.columns.reflector.push(delay.reflector);
+        let stamped = sample.t1_stamp_ns.is_some();
+        if stamped && !self.t1_stamped {
+            self.start_over_with_stamps();
+        }
+        if let Some(sent) = delay.sent.filter(|_| stamped == self.t1_stamped) {
+            let class = usize::from(sample.size_class);
+            self.sort_with_t1(packets, class, &sent, delay.inbound);
         }
     }
 
     fn record_columns(&mut self) {
         let columns = &mut self.columns;
-        self.inbound.record_all(&columns.seq, &columns.inbound);
-        self.reflector.record_all(&columns.seq, &columns.reflector);
-        self.roundtrip
-            .record_all(&columns.sent_seq, &columns.roundtrip);
-        self.outbound
-            .record_all(&columns.sent_seq, &columns.outbound);
-        for (size, (seq, roundtrip)) in self.sizes.iter_mut().zip(&columns.sizes) {
-            size.record_all(seq, roundtrip);
+        self.inbound.record_all(&columns.packets, &columns.inbound);
+        self.reflector
+            .record_all(&columns.packets, &columns.reflector);
+        self.roundtrip.record_all(&columns.sent, &columns.roundtrip);
+        self.outbound.record_all(&columns.sent, &columns.outbound);
+        for (size, (packets, roundtrip)) in self.sizes.iter_mut().zip(&columns.sizes) {
+            size.record_all(packets, roundtrip);
         }
         columns.clear();
     }
@@ -260,13 +274,12 @@ impl Delays {
         self.rejected
     }
 
-    fn sort_with_t1(&mut self, sample: &Sample, delay: &SinceT1, inbound: i64) {
-        self.columns.sent_seq.push(sample.seq);
+    fn sort_with_t1(&mut self, packets: Packets, class: usize, delay: &SinceT1, inbound: i64) {
+        self.columns.sent.push(packets);
         self.columns.roundtrip.push(delay.roundtrip);
         self.columns.outbound.push(delay.outbound);
-        let class = usize::from(sample.size_class);
-        if let Some((seq, roundtrip)) = self.columns.sizes.get_mut(class) {
-            seq.push(sample.seq);
+        if let Some((of_size, roundtrip)) = self.columns.sizes.get_mut(class) {
+            of_size.push(packets);
             roundtrip.push(delay.roundtrip);
         }
         if self
@@ -289,49 +302,56 @@ impl Delays {
     }
 }
 
+/// Packets with consecutive sequence numbers that have a delay in common.
+#[derive(Clone, Copy, Debug)]
+struct Packets {
+    first: u64,
+    count: u64,
+}
+
 /// The differences of a part of a block, quantity by quantity: recorded one after the other, each has
 /// its cells in the cache and its recurrences once a part.
 #[derive(Clone, Debug)]
 struct Columns {
-    seq: Vec<u64>,
+    packets: Vec<Packets>,
     inbound: Vec<i64>,
     reflector: Vec<i64>,
     /// Of the samples with the T1 in use.
-    sent_seq: Vec<u64>,
+    sent: Vec<Packets>,
     roundtrip: Vec<i64>,
     outbound: Vec<i64>,
-    /// Sequence numbers and round-trip delays of each size class.
-    sizes: Vec<(Vec<u64>, Vec<i64>)>,
+    /// Packets and round-trip delays of each size class.
+    sizes: Vec<(Vec<Packets>, Vec<i64>)>,
 }
 
 impl Columns {
     fn new(sizes: usize) -> Self {
-        let seq = || Vec::with_capacity(COLUMN);
+        let packets = || Vec::with_capacity(COLUMN);
         let delay = || Vec::with_capacity(COLUMN);
         Self {
-            seq: seq(),
+            packets: packets(),
             inbound: delay(),
             reflector: delay(),
-            sent_seq: seq(),
+            sent: packets(),
             roundtrip: delay(),
             outbound: delay(),
-            sizes: (0..sizes).map(|_| (seq(), delay())).collect(),
+            sizes: (0..sizes).map(|_| (packets(), delay())).collect(),
         }
     }
 
     fn clear(&mut self) {
-        self.seq.clear();
+        self.packets.clear();
         self.inbound.clear();
         self.reflector.clear();
         self.clear_sent();
     }
 
     fn clear_sent(&mut self) {
-        self.sent_seq.clear();
+        self.sent.clear();
         self.roundtrip.clear();
         self.outbound.clear();
-        for (seq, roundtrip) in &mut self.sizes {
-            seq.clear();
+        for (packets, roundtrip) in &mut self.sizes {
+            packets.clear();
             roundtrip.clear();
         }
     }
@@ -456,57 +476,35 @@ impl Distribution {
 
     /// Adds the delay of packet `seq`. Call in order of arrival, once for each sequence number.
     pub fn record(&mut self, seq: u64, value_ns: i64) {
-        self.record_all(&[seq], &[value_ns]);
+        let one = Packets {
+            first: seq,
+            count: 1,
+        };
+        self.record_all(&[one], &[value_ns]);
     }
 
-    /// Adds the delays of several packets, in order of arrival; both slices have one length.
-    fn record_all(&mut self, seq: &[u64], values_ns: &[i64]) {
-        self.moments.record(values_ns);
-        if mostly_equal(values_ns) {
-            return self.record_runs(seq, values_ns);
+    /// Adds delays, in order of arrival, each of one packet or of several; both slices have one length.
+    fn record_all(&mut self, packets: &[Packets], values_ns: &[i64]) {
+        self.moments.record(packets, values_ns);
+        let each = || packets.iter().zip(values_ns);
+        for (packets, &value_ns) in each() {
+            self.jitter.record(value_ns, packets.count);
+            self.bins.record(value_ns, packets.count);
         }
-        for &value_ns in values_ns {
-            self.jitter.record(value_ns);
-            self.bins.record(value_ns);
+        for (packets, &value_ns) in each() {
+            self.pairs.record(*packets, value_ns);
         }
-        for (&seq, &value_ns) in seq.iter().zip(values_ns) {
-            self.pairs.record(seq, value_ns);
-        }
-        for &value_ns in values_ns {
-            if self.settled {
-                self.cells.record(value_ns);
-                continue;
-            }
-            self.early.push(value_ns);
-            if self.early.len() == EARLY {
-                self.settle();
-            }
-        }
-    }
-
-    /// The same for packets of trains, which share their timestamps: each value once for all that have
-    /// it. Of `moments` nothing is left to do.
-    fn record_runs(&mut self, mut seq: &[u64], values_ns: &[i64]) {
-        for run in values_ns.chunk_by(|a, b| a == b) {
-            let (value_ns, times) = (run[0], run.len());
-            let (of_run, rest) = seq.split_at(times);
-            seq = rest;
-            self.jitter.record_run(value_ns, times);
-            self.bins.record_run(value_ns, times as u64);
-            self.pairs.record_run(of_run, value_ns);
-            if self.settled {
-                self.cells.record_run(value_ns, times as u64);
-                continue;
-            }
-            for _ in 0..times {
-                if self.settled {
-                    self.cells.record_run(value_ns, 1);
-                    continue;
-                }
+        for (packets, &value_ns) in each() {
+            let mut count = packets.count;
+            while count > 0 && !self.settled {
+                count -= 1;
                 self.early.push(value_ns);
                 if self.early.len() == EARLY {
                     self.settle();
                 }
+            }
+            if count > 0 {
+                self.cells.record(value_ns, count);
             }
         }
     }
@@ -531,7 +529,7 @@ impl Distribution {
             self.cells.merge(&other.cells);
         } else {
             for &value_ns in &other.early {
-                self.cells.record(value_ns);
+                self.cells.record(value_ns, 1);
             }
         }
     }
@@ -543,7 +541,7 @@ impl Distribution {
             Base::EarlyMinimum(bases, at) => *bases[*at].get_or_init(|| self.moments.min),
         };
         for &value_ns in &self.early {
-            self.cells.record(value_ns);
+            self.cells.record(value_ns, 1);
         }
         self.early.clear();
         self.settled = true;
@@ -691,7 +689,7 @@ struct Moments {
 
 impl Moments {
     /// Adds values: those of a block in two passes, and then as one to the others.
-    fn record(&mut self, values: &[i64]) {
+    fn record(&mut self, packets: &[Packets], values: &[i64]) {
         let Some(&value) = values.first() else {
             return;
         };
@@ -701,23 +699,24 @@ impl Moments {
             None => float(i128::from(value) - i128::from(first)),
         };
         let mut block = Self {
-            count: values.len() as u64,
+            count: 0,
             min: value,
             max: value,
             first,
             ..Self::default()
         };
         let mut sum_of_differences = 0.0;
-        for &value in values {
+        for (packets, &value) in packets.iter().zip(values) {
+            block.count += packets.count;
             block.min = block.min.min(value);
             block.max = block.max.max(value);
-            block.sum += i128::from(value);
-            sum_of_differences += difference(value);
+            block.sum += i128::from(value) * i128::from(packets.count);
+            sum_of_differences += difference(value) * float(packets.count.into());
         }
         block.mean_of_differences = sum_of_differences / float(block.count.into());
-        for &value in values {
+        for (packets, &value) in packets.iter().zip(values) {
             let distance = difference(value) - block.mean_of_differences;
-            block.sum_of_squares += distance * distance;
+            block.sum_of_squares += distance * distance * float(packets.count.into());
         }
         self.merge(&block);
     }
@@ -763,16 +762,16 @@ struct Jitter {
 }
 
 impl Jitter {
-    fn record(&mut self, value: i64) {
+    /// Adds a value of `count` packets.
+    fn record(&mut self, value: i64, count: u64) {
         if let Some(previous) = self.previous.replace(value) {
             self.smoothed += (float(value.abs_diff(previous).into()) - self.smoothed) / 16.0;
         }
-    }
-
-    /// As often `record`, of one value.
-    fn record_run(&mut self, value: i64, times: usize) {
-        self.record(value);
-        self.smoothed *= UNCHANGED[(times - 1).min(COLUMN - 1)];
+        if count > 1 {
+            // As many differences of 0 as it takes to forget anything are few enough.
+            let equal = usize::try_from(count - 1).unwrap_or(usize::MAX);
+            self.smoothed *= UNCHANGED[equal.min(UNCHANGED.len() - 1)];
+        }
     }
 
     fn merge(&mut self, other: &Self, mixed: bool) {
@@ -811,7 +810,32 @@ impl Pairs {
         }
     }
 
-    fn record(&mut self, seq: u64, value: i64) {
+    fn record(&mut self, packets: Packets, value: i64) {
+        self.record_one(packets.first, value);
+        let Some(last) = (packets.count - 1).checked_add(packets.first) else {
+            return;
+        };
+        // Between two of a train each only differs from the one before: by nothing.
+        let mut equal = 0;
+        let mut stored = self.value_of(packets.first).is_some();
+        for seq in (packets.first..last).skip(1) {
+            let slot = &mut self.recent[slot(seq)];
+            let newest = slot.is_none_or(|(newest, _)| newest < seq);
+            if newest {
+                *slot = Some((seq, value));
+                equal += u64::from(stored);
+            }
+            stored = newest;
+        }
+        if equal > 0 {
+            self.add_equal(equal);
+        }
+        if packets.count > 1 {
+            self.record_one(last, value);
+        }
+    }
+
+    fn record_one(&mut self, seq: u64, value: i64) {
         let slot = &mut self.recent[slot(seq)];
         if slot.is_some_and(|(newest, _)| newest >= seq) {
             return; // a repetition, or so late that its neighbours are forgotten
@@ -822,28 +846,6 @@ impl Pairs {
         }
         if let Some(after) = seq.checked_add(1).and_then(|seq| self.value_of(seq)) {
             self.add(value, after);
-        }
-    }
-
-    /// As `record` of each of these packets, which have one value.
-    fn record_run(&mut self, seqs: &[u64], value: i64) {
-        let mut equal = 0;
-        for (at, &seq) in seqs.iter().enumerate() {
-            // Between two of the run it only differs from the one before: by nothing.
-            let inside = at > 0
-                && seqs[at - 1].checked_add(1) == Some(seq)
-                && seq.checked_add(1).as_ref() == seqs.get(at + 1)
-                && self.value_of(seqs[at - 1]) == Some(value);
-            let slot = &mut self.recent[slot(seq)];
-            if inside && slot.is_none_or(|(newest, _)| newest < seq) {
-                *slot = Some((seq, value));
-                equal += 1;
-            } else {
-                self.record(seq, value);
-            }
-        }
-        if equal > 0 {
-            self.add_equal(equal);
         }
     }
 
@@ -861,7 +863,7 @@ impl Pairs {
         self.min = self.min.min(difference);
         self.max = self.max.max(difference);
         self.sum_of_absolutes += i128::from(difference.unsigned_abs());
-        self.absolutes.record(difference.unsigned_abs());
+        self.absolutes.record(difference.unsigned_abs(), 1);
     }
 
     /// Adds differences of 0.
@@ -872,7 +874,7 @@ impl Pairs {
         self.count += times;
         self.min = self.min.min(0);
         self.max = self.max.max(0);
-        self.absolutes.record_run(0, times);
+        self.absolutes.record(0, times);
     }
 
     /// Adds the differences of another flow.
@@ -947,21 +949,12 @@ impl SignedCells {
         }
     }
 
-    fn record(&mut self, value_ns: i64) {
+    fn record(&mut self, value_ns: i64, times: u64) {
         let distance = value_ns.abs_diff(self.base_ns);
         if value_ns >= self.base_ns {
-            self.above.record(distance);
+            self.above.record(distance, times);
         } else {
-            self.below.record(distance);
-        }
-    }
-
-    fn record_run(&mut self, value_ns: i64, times: u64) {
-        let distance = value_ns.abs_diff(self.base_ns);
-        if value_ns >= self.base_ns {
-            self.above.record_run(distance, times);
-        } else {
-            self.below.record_run(distance, times);
+            self.below.record(distance, times);
         }
     }
 
@@ -1054,14 +1047,8 @@ impl Cells {
         }
     }
 
-    fn record(&mut self, distance: u64) {
+    fn record(&mut self, distance: u64, times: u64) {
         // The histogram's last cells reach beyond the bound.
-        if distance > BOUND_NS || self.histogram.record(distance).is_err() {
-            self.beyond += 1;
-        }
-    }
-
-    fn record_run(&mut self, distance: u64, times: u64) {
         if distance > BOUND_NS || self.histogram.record_n(distance, times).is_err() {
             self.beyond += times;
         }
@@ -1125,13 +1112,6 @@ fn supported_rank(n: u64, part: u64) -> Option<u64> {
     (n - rank >= BEYOND).then_some(rank)
 }
 
-/// Whether a value most often equals the one before it.
-fn mostly_equal(values: &[i64]) -> bool {
-    let pairs = values.iter().zip(values.iter().skip(1));
-    let equal: usize = pairs.map(|(a, b)| usize::from(a == b)).sum();
-    equal * 2 > values.len()
-}
-
 #[expect(
     clippy::cast_precision_loss,
     reason = "figures that are shown as floats: 53 bits are enough"
@@ -1142,11 +1122,12 @@ fn float(value: i128) -> f64 {
 
 /// Samples that are recorded together.
 const COLUMN: usize = 256;
-/// What is left of smoothed jitter after so many differences of 0: powers of 15/16.
-const UNCHANGED: [f64; COLUMN] = {
-    let mut powers = [1.0; COLUMN];
+/// What is left of smoothed jitter after so many differences of 0: powers of 15/16, the last one
+/// 10^-28.
+const UNCHANGED: [f64; 1024] = {
+    let mut powers = [1.0; 1024];
     let mut times = 1;
-    while times < COLUMN {
+    while times < powers.len() {
         powers[times] = powers[times - 1] * (15.0 / 16.0);
         times += 1;
     }
@@ -1185,6 +1166,7 @@ mod tests {
             t3_ns: 1_790_000_000_000_006_000,
             t4_ns: 1_000_010_000,
             size_class: 0,
+            count: 1,
         };
         let mut delays = Delays::new(1, true);
         delays.record(&[sample(None), sample(Some(1_000_000_000)), sample(None)]);
@@ -1273,6 +1255,7 @@ mod tests {
                 t3_ns: ns("t3"),
                 t4_ns: ns("t4"),
                 size_class: 0,
+                count: 1,
             }]);
             let got = delays.report();
             assert_eq!(got.roundtrip.unwrap().min, ns("rtt"));
@@ -1428,7 +1411,7 @@ mod tests {
     }
 
     proptest! {
-        /// Blocks of equal values go another way than single ones, and come to the same.
+        /// Packets that have a delay in common come to the same as one by one.
         #[test]
         fn trains_are_recorded_as_their_packets_are(
             trains in proptest::collection::vec((0..40_usize, -3..1000_i64, 0..5_u64), 1..80),
@@ -1456,8 +1439,14 @@ mod tests {
             let kind = if far { Distribution::with_unknown_offset() } else { Distribution::from_zero() };
             let (mut one, mut together) = (kind.clone(), kind);
             for block in samples.chunks(COLUMN) {
-                let (seq, values): (Vec<u64>, Vec<i64>) = block.iter().copied().unzip();
-                together.record_all(&seq, &values);
+                let runs = block.chunk_by(|(seq, value), next| (seq + 1, *value) == *next);
+                let (packets, values): (Vec<Packets>, Vec<i64>) = runs
+                    .map(|run| {
+                        let (first, value) = run[0];
+                        (Packets { first, count: run.len() as u64 }, value)
+                    })
+                    .unzip();
+                together.record_all(&packets, &values);
                 for (seq, value) in block {
                     one.record(*seq, *value);
                 }
@@ -1493,6 +1482,7 @@ mod tests {
                 t3_ns: 20_000 + delay / 2,
                 t4_ns: 30_000 + delay,
                 size_class: u8::from(seq % 3 == 0),
+                count: 1,
             }).collect();
             let figures = |all: &Delays| {
                 let sizes = (all.size_roundtrip(0), all.size_roundtrip(1));
@@ -1579,6 +1569,7 @@ mod tests {
             t3_ns: 600,
             t4_ns: 1100,
             size_class: 0,
+            count: 1,
         };
         let mut plain = Delays::new(2, false);
         let mut stamped = plain.alike();
@@ -1683,6 +1674,7 @@ mod tests {
             t3_ns: 1_000_000 + 1015,
             t4_ns: 1_000_000 + 25,
             size_class,
+            count: 1,
         }
     }
 
@@ -1915,12 +1907,55 @@ mod tests {
             let samples: Vec<Sample> = (0..)
                 .zip(&stamps)
                 .map(|(seq, &([t1_ns, t2_ns, t3_ns, t4_ns], t1_stamp_ns))| Sample {
-                    seq, t1_ns, t1_stamp_ns, t2_ns, t3_ns, t4_ns, size_class: 200,
+                    seq, t1_ns, t1_stamp_ns, t2_ns, t3_ns, t4_ns, size_class: 200, count: 1,
                 })
                 .collect();
             delays.record(&samples);
             prop_assert_eq!(delays.recorded() + delays.rejected(), samples.len() as u64);
             let _ = delays.report();
+        }
+
+        #[test]
+        fn a_sample_of_several_packets_is_as_many_samples(
+            trains in prop::collection::vec(
+                (0..4_u64, 0..20_u16, prop::array::uniform4(-20..1000_i64), any::<Option<u8>>(), 0..3_u8),
+                1..60,
+            ),
+        ) {
+            let (mut together, mut each) = (Delays::new(2, false), Delays::new(2, false));
+            let mut seq = 0;
+            for (gap, count, [t1_ns, t2_ns, t3_ns, t4_ns], stamp, size_class) in trains {
+                seq += gap;
+                let t1_stamp_ns = stamp.map(i64::from);
+                let train = Sample { seq, t1_ns, t1_stamp_ns, t2_ns, t3_ns, t4_ns, size_class, count };
+                together.record(&[train]);
+                for _ in 0..count {
+                    each.record(&[Sample { seq, count: 1, ..train }]);
+                    seq += 1;
+                }
+            }
+            let figures = |all: &Delays| {
+                let mut report = all.report();
+                let all_four = [
+                    &mut report.roundtrip,
+                    &mut report.outbound,
+                    &mut report.inbound,
+                    &mut report.reflector,
+                ];
+                let floats: Vec<_> = all_four
+                    .into_iter()
+                    .flatten()
+                    .flat_map(|delay| [delay.jitter.take(), delay.stddev.take()])
+                    .map(|figure| figure.unwrap_or(0.0))
+                    .collect();
+                let counts = (all.recorded(), all.rejected(), all.offset_estimate_ns());
+                ((report, all.histograms(), counts), floats)
+            };
+            let ((got, got_floats), (expected, expected_floats)) = (figures(&together), figures(&each));
+            prop_assert_eq!(got, expected);
+            for (got, expected) in got_floats.into_iter().zip(expected_floats) {
+                prop_assert!(near(got, expected), "{got} for {expected}");
+            }
         }
     }
 }

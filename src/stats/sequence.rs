@@ -256,6 +256,22 @@ impl Epoch {
         u64::try_from(lead).unwrap_or(0)
     }
 
+    /// Looks at the lead of `r` over `s`, which so many replies have.
+    fn look_at(&mut self, s: u64, r: u64, count: u64) {
+        if self.looked_at >= FIRST_REPLIES {
+            return;
+        }
+        self.looked_at = self
+            .looked_at
+            .saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+        let lead = i64::try_from(r).unwrap_or(i64::MAX)
+            - i64::try_from(s.saturating_sub(self.first)).unwrap_or(i64::MAX);
+        if self.least_lead == i64::MAX {
+            self.first_lead = lead;
+        }
+        self.least_lead = self.least_lead.min(lead);
+    }
+
     /// The 64-bit number whose low half is `r`, near the highest so far.
     fn extend(&self, r: u32) -> u64 {
         if self.started {
@@ -396,7 +412,15 @@ impl Tracker {
     pub fn make_room(&mut self, sent: u64) {
         let low = sent.saturating_sub(self.received.len());
         while self.decided < low {
-            self.decide();
+            let answered = self.received.take_run(self.decided, low - self.decided);
+            if answered == 0 {
+                self.decide();
+                continue;
+            }
+            self.late
+                .clear_range(self.decided, self.decided + answered - 1);
+            self.counts.bursts.note(false);
+            self.decided += answered;
         }
     }
 
@@ -443,6 +467,39 @@ impl Tracker {
         arrival
     }
 
+    /// Counts replies in time to the `count` packets from `s` on that carried the reflector's numbers
+    /// from `r` on, as [`on_reply`](Self::on_reply) does one by one, where they are the usual: the first
+    /// ones to the newest packets so far, with the newest numbers so far. Else does nothing and returns
+    /// false.
+    pub fn on_run(&mut self, s: u64, r: u32, count: u64) -> bool {
+        let epoch = &self.epoch;
+        let first_reply = epoch.extend(r);
+        let usual = !self.senseless
+            && epoch.started
+            && s >= self.next_expected.max(self.decided).max(epoch.first)
+            && first_reply > epoch.highest_reply
+            && count > 0
+            && count <= self.received.len()
+            && s + count - self.decided <= self.received.len()
+            && !self.late.any(s, count);
+        if !usual {
+            return false;
+        }
+        self.own_counter |= r != self.number(s);
+        self.received.set_run(s, count);
+        self.counts.received += count;
+        self.answered += count;
+        self.next_expected = s + count;
+        self.see_run(first_reply, count);
+        let epoch = &mut self.epoch;
+        epoch.highest = epoch.highest.max(s + count - 1);
+        epoch.replies += count;
+        epoch.look_at(s, first_reply, count);
+        epoch.next_expected = first_reply + count;
+        self.directions.reordered_outbound += epoch.order.push_run(first_reply, s, count);
+        true
+    }
+
     fn follow_reflector(&mut self, s: u64, r: u32, arrival: Arrival, answered: bool) {
         if self.senseless {
             self.epoch.highest = self.epoch.highest.max(s);
@@ -485,15 +542,7 @@ impl Tracker {
                 epoch.repeated += u64::from(arrival == Arrival::Duplicate && answered);
             }
         }
-        if epoch.looked_at < FIRST_REPLIES {
-            epoch.looked_at += 1;
-            let lead = i64::try_from(r).unwrap_or(i64::MAX)
-                - i64::try_from(s.saturating_sub(epoch.first)).unwrap_or(i64::MAX);
-            if epoch.least_lead == i64::MAX {
-                epoch.first_lead = lead;
-            }
-            epoch.least_lead = epoch.least_lead.min(lead);
-        }
+        epoch.look_at(s, r, 1);
         if arrival == Arrival::First {
             if r >= epoch.next_expected {
                 epoch.next_expected = r + 1;
@@ -534,6 +583,19 @@ impl Tracker {
         let known = self.replied.has(r);
         self.replied.set(r);
         known
+    }
+
+    /// Notes `count` numbers of the reflector from `r` on, all higher than those so far, and fewer than
+    /// the window.
+    fn see_run(&mut self, r: u64, count: u64) {
+        let highest = self.epoch.highest_reply;
+        if r - highest >= self.replied.len() {
+            self.replied.clear();
+        } else {
+            self.replied.clear_range(highest + 1, r);
+        }
+        self.replied.set_run(r, count);
+        self.epoch.highest_reply = r + count - 1;
     }
 
     /// Books loss by direction. A packet whose reply came late was lost on neither way, although it
@@ -706,6 +768,43 @@ impl Bits {
         self.words[word] |= bit;
     }
 
+    /// Shows `f` the words of the bits from `from` on, `count` of them, which are no more than the window,
+    /// and in each the bits that are meant.
+    fn in_words(&mut self, from: u64, count: u64, mut f: impl FnMut(&mut u64, u64)) {
+        let (mut next, mut left) = (from, count);
+        while left > 0 {
+            let (word, bit) = self.place(next);
+            let here = left.min(64 - u64::from(bit.trailing_zeros()));
+            // All ones from the bit on, as many as are meant.
+            let meant = (u64::MAX >> (64 - here)) << bit.trailing_zeros();
+            f(&mut self.words[word], meant);
+            next += here;
+            left -= here;
+        }
+    }
+
+    /// Sets the bits from `from` on, no more than the window.
+    fn set_run(&mut self, from: u64, count: u64) {
+        self.in_words(from, count, |word, meant| *word |= meant);
+    }
+
+    /// Whether any of the bits from `from` on is set.
+    fn any(&mut self, from: u64, count: u64) -> bool {
+        let mut any = false;
+        self.in_words(from, count, |word, meant| any |= *word & meant != 0);
+        any
+    }
+
+    /// Clears the bits from `from` on that are set, up to the first one that is not and to the end of
+    /// the word, at most `most` of them; returns how many.
+    fn take_run(&mut self, from: u64, most: u64) -> u64 {
+        let (word, bit) = self.place(from);
+        let ones = (self.words[word] >> bit.trailing_zeros()).trailing_ones();
+        let count = u64::from(ones).min(most);
+        self.in_words(from, count, |word, meant| *word &= !meant);
+        count
+    }
+
     /// Clears a bit and returns what it was.
     fn take(&mut self, number: u64) -> bool {
         let (word, bit) = self.place(number);
@@ -737,17 +836,7 @@ impl Bits {
 
     /// Clears the bits `from..=to`, which are fewer than the window.
     fn clear_range(&mut self, from: u64, to: u64) {
-        let mut next = from;
-        while next <= to {
-            let (word, bit) = self.place(next);
-            if bit == 1 && to - next >= 63 {
-                self.words[word] = 0;
-                next += 64;
-            } else {
-                self.words[word] &= !bit;
-                next += 1;
-            }
-        }
+        self.in_words(from, to + 1 - from, |word, meant| *word &= !meant);
     }
 }
 
@@ -818,6 +907,19 @@ impl Resequencer {
         while self.holding > 0 && self.held[Self::slot(self.next)].is_some() {
             reordered += self.let_go();
         }
+        reordered
+    }
+
+    /// As [`push`](Self::push) of `count` replies with consecutive numbers; of these replies too as many
+    /// as were reordered.
+    fn push_run(&mut self, r: u64, s: u64, count: u64) -> u64 {
+        if self.holding > 0 || self.next != r {
+            return (0..count).map(|n| self.push(r + n, s + n)).sum();
+        }
+        // Nothing is held, and this is what is waited for.
+        self.next = r + count;
+        let reordered = self.next_expected.saturating_sub(s).min(count);
+        self.next_expected = self.next_expected.max(s + count);
         reordered
     }
 
@@ -1272,6 +1374,73 @@ mod tests {
             let counts = tracker.finish(300);
             let seen = counts.received + counts.late + counts.duplicates;
             prop_assert_eq!(seen, replies.len() as u64);
+        }
+
+        /// Whatever came before, replies in a row come to the same together as one by one.
+        #[test]
+        fn runs_are_counted_as_their_replies_are(
+            seed: u64, window in 64_u64..3000, first: u32, begin: u32, loss in 0.0..0.4, odd in 0.0..0.3,
+            forgotten: bool,
+        ) {
+            let mut rng = Pcg64Mcg::seed_from_u64(seed);
+            let mut together = Tracker::counting_from(window, first);
+            let mut each = Tracker::counting_from(window, first);
+            let (mut s, mut r, mut runs) = (0_u64, begin, 0);
+            for _ in 0..200 {
+                let count = rng.random_range(1..64_u64);
+                let (mut from, mut number) = (s, r);
+                let mut late = false;
+                if rng.random_bool(odd) {
+                    // Again, out of order, late, or of a counter that begins anew.
+                    match rng.random_range(0..5) {
+                        0 => from = s.saturating_sub(rng.random_range(0..200)),
+                        1 => number = r.wrapping_sub(rng.random_range(0..200)),
+                        2 => late = true,
+                        3 => (r, number) = (0, 0),
+                        _ => {
+                            from = s.saturating_sub(rng.random_range(0..200));
+                            number = r.wrapping_sub(rng.random_range(0..200));
+                        }
+                    }
+                } else {
+                    let lost = |rng: &mut Pcg64Mcg| {
+                        let most = if rng.random_bool(0.1) { 2000 } else { 40 };
+                        if rng.random_bool(loss) { rng.random_range(0..most) } else { 0_u32 }
+                    };
+                    s += u64::from(lost(&mut rng));
+                    r = r.wrapping_add(lost(&mut rng));
+                    (from, number) = (s, r);
+                }
+                let sent = s.max(from) + count + rng.random_range(0..10);
+                for tracker in [&mut together, &mut each] {
+                    tracker.make_room(if forgotten { sent } else { from + count });
+                }
+                let run = !late && together.on_run(from, number, count);
+                runs += u64::from(run);
+                for n in 0..count {
+                    let number = number.wrapping_add(u32::try_from(n).unwrap());
+                    each.on_reply(from + n, number, late);
+                    if !run {
+                        together.on_reply(from + n, number, late);
+                    }
+                }
+                s = s.max(from + count);
+                r = r.max(number.wrapping_add(u32::try_from(count).unwrap()));
+                let seen = |tracker: &Tracker| {
+                    let inbound = tracker
+                        .checkpoint()
+                        .and_then(|now| tracker.lost_inbound_until(&now));
+                    (tracker.received(), tracker.answered(), tracker.checkpoint(), inbound)
+                };
+                prop_assert_eq!(seen(&together), seen(&each));
+            }
+            let sent = s + 10;
+            for tracker in [&mut together, &mut each] {
+                tracker.make_room(sent);
+                tracker.on_probe(0, r);
+            }
+            prop_assert!(odd > 0.2 || loss > 0.2 || runs > 20, "{runs} runs");
+            prop_assert_eq!(together.finish(sent), each.finish(sent));
         }
 
         #[test]
