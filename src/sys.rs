@@ -15,9 +15,15 @@ use libc::{c_int, c_uint, c_void, cmsghdr, iovec, mmsghdr, msghdr, sockaddr_stor
 
 /// Room for any UDP datagram.
 pub(crate) const MAX_DATAGRAM: usize = 65_536;
+/// Room in front of a datagram, for an answer that begins before it.
+const LEAD: usize = 64;
 /// Distance of two slots: three cache lines more than a datagram, so that the headers of a batch do
 /// not all fall into one set of the cache.
 const STRIDE: usize = MAX_DATAGRAM + 192;
+const _: () = assert!(LEAD + MAX_DATAGRAM <= STRIDE);
+/// What is received at once stays in a core's own cache, so that whoever reads it, or sends it back, finds
+/// it there.
+const IN_CACHE: usize = 128 << 10;
 /// Room for the fields of any test packet.
 const HEAD: usize = 128;
 /// Room for every control message that is asked for: stamps 64, packet info 40, TTL, TOS and drops
@@ -170,6 +176,8 @@ pub(crate) struct Received<'a> {
 /// Slots for one `recvmmsg`, used over and over.
 pub(crate) struct ReceiveBatch {
     octets: Fixed<u8>,
+    /// Octets in front of the first slot, and so of each.
+    lead: usize,
     slot_len: usize,
     stride: usize,
     names: Fixed<sockaddr_storage>,
@@ -177,23 +185,26 @@ pub(crate) struct ReceiveBatch {
     iovs: Fixed<iovec>,
     heads: Fixed<mmsghdr>,
     filled: usize,
+    /// Slots that the next call may fill.
+    offered: usize,
 }
 
 impl ReceiveBatch {
     /// Slots for whole UDP datagrams. Pages that no datagram reaches stay uncommitted.
     pub(crate) fn new(slots: usize) -> Self {
-        Self::with_slots_of(slots, MAX_DATAGRAM, STRIDE)
+        Self::with_slots_of(slots, LEAD, MAX_DATAGRAM, STRIDE)
     }
 
     /// Slots for the error queue, whose entries carry no payload, and for the first octets of
     /// datagrams that are not expected.
     pub(crate) fn for_heads(slots: usize) -> Self {
-        Self::with_slots_of(slots, HEAD, HEAD)
+        Self::with_slots_of(slots, 0, HEAD, HEAD)
     }
 
-    fn with_slots_of(slots: usize, slot_len: usize, stride: usize) -> Self {
+    fn with_slots_of(slots: usize, lead: usize, slot_len: usize, stride: usize) -> Self {
         let mut batch = Self {
             octets: Fixed::new(vec![0; slots * stride]),
+            lead,
             slot_len,
             stride,
             names: Fixed::new(vec![blank_name(); slots]),
@@ -201,6 +212,7 @@ impl ReceiveBatch {
             iovs: Fixed::new(blank_iovs(slots)),
             heads: Fixed::new(vec![blank_head(); slots]),
             filled: 0,
+            offered: slots,
         };
         for index in 0..slots {
             batch.arm(index);
@@ -209,7 +221,7 @@ impl ReceiveBatch {
     }
 
     fn arm(&mut self, index: usize) {
-        let base = self.octets.at(index * self.stride);
+        let base = self.octets.at(index * self.stride + self.lead);
         // SAFETY: all four pointers are of slots that live as long as `self`, and nothing else
         // refers to them while `self` is borrowed mutably.
         unsafe {
@@ -241,7 +253,7 @@ impl ReceiveBatch {
             Queue::Data => libc::MSG_DONTWAIT,
             Queue::Error => libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE,
         };
-        let slots = length(self.heads.len());
+        let slots = length(self.offered);
         self.filled = retry(|| {
             // SAFETY: `arm` pointed every head at its own slot; heads and slots outlive the call.
             unsafe {
@@ -257,10 +269,29 @@ impl ReceiveBatch {
         Ok(self.filled)
     }
 
+    /// Slots that the next [`receive`](Self::receive) fills at most.
+    pub(crate) fn offered(&self) -> usize {
+        self.offered
+    }
+
+    /// Has the next [`receive`](Self::receive) fill no more slots than a core's cache has room for, where
+    /// datagrams are as long as in this batch.
+    pub(crate) fn fit_cache(&mut self) {
+        let longest = (0..self.filled)
+            // SAFETY: the kernel has finished with these heads.
+            .map(|index| unsafe { (*self.heads.at(index)).msg_len })
+            .max();
+        let longest = longest.and_then(|octets| usize::try_from(octets).ok());
+        if let Some(octets) = longest {
+            let fitting = IN_CACHE / octets.max(1);
+            self.offered = fitting.clamp(1, self.heads.len());
+        }
+    }
+
     /// The datagram in a slot that the last [`receive`](Self::receive) filled.
     pub(crate) fn received(&mut self, index: usize) -> Received<'_> {
         assert!(index < self.filled, "slot {index} was not filled");
-        let base = self.octets.at(index * self.stride);
+        let base = self.octets.at(index * self.stride + self.lead);
         // SAFETY: the kernel has finished with this slot; `self` is borrowed for as long as the
         // slice lives, so that nothing else reaches it.
         let (slot, head) = unsafe {
@@ -288,6 +319,8 @@ pub(crate) struct Mirror {
     /// The slot of each queued reply.
     slots: Vec<usize>,
     sent: usize,
+    /// How many octets before its request the answer in each slot begins.
+    ahead: Vec<usize>,
 }
 
 /// What a reply needs beside its octets.
@@ -310,6 +343,7 @@ impl Mirror {
             heads: Fixed::new(vec![blank_head(); slots]),
             slots: Vec::with_capacity(slots),
             sent: 0,
+            ahead: vec![0; slots],
         }
     }
 
@@ -320,18 +354,53 @@ impl Mirror {
     pub(crate) fn receive(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
         self.slots.clear();
         self.sent = 0;
+        self.ahead.fill(0);
+        self.requests.fit_cache();
         self.requests.receive(fd, Queue::Data)
+    }
+
+    /// As [`ReceiveBatch::offered`].
+    pub(crate) fn offered(&self) -> usize {
+        self.requests.offered()
     }
 
     pub(crate) fn received(&mut self, index: usize) -> Received<'_> {
         self.requests.received(index)
     }
 
-    /// Queues the first `len` octets of a slot as the answer to the datagram that came in it.
+    /// Has the answer to the datagram in a slot begin so many octets before it; `None` where there is no
+    /// room.
+    pub(crate) fn move_ahead(&mut self, index: usize, octets: usize) -> Option<&mut [u8]> {
+        if octets > self.requests.lead {
+            return None;
+        }
+        self.ahead[index] = octets;
+        Some(self.reply(index))
+    }
+
+    /// The answer to the datagram in a slot, and the room behind it.
+    pub(crate) fn reply(&mut self, index: usize) -> &mut [u8] {
+        // SAFETY: the kernel has finished with this slot; `self` is borrowed for as long as the slice lives,
+        // so that nothing else reaches it.
+        unsafe { &mut *self.place(index) }
+    }
+
+    /// From where the answer to the datagram in a slot begins to the end of the slot, which is before what
+    /// lies in front of the next one.
+    fn place(&self, index: usize) -> *mut [u8] {
+        let requests = &self.requests;
+        assert!(index < requests.filled, "slot {index} was not filled");
+        let ahead = self.ahead[index];
+        let begin = index * requests.stride + requests.lead - ahead;
+        slice_from_raw_parts_mut(requests.octets.at(begin), requests.slot_len + ahead)
+    }
+
+    /// Queues the first `len` octets of the answer to the datagram in a slot.
     pub(crate) fn queue(&mut self, index: usize, len: usize, reply: ReplyFacts) {
-        assert!(index < self.requests.filled && len <= self.requests.slot_len);
+        let place = self.place(index);
+        assert!(len <= place.len());
+        let base = place.cast::<u8>();
         let at = self.slots.len();
-        let base = self.requests.octets.at(index * self.requests.stride);
         // SAFETY: every pointer is of a slot that lives as long as `self`; the name is the one that
         // the kernel wrote beside this very request.
         unsafe {
@@ -361,7 +430,7 @@ impl Mirror {
     /// The octets of the reply `offset` places behind the next one to be sent.
     pub(crate) fn reply_mut(&mut self, offset: usize) -> &mut [u8] {
         let index = self.slots[self.sent + offset];
-        self.requests.received(index).slot
+        self.reply(index)
     }
 
     /// Sends at most `limit` of the queued replies; returns how many left.

@@ -350,6 +350,33 @@ impl Sessions {
         self.say(from, to, What::Began);
     }
 
+    /// As [`visit_again`](Self::visit_again) of `count` requests whose sequence numbers follow that of the
+    /// request before, none of them 0, with its T1; they have so many octets together.
+    ///
+    /// Returns the number of the first of their replies; their numbers are consecutive, and taken.
+    pub fn visit_run(
+        &mut self,
+        before: Visit,
+        octets: usize,
+        (seq, t1): (u32, Timestamp),
+        count: u32,
+        now_ns: i64,
+    ) -> u32 {
+        let session = &mut self.entries[before.place];
+        let last = seq.wrapping_add(count);
+        if session.t1 == t1.raw() && last.wrapping_sub(session.seq) < 1 << 31 {
+            session.seq = last;
+        }
+        let number = session.next;
+        session.next = number.wrapping_add(count);
+        if let Some(record) = self.record(before.serial) {
+            record.received += u64::from(count);
+            record.octets += u64::try_from(octets).unwrap_or(0);
+            record.last_ns = now_ns;
+        }
+        number
+    }
+
     /// The number of the next reply of a session, which it takes; `None` where the session has
     /// ended since.
     pub fn next_number(&mut self, visit: Visit) -> Option<u32> {
@@ -518,12 +545,16 @@ fn newer(a: u64, b: u64) -> bool {
 #[derive(Debug)]
 pub struct LoopGuard {
     sent: Box<[[u64; 4]]>,
+    /// All that were remembered are from the first to the second, upwards and past the end of the range.
+    /// What else a datagram has there, which is most often padding, needs no look at the table.
+    span: Option<(u64, u64)>,
 }
 
 impl Default for LoopGuard {
     fn default() -> Self {
         Self {
             sent: vec![[0; 4]; GUARD_SETS].into_boxed_slice(),
+            span: None,
         }
     }
 }
@@ -537,16 +568,28 @@ impl LoopGuard {
 
     /// Remembers a departure.
     pub fn note(&mut self, t3: Timestamp) {
-        let set = &mut self.sent[Self::place(t3.raw())];
+        let raw = t3.raw();
+        let set = &mut self.sent[Self::place(raw)];
         set.rotate_right(1);
-        set[0] = t3.raw();
+        set[0] = raw;
+        self.span = match self.span {
+            None => Some((raw, raw)),
+            Some((first, last)) if raw.wrapping_sub(first) <= last.wrapping_sub(first) => {
+                Some((first, last))
+            }
+            Some((first, last)) if newer(raw, last) => Some((first, raw)),
+            // The clock was set back.
+            Some((_, last)) => Some((raw, last)),
+        };
     }
 
     /// Whether this is the departure time of a reply of ours.
     #[must_use]
     pub fn knows(&self, timestamp: Timestamp) -> bool {
         let raw = timestamp.raw();
-        raw != 0 && self.sent[Self::place(raw)].contains(&raw)
+        let within =
+            |(first, last): (u64, u64)| raw.wrapping_sub(first) <= last.wrapping_sub(first);
+        raw != 0 && self.span.is_some_and(within) && self.sent[Self::place(raw)].contains(&raw)
     }
 }
 

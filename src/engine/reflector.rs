@@ -577,6 +577,8 @@ mod test_link {
     /// A socket on which one bundle has arrived.
     pub(in crate::engine) struct OneBundle {
         pub(in crate::engine) slot: Vec<u8>,
+        /// Where the bundle, and then its answer, begins in there.
+        pub(in crate::engine) begin: usize,
         pub(in crate::engine) len: usize,
         pub(in crate::engine) segment: usize,
         pub(in crate::engine) from: SocketAddr,
@@ -598,7 +600,7 @@ mod test_link {
 
         fn request(&mut self, _: usize) -> Request<'_> {
             Request {
-                slot: &mut self.slot,
+                slot: &mut self.slot[self.begin..],
                 len: self.len,
                 segment: Some(self.segment),
                 truncated: false,
@@ -612,6 +614,11 @@ mod test_link {
             }
         }
 
+        fn move_ahead(&mut self, _: usize, octets: usize) -> Option<&mut [u8]> {
+            self.begin = self.begin.checked_sub(octets)?;
+            Some(&mut self.slot[self.begin..])
+        }
+
         fn queue(&mut self, _: usize, len: usize, _: u8, segment: Option<usize>) {
             self.queued.push((len, segment));
         }
@@ -621,7 +628,7 @@ mod test_link {
         }
 
         fn reply_mut(&mut self, _: usize) -> &mut [u8] {
-            &mut self.slot
+            &mut self.slot[self.begin..]
         }
 
         fn send(&mut self, _: usize) -> io::Result<usize> {

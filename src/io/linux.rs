@@ -583,6 +583,7 @@ impl ReceiveHalf {
     /// # Errors
     /// Those of [`super::ReceiveHalf::recv`].
     pub(crate) fn fill(&mut self) -> io::Result<usize> {
+        self.batch.fit_cache();
         self.batch.receive(self.sockets.data.as_fd(), Queue::Data)
     }
 }
@@ -774,7 +775,7 @@ where
     K: DerefMut<Target = MirrorSocket>,
 {
     fn batch(&self) -> usize {
-        BATCH
+        self.slots.batch.offered()
     }
 
     fn recv(&mut self) -> io::Result<usize> {
@@ -807,6 +808,10 @@ where
             ttl: facts.ttl,
             tos: facts.tos,
         }
+    }
+
+    fn move_ahead(&mut self, index: usize, octets: usize) -> Option<&mut [u8]> {
+        self.slots.batch.move_ahead(index, octets)
     }
 
     fn queue(&mut self, index: usize, len: usize, tos: u8, segment: Option<usize>) {
@@ -863,10 +868,10 @@ where
             tos: (tos != self.socket.tos).then_some(tos),
             segment: None,
         };
-        let slot = self.slots.batch.received(index).slot;
+        let octets = self.slots.batch.reply(index);
         sys::send_reply(
             self.socket.socket.as_fd(),
-            &slot[at..at + len],
+            &octets[at..at + len],
             route.to,
             facts,
         )

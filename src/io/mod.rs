@@ -229,7 +229,7 @@ pub(crate) struct Route {
 
 /// Receives requests and answers them from the same memory.
 pub(crate) trait Mirror {
-    /// Requests of a full batch: fewer mean that no more waited.
+    /// Requests of a full batch, as the last one would have been: fewer mean that no more waited.
     fn batch(&self) -> usize;
 
     /// Takes waiting requests, at most one batch, and forgets the batch before.
@@ -240,6 +240,12 @@ pub(crate) trait Mirror {
 
     /// A request of this batch.
     fn request(&mut self, index: usize) -> Request<'_>;
+
+    /// Has the answer to a request begin so many octets before it, and lends it, with as much room behind;
+    /// `None` where there is no room in front. To be called once.
+    fn move_ahead(&mut self, _index: usize, _octets: usize) -> Option<&mut [u8]> {
+        None
+    }
 
     /// Queues the first `len` octets of a request's slot as its answer, from the address that was
     /// asked, with this TOS or Traffic Class octet.
@@ -259,7 +265,7 @@ pub(crate) trait Mirror {
     /// Of the next reply, which stays queued.
     fn send(&mut self, limit: usize) -> io::Result<usize>;
 
-    /// Sends `len` octets of a request's slot from `at` on by themselves.
+    /// Sends `len` octets of an answer from `at` on by themselves.
     ///
     /// # Errors
     /// The system's.

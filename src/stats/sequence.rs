@@ -1379,8 +1379,8 @@ mod tests {
         /// Whatever came before, replies in a row come to the same together as one by one.
         #[test]
         fn runs_are_counted_as_their_replies_are(
-            seed: u64, window in 64_u64..3000, first: u32, begin: u32, loss in 0.0..0.4, odd in 0.0..0.3,
-            forgotten: bool,
+            seed: u64, window in 64_u64..3000, first: u32, begin: u32, loss in 0.0..0.4,
+            odd in prop_oneof![Just(0.0), 0.0..0.3], forgotten: bool,
         ) {
             let mut rng = Pcg64Mcg::seed_from_u64(seed);
             let mut together = Tracker::counting_from(window, first);
@@ -1439,7 +1439,7 @@ mod tests {
                 tracker.make_room(sent);
                 tracker.on_probe(0, r);
             }
-            prop_assert!(odd > 0.2 || loss > 0.2 || runs > 20, "{runs} runs");
+            prop_assert!(odd > 0.0 || runs > 20, "{runs} runs");
             prop_assert_eq!(together.finish(sent), each.finish(sent));
         }
 

@@ -7,7 +7,8 @@ use super::{Answer, Desk, Reflector, stamp};
 use crate::engine::admission::Visit;
 use crate::io::{Mirror, Request};
 use crate::wire::{
-    SenderPacket, TestFormat, Timestamp, echoed_sender_timestamp, parse_request, reply_len,
+    REFLECTOR_LEN, ReflectorPacket, SENDER_LEN, SenderPacket, TestFormat, Timestamp,
+    echoed_sender_timestamp, parse_request, reply_len,
 };
 
 /// An admitted request of a bundle: where it stands, how long it is, and the number of its reply.
@@ -19,6 +20,30 @@ pub(in crate::engine) struct Admitted {
     pub(in crate::engine) number: u32,
 }
 
+/// So much longer than those of a request the fields of a reply are. A reply that begins so many octets
+/// before its request has the padding where it stands already, and takes the place of the last octets of
+/// the request before, which are those that its reply leaves out.
+const AHEAD: usize = REFLECTOR_LEN - SENDER_LEN;
+
+/// Replies that are one but for their numbers.
+struct Run {
+    first: ReflectorPacket,
+    answer: Answer,
+}
+
+impl Run {
+    /// Writes the fields of the replies, all but T3, which have `segment` octets each.
+    fn write(&self, octets: &mut [u8], segment: usize) {
+        let mut reply = self.first;
+        let (mut number, mut seq) = (reply.head.seq.get(), reply.head.sender_seq.get());
+        for octets in octets.chunks_exact_mut(segment) {
+            (reply.head.seq, reply.head.sender_seq) = (number.into(), seq.into());
+            octets[..REFLECTOR_LEN].copy_from_slice(reply.as_bytes());
+            (number, seq) = (number.wrapping_add(1), seq.wrapping_add(1));
+        }
+    }
+}
+
 impl Desk {
     /// Answers a bundle whose requests have `segment` octets, the last one perhaps fewer.
     pub(super) fn answer_bundle<M: Mirror>(
@@ -28,11 +53,25 @@ impl Desk {
         segment: usize,
         now: i64,
     ) {
-        let mut request = socket.request(index);
+        let request = socket.request(index);
         let packets = request.len.div_ceil(segment);
         // The batch counted the bundle as one.
         self.reflector.totals.received += u64::try_from(packets - 1).unwrap_or(0);
         self.count(&request);
+        if let Some((sender, count)) = self.reflector.run_in(&request, segment) {
+            let request = Request {
+                slot: &mut [],
+                ..request
+            };
+            if let Some(octets) = socket.move_ahead(index, AHEAD) {
+                let run = self
+                    .reflector
+                    .begin_run(&request, segment, &sender, count, now);
+                run.write(&mut octets[..request.len], segment);
+                return self.queue_train(socket, index, run.answer, segment);
+            }
+        }
+        let mut request = socket.request(index);
         let (whole, slot) = (request.len, std::mem::take(&mut request.slot));
         // Replies may be longer than requests. No sender makes trains so long that theirs do not fit.
         let room = slot.len() / reply_len(segment);
@@ -82,6 +121,54 @@ impl Desk {
 }
 
 impl Reflector {
+    /// The first request of a bundle, and how many there are, where all may be answered, differ in their
+    /// numbers alone, and have replies as long as they are.
+    fn run_in(&self, request: &Request<'_>, segment: usize) -> Option<(SenderPacket, u32)> {
+        if reply_len(segment) != segment {
+            return None;
+        }
+        let bundle = &request.slot[..request.len];
+        let count = run_of_requests(bundle, segment)?;
+        let ours = |octets| echoed_sender_timestamp(octets).is_some_and(|t| self.guard.knows(t));
+        if bundle.chunks_exact(segment).any(ours) {
+            return None;
+        }
+        Some((self.admit(request).ok()?, count))
+    }
+
+    /// Counts `count` requests of which `sender` is the first one, and gives their replies numbers.
+    fn begin_run(
+        &mut self,
+        request: &Request<'_>,
+        segment: usize,
+        sender: &SenderPacket,
+        count: u32,
+        now: i64,
+    ) -> Run {
+        let whole = request.len;
+        let first = Request {
+            slot: &mut [],
+            len: segment,
+            ..*request
+        };
+        let visit = self.visit(&first, sender, now);
+        let number = self.number(sender, visit).unwrap_or(0);
+        if let Some(sessions) = &mut self.sessions {
+            let newest = (sender.seq.get(), sender.timestamp);
+            let next = sessions.visit_run(visit, whole - segment, newest, count - 1, now);
+            // Where replies have no numbers of their own nobody looks at those of the session.
+            debug_assert!(self.stateless || next == number.wrapping_add(1));
+        }
+        Run {
+            first: self.blank(request).answering(sender, number),
+            answer: Answer {
+                len: whole,
+                tos: self.reply_tos(request.tos),
+                session: visit.serial,
+            },
+        }
+    }
+
     /// As [`admit`](Self::admit), of a request from where another one was admitted from.
     fn admit_further(&self, request: &Request<'_>) -> Result<SenderPacket, super::Refusal> {
         let datagram = &request.slot[..request.len];
@@ -131,6 +218,24 @@ impl Reflector {
         };
         (answer, step)
     }
+}
+
+/// How many requests a bundle has, of `segment` octets each, where they are one but for their numbers:
+/// the same T1 and Error Estimate, and numbers that go on from one to the next without beginning anew.
+fn run_of_requests(bundle: &[u8], segment: usize) -> Option<u32> {
+    let fields = |octets: &[u8]| -> Option<(u32, [u8; SENDER_LEN - 4])> {
+        let (seq, rest) = octets.get(..SENDER_LEN)?.split_first_chunk()?;
+        Some((u32::from_be_bytes(*seq), *rest.first_chunk()?))
+    };
+    let (first, rest) = fields(bundle)?;
+    let mut count = 0;
+    for octets in bundle.chunks(segment) {
+        if octets.len() != segment || fields(octets)? != (first.checked_add(count)?, rest) {
+            return None;
+        }
+        count += 1;
+    }
+    Some(count)
 }
 
 /// Writes replies one behind the other, each but the last of `step` octets; returns the octets of all.
@@ -184,8 +289,10 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
     use nix::errno::Errno;
+    use proptest::prelude::*;
 
     use super::*;
+    use crate::engine::admission::Record;
     use crate::engine::reflector::OneBundle;
     use crate::wire::{ErrorEstimate, Reply};
 
@@ -214,8 +321,10 @@ mod tests {
         let octets = bundle(sizes, broken);
         let mut slot = octets.clone();
         slot.resize(65_536, 0);
+        slot.splice(..0, [0xa5; AHEAD]);
         let socket = OneBundle {
             slot,
+            begin: AHEAD,
             len: octets.len(),
             segment: sizes[0],
             from: SocketAddr::from((Ipv4Addr::LOCALHOST, 5000)),
@@ -233,7 +342,7 @@ mod tests {
         let Some((len, Some(step))) = socket.queued.first().copied() else {
             return Vec::new();
         };
-        socket.slot[..len]
+        socket.slot[socket.begin..][..len]
             .chunks(step)
             .map(<[u8]>::to_vec)
             .collect()
@@ -266,6 +375,113 @@ mod tests {
                     "{sizes:?}"
                 );
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_bundle_has_the_replies_that_its_requests_have(
+            size in 14..200_usize,
+            first in prop_oneof![Just(0_u32), Just(u32::MAX - 3), any::<u32>()],
+            count in 2..20_u32,
+            odd in prop::option::of((0..20_u32, 0..6_u8)),
+            shorter in 0..10_usize,
+            stateless: bool,
+        ) {
+            let config = crate::config::ReflectorConfig {
+                stateless,
+                ..crate::engine::reflector::tests_config()
+            };
+            let desk = || {
+                let mut desk = Desk::new(Reflector::new(&config)).unwrap();
+                desk.reflector.guard.note(Timestamp::from_raw(7));
+                desk
+            };
+            // The second bundle is of the same session.
+            let bundle = |from: u32, t1: u64| {
+                let mut octets = Vec::new();
+                for n in 0..count {
+                    let mut seq = from.wrapping_add(n);
+                    let mut sender = SenderPacket {
+                        seq: seq.into(),
+                        timestamp: Timestamp::from_raw(t1),
+                        error_estimate: ErrorEstimate::UNKNOWN,
+                    };
+                    let mut padding = vec![u8::try_from(n).unwrap(); size - 14];
+                    match odd {
+                        Some((at, kind)) if at == n => match kind {
+                            0 => seq = seq.wrapping_add(9),
+                            1 => seq = 0,
+                            2 => sender.timestamp = Timestamp::from_raw(t1 + 1),
+                            3 => sender.error_estimate = ErrorEstimate::from_raw(0),
+                            _ if size >= 36 => padding[14..22].copy_from_slice(&7_u64.to_be_bytes()),
+                            _ => {}
+                        },
+                        _ => {}
+                    }
+                    sender.seq = seq.into();
+                    octets.extend(sender.as_bytes());
+                    octets.extend(padding);
+                }
+                octets.truncate(octets.len() - shorter.min(size - 14));
+                octets
+            };
+            let (mut together, mut each) = (desk(), desk());
+            for (from, t1) in [(first, 1000), (first.wrapping_add(count), 2000)] {
+                let octets = bundle(from, t1);
+                let from = SocketAddr::from((Ipv4Addr::LOCALHOST, 5000));
+                let mut slot = octets.clone();
+                slot.resize(65_536, 0);
+                slot.splice(..0, [0xa5; AHEAD]);
+                let mut socket = OneBundle {
+                    slot,
+                    begin: AHEAD,
+                    len: octets.len(),
+                    segment: size,
+                    from,
+                    queued: Vec::new(),
+                    refusal: Errno::ENOBUFS,
+                    parts: 0,
+                };
+                together.answer_bundle(&mut socket, 0, size, 1);
+                let got: Vec<Vec<u8>> = match socket.queued.first() {
+                    Some((len, step)) => socket.slot[socket.begin..][..*len]
+                        .chunks(step.unwrap_or(*len))
+                        .map(<[u8]>::to_vec)
+                        .collect(),
+                    None => Vec::new(),
+                };
+                let arrived_ns = socket.request(0).arrived_ns;
+                let mut expected = Vec::new();
+                for octets in octets.chunks(size) {
+                    let mut slot = octets.to_vec();
+                    slot.resize(512, 0);
+                    let mut request = Request {
+                        slot: &mut slot,
+                        len: octets.len(),
+                        segment: None,
+                        arrived_ns,
+                        ..socket.request(0)
+                    };
+                    each.count(&request);
+                    match each.reflector.reflect(&mut request, 1) {
+                        Ok(answer) => expected.push(slot[..answer.len].to_vec()),
+                        Err(refusal) => each.refuse(refusal, &request),
+                    }
+                }
+                // T2 is the time of day where the kernel tells none.
+                prop_assert!(arrived_ns.is_some());
+                prop_assert_eq!(got, expected);
+            }
+            let counts = |desk: Desk| {
+                let records = desk.reflector.sessions.as_ref().map(|sessions| {
+                    let of = |record: &Record| (record.received, record.octets, record.refused);
+                    sessions.records().iter().map(of).collect::<Vec<_>>()
+                });
+                let next = desk.reflector.totals.clone();
+                (records, next.malformed, next.loops, next.received_octets)
+            };
+            prop_assert_eq!(counts(together), counts(each));
         }
     }
 

@@ -995,6 +995,7 @@ fn a_reply_that_found_no_room_is_sealed_anew() {
         let mut slot = packets.concat();
         slot.resize(65_536, 0);
         let mut socket = OneBundle {
+            begin: 0,
             slot,
             len: 390,
             segment: 130,
