@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Select, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, TrySendError, bounded};
 
 /// The four timestamps of a reply that came back in time, or of several that share them, in nanoseconds
 /// since the Unix epoch.
@@ -66,6 +66,8 @@ pub(crate) const BLOCKS: usize = 256;
 
 /// A reader's rest: a fraction of the time in which the blocks are filled at 10 million records/s.
 const REST: Duration = Duration::from_millis(1);
+/// A reader that has found nothing so often waits to be woken.
+const RESTS: u32 = 4;
 
 /// The packet thread's end.
 #[derive(Debug)]
@@ -209,11 +211,21 @@ impl<T> Blocks<T> {
     /// to be woken for each block, thousands of times a second, costs more than the records do.
     pub fn each(&self, mut f: impl FnMut(&[T])) {
         while self.next(&mut f) {
-            while let Ok(block) = self.full.try_recv() {
-                f(&block);
-                self.give_back(block);
+            let mut rests = 0;
+            while rests < RESTS {
+                match self.full.try_recv() {
+                    Ok(block) => {
+                        rests = 0;
+                        f(&block);
+                        self.give_back(block);
+                    }
+                    Err(TryRecvError::Disconnected) => break,
+                    Err(TryRecvError::Empty) => {
+                        rests += 1;
+                        std::thread::sleep(REST);
+                    }
+                }
             }
-            std::thread::sleep(REST);
         }
     }
 

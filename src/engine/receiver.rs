@@ -30,6 +30,8 @@ const PENDING: usize = 4096;
 const FLUSH_NS: i64 = 50_000_000;
 /// Batches taken without a look at anything else.
 const BUDGET: usize = 16;
+/// Batches taken between two looks at what else there is: each look is three calls.
+const EVENTS_EVERY: usize = 8;
 /// A further step between the two clocks than this is no adjustment: one of them was set.
 const STEP_NS: i64 = 1_000_000;
 /// How long after the last missing reply a duplicate is still waited for, at least and at most.
@@ -328,15 +330,17 @@ pub(crate) fn run<R: ReceiveHalf>(
 ) -> io::Result<Received> {
     let mut events = EventLoop::new()?;
     half.register(events.registry(), Token(0))?;
-    ready(Arc::new(Waker::new(events.registry(), Token(1))?));
+    let waker = Arc::new(Waker::new(events.registry(), Token(1))?);
     let cpus = plan.cpu.and_then(os::pin);
     os::sharpen_timers();
     if plan.realtime {
         // The sender thread asks for the same and reports a refusal.
         let _ = os::set_realtime();
     }
+    // Its memory takes milliseconds to come by: nothing is sent before.
     let mut matcher = Matcher::new(plan, flight, pipe);
     (matcher.tap, matcher.copier) = (tap, copier);
+    ready(waker);
     let mut ending = Ending::new(plan.timeout_ns, plan.loss_bound, wishes.clone());
     let mut bundles = false;
     let mut flush_at = os::monotonic_ns() + FLUSH_NS;
@@ -393,12 +397,16 @@ enum Drained {
     More,
 }
 
-/// Takes what waits: stamps first, since they are of packets sent before the replies came.
+/// Takes what waits: stamps first, since they are of packets sent before the replies came. Those that
+/// come meanwhile are fetched once it has taken a while.
 fn drain<R: ReceiveHalf>(half: &mut R, matcher: &mut Matcher<'_>) -> Drained {
     let mut total = 0;
-    for _ in 0..BUDGET {
-        let mut taken = half.events(|event| matcher.on_event(event));
-        matcher.look_at_clocks();
+    for round in 0..BUDGET {
+        let mut taken = 0;
+        if round % EVENTS_EVERY == 0 {
+            taken += half.events(|event| matcher.on_event(event));
+            matcher.look_at_clocks();
+        }
         if matcher.withdrawn {
             // They are answers to packets that do not count.
             taken += half.recv(|_| {}).unwrap_or(0);
