@@ -267,6 +267,14 @@ pub(crate) struct EventLoop {
     timer: nix::sys::timerfd::TimerFd,
 }
 
+/// Sleeps until a moment of the monotonic clock, whatever happens meanwhile.
+pub(crate) fn sleep_until(moment_ns: i64) {
+    let left = moment_ns.saturating_sub(monotonic_ns());
+    if let Ok(left @ 1..) = u64::try_from(left) {
+        std::thread::sleep(Duration::from_nanos(left));
+    }
+}
+
 impl EventLoop {
     #[cfg(target_os = "linux")]
     const TIMER: Token = Token(usize::MAX);

@@ -14,6 +14,7 @@ mod impair;
 mod impaired;
 mod intervals;
 mod live;
+mod pace;
 mod receiver;
 mod reflector;
 pub mod schedule;

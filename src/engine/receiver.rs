@@ -15,6 +15,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use super::flight::{Anew, Flight, PROBES, Timing};
 use super::live::{Copier, Tap};
+use super::pace::Pace;
 use super::sender::{Wish, merged};
 use crate::config::Fraction;
 use crate::io::{Datagram, Event, ReceiveHalf};
@@ -344,10 +345,17 @@ pub(crate) fn run<R: ReceiveHalf>(
     let mut ending = Ending::new(plan.timeout_ns, plan.loss_bound, wishes.clone());
     let mut bundles = false;
     let mut flush_at = os::monotonic_ns() + FLUSH_NS;
+    let mut pace = Pace::default();
     loop {
         let looked_ns = matcher.tap.as_ref().map_or(0, |_| os::realtime_ns());
-        let drained = drain(half, &mut matcher);
+        let (drained, taken) = drain(half, &mut matcher);
         let now = os::monotonic_ns();
+        if plan.gather_ns > 0 && pace.note(taken, now) {
+            match pace.looks() {
+                true => half.deregister(events.registry()),
+                false => half.register(events.registry(), Token(0))?,
+            }
+        }
         if now >= flush_at {
             matcher.flush();
             flush_at = now + FLUSH_NS;
@@ -377,13 +385,13 @@ pub(crate) fn run<R: ReceiveHalf>(
             break;
         };
         match drained {
-            Drained::Idle => events.wait_until(until.min(flush_at).min(tick_at)),
-            Drained::Some if plan.gather_ns > 0 => {
-                std::thread::sleep(std::time::Duration::from_nanos(
-                    plan.gather_ns.unsigned_abs(),
-                ));
+            Drained::Idle if !pace.looks() => {
+                events.wait_until(until.min(flush_at).min(tick_at));
             }
-            Drained::Some | Drained::More => {}
+            Drained::Idle | Drained::Some if plan.gather_ns > 0 => {
+                os::sleep_until(now + plan.gather_ns);
+            }
+            Drained::Idle | Drained::Some | Drained::More => {}
         }
     }
     let kernel_drops = half.kernel_drops();
@@ -397,9 +405,16 @@ enum Drained {
     More,
 }
 
+impl Drained {
+    /// Nothing waits any more.
+    fn after(taken: usize) -> Self {
+        if taken == 0 { Self::Idle } else { Self::Some }
+    }
+}
+
 /// Takes what waits: stamps first, since they are of packets sent before the replies came. Those that
-/// come meanwhile are fetched once it has taken a while.
-fn drain<R: ReceiveHalf>(half: &mut R, matcher: &mut Matcher<'_>) -> Drained {
+/// come meanwhile are fetched once it has taken a while. Also says how much it took.
+fn drain<R: ReceiveHalf>(half: &mut R, matcher: &mut Matcher<'_>) -> (Drained, usize) {
     let mut total = 0;
     for round in 0..BUDGET {
         let mut taken = 0;
@@ -410,11 +425,7 @@ fn drain<R: ReceiveHalf>(half: &mut R, matcher: &mut Matcher<'_>) -> Drained {
         if matcher.withdrawn {
             // They are answers to packets that do not count.
             taken += half.recv(|_| {}).unwrap_or(0);
-            return if taken == 0 {
-                Drained::Idle
-            } else {
-                Drained::Some
-            };
+            return (Drained::after(taken), 0);
         }
         let came = half.recv(|datagram| matcher.on_datagram(&datagram));
         matcher.open_staged();
@@ -430,14 +441,10 @@ fn drain<R: ReceiveHalf>(half: &mut R, matcher: &mut Matcher<'_>) -> Drained {
         }
         total += taken;
         if taken == 0 {
-            return if total == 0 {
-                Drained::Idle
-            } else {
-                Drained::Some
-            };
+            return (Drained::after(total), total);
         }
     }
-    Drained::More
+    (Drained::More, total)
 }
 
 /// The receiver's part of a new beginning; true when it is done.

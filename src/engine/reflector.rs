@@ -15,6 +15,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::admission::{LoopGuard, Record, Sessions, Visit, allowed};
 use super::impair::Stage;
 use super::impaired::Testing;
+use super::pace::Pace;
 use super::sender::error_estimate;
 use crate::config::{Dscp, Prefix, ReflectorConfig};
 use crate::io::{Mirror, Request, Route};
@@ -31,6 +32,8 @@ pub(super) use desk::{Answer, CHUNK, Decides, Desk, Queued};
 pub(super) const QUALITY_NS: i64 = 1_000_000_000;
 /// Most requests of a bundle.
 pub(super) const MOST_SEGMENTS: usize = 65_536 / SENDER_LEN;
+/// While very many requests come they are looked for this often.
+const LOOK_NS: i64 = 20_000;
 /// Batches of one socket taken without a look at the other.
 const BUDGET: usize = 16;
 /// How often sessions that have been silent too long are looked for, while somebody is told of them.
@@ -389,12 +392,14 @@ pub(crate) fn run<M: Mirror>(
     let mut testing = stage.map(Testing::new);
     os::sharpen_timers();
     let mut sweep_at = os::monotonic_ns();
+    let mut pace = Pace::default();
     while !stop.load(Ordering::Relaxed) {
-        let mut busy = false;
+        let (mut busy, mut taken) = (false, 0);
         for index in 0..sockets.len() {
             for _ in 0..BUDGET {
                 match sockets[index].recv() {
                     Ok(count) => {
+                        taken += count;
                         match &mut testing {
                             None => desk.answer(&mut sockets[index], count),
                             Some(testing) => testing.answer(&mut desk, &mut sockets, index, count),
@@ -424,8 +429,22 @@ pub(crate) fn run<M: Mirror>(
             }
             until = until.min(sweep_at);
         }
+        let now = os::monotonic_ns();
+        if pace.note(taken, now) {
+            for (index, socket) in sockets.iter_mut().enumerate() {
+                let registry = desk.events.registry();
+                match pace.looks() {
+                    true => socket.deregister(registry),
+                    false => socket.register(registry, Token(index))?,
+                }
+            }
+        }
         if !busy && !std::mem::take(&mut desk.woken) {
-            desk.events.wait_until(until);
+            if pace.looks() {
+                os::sleep_until(until.min(now + LOOK_NS));
+            } else {
+                desk.events.wait_until(until);
+            }
         }
     }
     if let Some(testing) = &mut testing {
@@ -658,6 +677,8 @@ mod test_link {
         fn register(&mut self, _: &Registry, _: Token) -> io::Result<()> {
             Ok(())
         }
+
+        fn deregister(&mut self, _: &Registry) {}
 
         fn kernel_drops(&self) -> Option<u64> {
             None

@@ -658,6 +658,12 @@ impl super::ReceiveHalf for ReceiveHalf {
         registry.register(&mut SourceFd(&fd), token, Interest::READABLE)
     }
 
+    fn deregister(&mut self, registry: &Registry) {
+        let fd = self.sockets.data.as_raw_fd();
+        // The system does the same when the socket is closed.
+        let _ = registry.deregister(&mut SourceFd(&fd));
+    }
+
     fn kernel_drops(&self) -> Option<u64> {
         drops(self.sockets.data.as_fd(), self.drops)
     }
@@ -879,6 +885,10 @@ where
 
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         super::Port::register(&mut *self.socket, registry, token)
+    }
+
+    fn deregister(&mut self, registry: &Registry) {
+        super::Port::deregister(&mut *self.socket, registry);
     }
 
     fn kernel_drops(&self) -> Option<u64> {

@@ -194,6 +194,9 @@ pub(crate) trait ReceiveHalf {
     /// The system's.
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
 
+    /// Ends what [`register`](Self::register) began.
+    fn deregister(&mut self, registry: &Registry);
+
     /// Datagrams that the system dropped for want of room in the socket; `None` where it does not
     /// tell.
     fn kernel_drops(&self) -> Option<u64>;
@@ -296,6 +299,9 @@ pub(crate) trait Mirror {
     /// # Errors
     /// The system's.
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
+
+    /// Ends what [`register`](Self::register) began.
+    fn deregister(&mut self, registry: &Registry);
 
     /// As [`ReceiveHalf::kernel_drops`].
     fn kernel_drops(&self) -> Option<u64>;

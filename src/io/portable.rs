@@ -212,6 +212,11 @@ impl super::ReceiveHalf for ReceiveHalf {
         registry.register(&mut self.socket, token, Interest::READABLE)
     }
 
+    fn deregister(&mut self, registry: &Registry) {
+        // The system does the same when the socket is closed.
+        let _ = registry.deregister(&mut self.socket);
+    }
+
     fn kernel_drops(&self) -> Option<u64> {
         None
     }
@@ -414,6 +419,10 @@ where
 
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         super::Port::register(&mut *self.socket, registry, token)
+    }
+
+    fn deregister(&mut self, registry: &Registry) {
+        super::Port::deregister(&mut *self.socket, registry);
     }
 
     fn kernel_drops(&self) -> Option<u64> {
