@@ -180,6 +180,7 @@ pub(crate) struct ReceiveBatch {
     lead: usize,
     slot_len: usize,
     stride: usize,
+    /// Where datagrams come from; none where that is known.
     names: Fixed<sockaddr_storage>,
     controls: Fixed<Control>,
     iovs: Fixed<iovec>,
@@ -192,22 +193,33 @@ pub(crate) struct ReceiveBatch {
 impl ReceiveBatch {
     /// Slots for whole UDP datagrams. Pages that no datagram reaches stay uncommitted.
     pub(crate) fn new(slots: usize) -> Self {
-        Self::with_slots_of(slots, LEAD, MAX_DATAGRAM, STRIDE)
+        Self::with_slots_of(slots, LEAD, MAX_DATAGRAM, STRIDE, slots)
+    }
+
+    /// The same for a connected socket: nobody is told where datagrams come from.
+    pub(crate) fn of_peer(slots: usize) -> Self {
+        Self::with_slots_of(slots, LEAD, MAX_DATAGRAM, STRIDE, 0)
     }
 
     /// Slots for the error queue, whose entries carry no payload, and for the first octets of
     /// datagrams that are not expected.
     pub(crate) fn for_heads(slots: usize) -> Self {
-        Self::with_slots_of(slots, 0, HEAD, HEAD)
+        Self::with_slots_of(slots, 0, HEAD, HEAD, slots)
     }
 
-    fn with_slots_of(slots: usize, lead: usize, slot_len: usize, stride: usize) -> Self {
+    fn with_slots_of(
+        slots: usize,
+        lead: usize,
+        slot_len: usize,
+        stride: usize,
+        names: usize,
+    ) -> Self {
         let mut batch = Self {
             octets: Fixed::new(vec![0; slots * stride]),
             lead,
             slot_len,
             stride,
-            names: Fixed::new(vec![blank_name(); slots]),
+            names: Fixed::new(vec![blank_name(); names]),
             controls: Fixed::new(vec![Control([0; CONTROL]); slots]),
             iovs: Fixed::new(blank_iovs(slots)),
             heads: Fixed::new(vec![blank_head(); slots]),
@@ -230,8 +242,10 @@ impl ReceiveBatch {
                 iov_len: self.slot_len,
             };
             let head = &mut (*self.heads.at(index)).msg_hdr;
-            head.msg_name = self.names.at(index).cast();
-            head.msg_namelen = NAME_LEN;
+            if self.names.len() > 0 {
+                head.msg_name = self.names.at(index).cast();
+                head.msg_namelen = NAME_LEN;
+            }
             head.msg_iov = self.iovs.at(index);
             head.msg_iovlen = 1;
             head.msg_control = self.controls.at(index).cast();
@@ -304,7 +318,10 @@ impl ReceiveBatch {
             slot,
             truncated: flags & libc::MSG_TRUNC != 0,
             control_truncated: flags & libc::MSG_CTRUNC != 0,
-            from: socket_addr(self.names.at(index), head.msg_hdr.msg_namelen),
+            from: match self.names.len() {
+                0 => None,
+                _ => socket_addr(self.names.at(index), head.msg_hdr.msg_namelen),
+            },
             facts: facts(&head.msg_hdr),
         }
     }

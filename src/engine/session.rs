@@ -57,7 +57,9 @@ const FEW_PLACES: usize = 8;
 const FEW_BLOCKS: usize = 32;
 /// From this rate on, replies are let gather before they are taken: they carry kernel timestamps.
 const GATHER_RATE: f64 = 20_000.0;
-const GATHER_NS: i64 = 100_000;
+/// For how long, at least and at most, and how much of them together: what stays in a core's cache.
+const GATHER_NS: (f64, f64) = (100_000.0, 250_000.0);
+const GATHER_OCTETS: f64 = 131_072.0;
 /// Octets of socket buffer that one waiting transmit stamp may take.
 const STAMP_OCTETS: usize = 1024;
 
@@ -781,10 +783,9 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
         hardware: granted.receive == StampKind::Hardware,
         punctuality: txtime::punctuality(&share, &granted),
         errors_queued: share.socket.io == IoKind::Batched && cfg!(target_os = "linux"),
-        gather_ns: if granted.receive != StampKind::Userspace && per_second >= GATHER_RATE {
-            GATHER_NS
-        } else {
-            0
+        gather_ns: match granted.receive {
+            StampKind::Userspace => 0,
+            _ => gather_ns(per_second, &share.sizes),
         },
         cpu: pair.receiver,
         realtime: share.realtime,
@@ -974,6 +975,19 @@ impl Trains {
             }
         }
     }
+}
+
+/// How long replies may gather at such a rate.
+fn gather_ns(per_second: f64, sizes: &crate::config::Sizes) -> i64 {
+    if per_second < GATHER_RATE {
+        return 0;
+    }
+    let largest = sizes.classes.iter().map(|c| c.payload).max().unwrap_or(1);
+    let octets_per_ns = per_second * f64::from(u16::try_from(largest).unwrap_or(u16::MAX)) / 1e9;
+    let (least, most) = GATHER_NS;
+    #[expect(clippy::cast_possible_truncation, reason = "less than a millisecond")]
+    let gather_ns = (GATHER_OCTETS / octets_per_ns).clamp(least, most) as i64;
+    gather_ns
 }
 
 fn known(value: Option<usize>, unit: &str) -> String {

@@ -538,7 +538,7 @@ impl ReceiveSocket {
     /// Allocates the batches; to be called on the thread that receives.
     pub(crate) fn start(self) -> ReceiveHalf {
         ReceiveHalf {
-            batch: ReceiveBatch::new(BATCH),
+            batch: ReceiveBatch::of_peer(BATCH),
             errors: ReceiveBatch::for_heads(EVENTS),
             drops: 0,
             sockets: self,
