@@ -58,8 +58,8 @@ const FEW_BLOCKS: usize = 32;
 /// From this rate on, replies are let gather before they are taken: they carry kernel timestamps.
 const GATHER_RATE: f64 = 20_000.0;
 /// For how long, at least and at most, and how much of them together: what stays in a core's cache.
-const GATHER_NS: (f64, f64) = (100_000.0, 250_000.0);
-const GATHER_OCTETS: f64 = 131_072.0;
+const GATHER_NS: (f64, f64) = (200_000.0, 500_000.0);
+const GATHER_OCTETS: f64 = 262_144.0;
 /// Octets of socket buffer that one waiting transmit stamp may take.
 const STAMP_OCTETS: usize = 1024;
 
