@@ -21,7 +21,8 @@ use super::live::{self, Progress, Update, Watched};
 use super::receiver::{self, Received};
 use super::sender::{self, Sent};
 use super::{
-    Failure, Reflecting, Stop, assemble, join, packets, schedule, socket_plan, spawn, start, txtime,
+    BUFFER_OVERHEAD, Failure, Reflecting, Stop, assemble, join, packets, schedule, socket_plan,
+    spawn, start, txtime,
 };
 use crate::config::{Burst, Departures, IoKind, SessionConfig};
 #[cfg(target_os = "linux")]
@@ -55,11 +56,15 @@ const LANE_FILES: u64 = 8;
 const BESIDE: u64 = 64;
 const FEW_PLACES: usize = 8;
 const FEW_BLOCKS: usize = 32;
-/// From this rate on, replies are let gather before they are taken: they carry kernel timestamps.
+/// From this rate on, replies are let gather before they are taken: they carry kernel timestamps. To take
+/// them more often costs the reflector on the same core more than that they wait.
 const GATHER_RATE: f64 = 20_000.0;
-/// For how long, at least and at most, and how much of them together: what stays in a core's cache.
-const GATHER_NS: (f64, f64) = (200_000.0, 500_000.0);
-const GATHER_OCTETS: f64 = 262_144.0;
+/// For how long in nanoseconds, at least and at most, and how many octets of them.
+const GATHER_NS: (f64, f64) = (400_000.0, 1_000_000.0);
+const GATHER_OCTETS: f64 = 524_288.0;
+/// As much of the socket's buffer may fill meanwhile, unless that would take no longer than this.
+const GATHER_BUFFER: f64 = 0.125;
+const LEAST_GATHER_NS: f64 = 100_000.0;
 /// Octets of socket buffer that one waiting transmit stamp may take.
 const STAMP_OCTETS: usize = 1024;
 
@@ -785,7 +790,7 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
         errors_queued: share.socket.io == IoKind::Batched && cfg!(target_os = "linux"),
         gather_ns: match granted.receive {
             StampKind::Userspace => 0,
-            _ => gather_ns(per_second, &share.sizes),
+            _ => gather_ns(per_second, &share.sizes, granted.receive_buffer),
         },
         cpu: pair.receiver,
         realtime: share.realtime,
@@ -977,16 +982,21 @@ impl Trains {
     }
 }
 
-/// How long replies may gather at such a rate.
-fn gather_ns(per_second: f64, sizes: &crate::config::Sizes) -> i64 {
+/// How long replies may gather at such a rate, in nanoseconds, in a buffer of so many octets.
+fn gather_ns(per_second: f64, sizes: &crate::config::Sizes, buffer: Option<usize>) -> i64 {
     if per_second < GATHER_RATE {
         return 0;
     }
     let largest = sizes.classes.iter().map(|c| c.payload).max().unwrap_or(1);
-    let octets_per_ns = per_second * f64::from(u16::try_from(largest).unwrap_or(u16::MAX)) / 1e9;
+    let octets = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+    let (payload, buffer) = (octets(largest), octets(buffer.unwrap_or(0)));
+    let overhead = f64::from(u32::try_from(BUFFER_OVERHEAD).unwrap_or(u32::MAX));
+    let per_ns = per_second / 1e9;
     let (least, most) = GATHER_NS;
-    #[expect(clippy::cast_possible_truncation, reason = "less than a millisecond")]
-    let gather_ns = (GATHER_OCTETS / octets_per_ns).clamp(least, most) as i64;
+    let gather_ns = (GATHER_OCTETS / (per_ns * payload)).clamp(least, most);
+    let room_ns = buffer * GATHER_BUFFER / (per_ns * (payload + overhead));
+    #[expect(clippy::cast_possible_truncation, reason = "a millisecond at most")]
+    let gather_ns = gather_ns.min(room_ns.max(LEAST_GATHER_NS)) as i64;
     gather_ns
 }
 
@@ -1065,6 +1075,31 @@ mod tests {
             Burst::Fixed(16),
         );
         assert_eq!(Trains::choose(&fixed).burst, 16);
+    }
+
+    #[test]
+    fn replies_gather_for_as_long_as_the_buffer_has_room() {
+        let gather = |per_second, payload, buffer| {
+            let sizes = Sizes {
+                profile: SizeProfile::Fixed,
+                classes: vec![SizeClass {
+                    payload,
+                    frame: payload + 42,
+                    weight: 1,
+                }],
+            };
+            gather_ns(per_second, &sizes, Some(buffer)) / 1000
+        };
+        let large = 64 << 20;
+        assert_eq!(gather(19_999.0, 64, large), 0);
+        assert_eq!(gather(100_000.0, 64, large), 1000);
+        assert_eq!(gather(6e6, 64, large), 1000);
+        assert_eq!(gather(500_000.0, 8972, large), 400);
+        // The buffers of somebody who may not raise them.
+        let small = 425_984;
+        assert_eq!(gather(100_000.0, 64, small), 639);
+        assert_eq!(gather(6e6, 64, small), 100);
+        assert_eq!(gather(f64::MAX, 64, small), 100);
     }
 
     #[test]
