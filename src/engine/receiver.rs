@@ -33,6 +33,8 @@ const FLUSH_NS: i64 = 50_000_000;
 const BUDGET: usize = 16;
 /// Batches taken between two looks at what else there is: each look is three calls.
 const EVENTS_EVERY: usize = 8;
+/// After a look that found so much the next one is not put off.
+const MANY_EVENTS: usize = 32;
 /// A further step between the two clocks than this is no adjustment: one of them was set.
 const STEP_NS: i64 = 1_000_000;
 /// How long after the last missing reply a duplicate is still waited for, at least and at most.
@@ -351,9 +353,9 @@ pub(crate) fn run<R: ReceiveHalf>(
         let (drained, taken) = drain(half, &mut matcher);
         let now = os::monotonic_ns();
         if plan.gather_ns > 0 && pace.note(taken, now) {
-            match pace.looks() {
-                true => half.deregister(events.registry()),
-                false => half.register(events.registry(), Token(0))?,
+            half.deregister(events.registry());
+            if !pace.looks() && half.register(events.registry(), Token(0)).is_err() {
+                pace.go_on_looking();
             }
         }
         if now >= flush_at {
@@ -416,12 +418,15 @@ impl Drained {
 /// come meanwhile are fetched once it has taken a while. Also says how much it took.
 fn drain<R: ReceiveHalf>(half: &mut R, matcher: &mut Matcher<'_>) -> (Drained, usize) {
     let mut total = 0;
+    // There is more than one look takes, or a packet was refused.
+    let mut look = false;
     for round in 0..BUDGET {
         let mut taken = 0;
-        if round % EVENTS_EVERY == 0 {
+        if look || round % EVENTS_EVERY == 0 {
             taken += half.events(|event| matcher.on_event(event));
-            matcher.look_at_clocks();
+            look = taken >= MANY_EVENTS;
         }
+        matcher.look_at_clocks();
         if matcher.withdrawn {
             // They are answers to packets that do not count.
             taken += half.recv(|_| {}).unwrap_or(0);
@@ -437,6 +442,7 @@ fn drain<R: ReceiveHalf>(half: &mut R, matcher: &mut Matcher<'_>) -> (Drained, u
                 // the system has a queue for it.
                 matcher.on_error(&error);
                 taken += 1;
+                look = true;
             }
         }
         total += taken;
@@ -998,10 +1004,12 @@ impl<'a> Matcher<'a> {
         let mut rest = datagram.octets;
         // How many of the first ones of the rest are known to be one run.
         let mut run = 0;
+        // The run is not the usual: its replies are taken one by one.
+        let mut singly = false;
         while !rest.is_empty() {
             let octets = &rest[..step.min(rest.len())];
             if run == 0 {
-                run = 1;
+                (run, singly) = (1, false);
                 if rest.len() > step && self.copier.is_none() {
                     run = run_of_replies(rest, step, self.monitored);
                 }
@@ -1010,7 +1018,8 @@ impl<'a> Matcher<'a> {
                 octets,
                 ..*datagram
             };
-            let taken = self.on_plain(&one, octets.len(), run);
+            let taken = self.on_plain(&one, octets.len(), if singly { 1 } else { run });
+            singly |= taken < run && taken == 1;
             run -= taken;
             rest = &rest[octets.len() * taken..];
         }
@@ -1795,10 +1804,18 @@ mod tests {
         let (samples, blocks) = pipe();
         let plan = Plan {
             classes: 2,
+            // The numbers on the wire begin anew on the way, or not.
+            first_seq: if rng.random_bool(0.5) {
+                0
+            } else {
+                u32::MAX - 300
+            },
             ..plan(true)
         };
         let mut matcher = Matcher::new(&plan, &flight, samples);
         matcher.begun_ns = BEGIN_NS;
+        // A clock was set meanwhile.
+        matcher.step_below = if rng.random_bool(0.2) { 70 } else { 0 };
         let mut mirror = reflector(rng.random_bool(0.2), Format::Ntp);
         let granule = 1 << shift;
         let mut seq = 0;
@@ -1816,7 +1833,10 @@ mod tests {
             let mut bundle = Vec::new();
             for number in seq..seq + burst {
                 let packet = SenderPacket {
-                    seq: u32::try_from(number).unwrap().into(),
+                    seq: plan
+                        .first_seq
+                        .wrapping_add(u32::try_from(number).unwrap())
+                        .into(),
                     timestamp: t1,
                     error_estimate: ErrorEstimate::UNKNOWN,
                 };

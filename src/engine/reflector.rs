@@ -393,6 +393,7 @@ pub(crate) fn run<M: Mirror>(
     os::sharpen_timers();
     let mut sweep_at = os::monotonic_ns();
     let mut pace = Pace::default();
+    let may_look = sockets.iter().all(M::kernel_stamps);
     while !stop.load(Ordering::Relaxed) {
         let (mut busy, mut taken) = (false, 0);
         for index in 0..sockets.len() {
@@ -430,12 +431,12 @@ pub(crate) fn run<M: Mirror>(
             until = until.min(sweep_at);
         }
         let now = os::monotonic_ns();
-        if pace.note(taken, now) {
+        if may_look && pace.note(taken, now) {
             for (index, socket) in sockets.iter_mut().enumerate() {
                 let registry = desk.events.registry();
-                match pace.looks() {
-                    true => socket.deregister(registry),
-                    false => socket.register(registry, Token(index))?,
+                socket.deregister(registry);
+                if !pace.looks() && socket.register(registry, Token(index)).is_err() {
+                    pace.go_on_looking();
                 }
             }
         }

@@ -236,6 +236,7 @@ pub(crate) fn open_mirrors(
             socket,
             address: (!any_address).then_some(local.ip()),
             tos: plan.tos,
+            stamped: receive != StampKind::Userspace,
             drops: 0,
         });
     }
@@ -689,6 +690,8 @@ pub(crate) struct MirrorSocket {
     /// The one address that is asked; `None`: the packet information tells.
     address: Option<IpAddr>,
     tos: u8,
+    /// The kernel stamps arrivals.
+    stamped: bool,
     /// The highest count of drops that a datagram carried.
     drops: u32,
 }
@@ -782,6 +785,10 @@ where
 {
     fn batch(&self) -> usize {
         self.slots.batch.offered()
+    }
+
+    fn kernel_stamps(&self) -> bool {
+        self.socket.stamped
     }
 
     fn recv(&mut self) -> io::Result<usize> {

@@ -235,6 +235,11 @@ pub(crate) trait Mirror {
     /// Requests of a full batch, as the last one would have been: fewer mean that no more waited.
     fn batch(&self) -> usize;
 
+    /// Whether the kernel says when requests arrived, however late they are taken.
+    fn kernel_stamps(&self) -> bool {
+        false
+    }
+
     /// Takes waiting requests, at most one batch, and forgets the batch before.
     ///
     /// # Errors
@@ -250,8 +255,9 @@ pub(crate) trait Mirror {
         None
     }
 
-    /// Queues the first `len` octets of a request's slot as its answer, from the address that was
-    /// asked, with this TOS or Traffic Class octet.
+    /// Queues the first `len` octets of the answer to a request, which begins where the request did or
+    /// [before](Self::move_ahead), to leave from the address that was asked, with this TOS or Traffic Class
+    /// octet.
     ///
     /// With `segment` they are a train of replies of so many octets, the last one perhaps shorter.
     fn queue(&mut self, index: usize, len: usize, tos: u8, segment: Option<usize>);

@@ -194,6 +194,7 @@ impl<R: Decides> Desk<R> {
         if error.kind() != io::ErrorKind::WouldBlock || self.waited {
             return false;
         }
+        // What ends it early is a request, or none where the thread looks for them.
         self.events.wait_until(os::monotonic_ns() + ROOM_NS);
         self.reflector.woken(self.events.ready());
         self.waited = true;
