@@ -444,9 +444,21 @@ fn what_came_before_a_peer_was_known_is_dropped() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn the_port_of_a_session_is_shared_with_nobody() {
+    let opened = open(vec![lane(&[64], 1)]).unwrap();
+    let socket = udp_socket();
+    socket.set_reuse_port(true).unwrap();
+    let refusal = socket.bind(&opened.locals()[0].into()).unwrap_err();
+    assert_eq!(refusal.kind(), std::io::ErrorKind::AddrInUse);
+}
+
 /// A port at which nobody listens, and which nobody else gets.
 fn closed_port() -> socket2::Socket {
-    let socket = shared_socket(ANY);
+    let socket = udp_socket();
+    // Not to be shared yet: it could be one that other sockets share already, and take packets from.
+    socket.bind(&ANY.into()).unwrap();
     // What is connected to one peer takes nothing from others.
     socket
         .connect(&"127.0.0.1:9".parse::<SocketAddr>().unwrap().into())
@@ -454,11 +466,17 @@ fn closed_port() -> socket2::Socket {
     socket
 }
 
-fn shared_socket(at: SocketAddr) -> socket2::Socket {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
+/// A socket for a port that is closed so far.
+fn open_port(closed: &socket2::Socket, at: SocketAddr) -> UdpSocket {
+    let socket = udp_socket();
+    closed.set_reuse_port(true).unwrap();
     socket.set_reuse_port(true).unwrap();
     socket.bind(&at.into()).unwrap();
-    socket
+    socket.into()
+}
+
+fn udp_socket() -> socket2::Socket {
+    socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap()
 }
 
 #[test]
@@ -492,7 +510,7 @@ fn a_port_that_opens_late_costs_no_packet() {
                         Some(_) => Vec::new(),
                         None => vec![mirror.answer(request, 0)],
                     };
-                    let socket = UdpSocket::from(shared_socket(remote));
+                    let socket = open_port(&closed, remote);
                     reflector = Some(FakeReflector::start_on(socket, answer));
                 }
             };
@@ -521,7 +539,8 @@ fn a_port_that_never_opens_counts_in_the_end() {
         let packets = &report.packets;
         assert_eq!((packets.sent, packets.received), (Some(50), Some(0)));
         assert_eq!(packets.lost, Some(50));
-        assert!(packets.icmp_unreachable > Some(0), "{:?}", report.notes);
+        let notes = &report.notes;
+        assert!(packets.icmp_unreachable > Some(0), "{io:?}: {notes:?}");
     }
 }
 

@@ -149,6 +149,11 @@ impl Anew {
         Self::Forgotten,
         Self::Never,
     ];
+
+    fn of(step: u8) -> Self {
+        let known = Self::ALL.get(usize::from(step));
+        known.copied().unwrap_or(Self::Never)
+    }
 }
 
 impl Flight {
@@ -190,24 +195,24 @@ impl Flight {
         self.grace.over.store(true, Ordering::Relaxed);
     }
 
-    /// A packet was refused since the peer's port is closed. Whether it does not count: then all begins
-    /// anew, with this first step.
-    pub(crate) fn refused(&self, now: i64, step: Anew) -> bool {
+    /// A packet was refused since the peer's port is closed. `None`: that counts. Else all begins anew,
+    /// with `step` as the first one; returned is how far that is now.
+    pub(crate) fn refused(&self, now: i64, step: Anew) -> Option<Anew> {
         let waited = match self.grace.first_ns.load(Ordering::Relaxed) {
             // A near peer's refusal is there before the call that sends the first packet returns.
             0 if self.attempted() > 0 => 0,
-            0 => return false,
+            0 => return None,
             first => now.saturating_sub(first),
         };
         if !self.in_grace() || waited > self.grace.ns {
-            return false;
+            return None;
         }
-        let (no, step) = (Anew::No as u8, step as u8);
+        let (no, first) = (Anew::No as u8, step as u8);
         let anew = &self.grace.anew;
         // Those that are refused while it is under way are withdrawn as well.
-        match anew.compare_exchange(no, step, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => true,
-            Err(step) => step != Anew::Never as u8,
+        match anew.compare_exchange(no, first, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => Some(step),
+            Err(found) => Some(Anew::of(found)).filter(|found| *found != Anew::Never),
         }
     }
 
@@ -218,9 +223,7 @@ impl Flight {
 
     /// How far a new beginning is.
     pub(crate) fn anew(&self) -> Anew {
-        let step = self.grace.anew.load(Ordering::Acquire);
-        let known = Anew::ALL.get(usize::from(step));
-        known.copied().unwrap_or(Anew::Never)
+        Anew::of(self.grace.anew.load(Ordering::Acquire))
     }
 
     /// Receiver: what becomes of it that the sender asked, if it is still there to hear it.
@@ -492,33 +495,51 @@ mod tests {
     #[test]
     fn what_is_refused_within_the_grace_has_all_begin_anew() {
         let flight = Flight::new(64, 0).with_grace(1000);
-        assert!(!flight.refused(5, Anew::Asked), "nothing has left");
+        assert_eq!(flight.refused(5, Anew::Asked), None, "nothing has left");
         flight.attempt(1);
-        assert!(flight.refused(5, Anew::Granted), "it is just leaving");
+        let granted = Some(Anew::Granted);
+        assert_eq!(
+            flight.refused(5, Anew::Granted),
+            granted,
+            "it is just leaving"
+        );
         flight.set_anew(Anew::No);
         flight.first_left(100);
         flight.first_left(5000);
-        assert!(flight.refused(1100, Anew::Granted));
+        assert_eq!(flight.refused(1100, Anew::Granted), granted);
         assert!(flight.is_withdrawn());
-        assert!(flight.refused(1100, Anew::Asked), "it is withdrawn as well");
-        assert_eq!(flight.anew(), Anew::Granted);
+        assert_eq!(
+            flight.refused(1100, Anew::Asked),
+            granted,
+            "it is withdrawn as well"
+        );
         for step in Anew::ALL {
             flight.set_anew(step);
             assert_eq!(flight.anew(), step);
         }
-        assert!(!flight.refused(1100, Anew::Granted), "the sender has ended");
+        assert_eq!(
+            flight.refused(1100, Anew::Granted),
+            None,
+            "the sender has ended"
+        );
         flight.answer_anew(Anew::Granted);
         assert_eq!(flight.anew(), Anew::Never);
         flight.set_anew(Anew::No);
-        assert!(
-            !flight.refused(1101, Anew::Granted),
-            "so long it is not waited for"
-        );
+        let late = flight.refused(1101, Anew::Granted);
+        assert_eq!(late, None, "so long it is not waited for");
         flight.end_grace();
-        assert!(!flight.refused(200, Anew::Granted), "the peer was there");
+        assert_eq!(
+            flight.refused(200, Anew::Granted),
+            None,
+            "the peer was there"
+        );
         let flight = Flight::new(64, 0);
         flight.first_left(100);
-        assert!(!flight.refused(100, Anew::Granted), "nobody asked for it");
+        assert_eq!(
+            flight.refused(100, Anew::Granted),
+            None,
+            "nobody asked for it"
+        );
     }
 
     #[test]

@@ -842,11 +842,15 @@ impl<'a> Matcher<'a> {
     /// A quirk of servers that open a session's test port only after they have answered
     /// Start-Sessions: the first packets meet a closed port.
     fn on_icmp(&mut self, errno: i32) {
-        let closed = errno == libc::ECONNREFUSED;
-        if closed && self.flight.refused(os::monotonic_ns(), Anew::Granted) {
-            self.withdrawn = true;
-        } else {
-            self.facts.note_icmp(errno);
+        let step = match errno {
+            libc::ECONNREFUSED => self.flight.refused(os::monotonic_ns(), Anew::Granted),
+            _ => None,
+        };
+        match step {
+            None => self.facts.note_icmp(errno),
+            // It is of a packet that was withdrawn and forgotten, and says nothing of those that leave next.
+            Some(Anew::Forgotten) => {}
+            Some(_) => self.withdrawn = true,
         }
     }
 
@@ -1090,8 +1094,8 @@ impl<'a> Matcher<'a> {
     fn comes_too_soon(&mut self, seq: u64) -> bool {
         if !self.withdrawn {
             let was_refused = self.first_begun_ns < self.begun_ns;
-            self.withdrawn =
-                was_refused && seq > 0 && self.flight.refused(os::monotonic_ns(), Anew::Granted);
+            let refused = || self.flight.refused(os::monotonic_ns(), Anew::Granted);
+            self.withdrawn = was_refused && seq > 0 && refused().is_some();
             self.flight.end_grace();
         }
         self.withdrawn
@@ -2042,6 +2046,12 @@ mod tests {
         while os::realtime_ns() <= t1_ns {}
         flight.withdraw();
         matcher.forget(&plan);
+        flight.set_anew(Anew::Forgotten);
+        refusal(&mut matcher);
+        assert!(
+            !matcher.withdrawn,
+            "it came too late to be of what leaves next"
+        );
         flight.set_anew(Anew::No);
         assert_eq!(matcher.facts.icmp.iter().sum::<u64>(), 0);
         // An answer to what was withdrawn is none, before the first packet leaves and after it.

@@ -628,8 +628,8 @@ impl<'a, S: SendHalf> Sender<'a, S> {
                     }
                     // It tells of a former packet; this one has not been tried.
                     io::ErrorKind::ConnectionRefused => {
-                        let counts = !self.flight.refused(os::monotonic_ns(), Anew::Asked);
-                        self.totals.icmp += u64::from(counts);
+                        let step = self.flight.refused(os::monotonic_ns(), Anew::Asked);
+                        self.totals.icmp += u64::from(step.is_none());
                     }
                     _ if self.unfold(from, &error) => {
                         // These and those behind are gathered anew.

@@ -65,6 +65,11 @@ pub(crate) fn open_session(plan: &SocketPlan) -> io::Result<OpenSession> {
     bind_interface(&rx, plan.interface.as_deref())?;
     rx.set_reuse_port(true)?;
     rx.bind(&local.into())?;
+    // No third one: a program of the same user that lets the system choose a port could get this one, and
+    // what is sent to that program would come here.
+    for socket in [&tx, &rx] {
+        socket.set_reuse_port(false)?;
+    }
 
     for socket in [&tx, &rx] {
         set_plain_options(socket, plan)?;
