@@ -533,7 +533,7 @@ fn a_port_that_never_opens_counts_in_the_end() {
         let remote = closed.local_addr().unwrap().as_socket().unwrap();
         let mut lane = lane(&[64], 50);
         lane.socket.io = io;
-        (lane.grace_ns, lane.timeout_ns) = (Some(200_000_000), 300_000_000);
+        (lane.grace_ns, lane.timeout_ns) = (Some(200_000_000), 1_000_000_000);
         let format = format(Modes::UNAUTHENTICATED, 0, [0; 2]);
         let report = measured(lane, agreed(remote, format)).report;
         let packets = &report.packets;
