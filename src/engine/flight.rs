@@ -265,9 +265,10 @@ impl Flight {
         singles.map_or(all, |(_, places)| places.window().min(all))
     }
 
-    /// Granules of the window, to begin with.
+    /// Granules of the window: more of them once packets have places of their own.
     pub(crate) fn granules(&self) -> u64 {
-        self.granules.mask + 1
+        let singles = self.singles.get();
+        singles.map_or(&self.granules, |(_, places)| places).mask + 1
     }
 
     /// The granule of a packet; no two have the same number.

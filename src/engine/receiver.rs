@@ -913,6 +913,10 @@ impl<'a> Matcher<'a> {
         self.flight.set_stamps_back(self.facts.stamps_back);
         let attempted = self.flight.attempted();
         let mut first = extend(seq, attempted);
+        let granules = usize::try_from(self.flight.granules()).unwrap_or(0);
+        if self.stamps.len() < granules {
+            self.make_room_for_stamps(granules);
+        }
         let t1 = self.flight.t1(first);
         self.flight.stamp_came(first, ns);
         if let Some(punctuality) = self.punctuality {
@@ -944,6 +948,16 @@ impl<'a> Matcher<'a> {
             if first >= attempted || !self.flight.continues(first) {
                 return;
             }
+        }
+    }
+
+    /// Trains were refused: from now on packets have stamps of their own. It allocates, once a session,
+    /// when the sender does so for what it notes.
+    #[cold]
+    fn make_room_for_stamps(&mut self, places: usize) {
+        let before = std::mem::replace(&mut self.stamps, vec![(u64::MAX, 0); places]);
+        for stamp in before.into_iter().filter(|(of, _)| *of != u64::MAX) {
+            self.stamps[place(stamp.0, places)] = stamp;
         }
     }
 
@@ -1798,6 +1812,40 @@ mod tests {
         stamps.sort_unstable();
         let own = |seq| (seq, (seq < 4).then_some(ns));
         assert_eq!(stamps, (0..8).map(own).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn packets_of_refused_trains_have_room_for_a_stamp_each() {
+        let flight = Flight::new(1024, 3);
+        let (samples, blocks) = pipe();
+        let mut matcher = Matcher::new(&plan(true), &flight, samples);
+        let mut mirror = reflector(false, Format::Ntp);
+        flight.note(0, 8, 0, 0, true);
+        flight.attempt(8);
+        matcher.on_event(Event::Departed { seq: 0, ns: 7 });
+        flight.take_apart(8);
+        let mut leave = |seq: u64| {
+            let t1 = BEGIN_NS + i64::try_from(seq).unwrap();
+            let octets = request(&flight, seq, t1, true);
+            matcher.on_event(Event::Departed {
+                seq: u32::try_from(seq).unwrap(),
+                ns: t1 + 3,
+            });
+            (reply(&mut mirror, &octets, t1 + 10, Format::Ntp), t1 + 1000)
+        };
+        // The stamps of all come before the first reply does.
+        let replies: Vec<_> = (8..1000).map(&mut leave).collect();
+        for (octets, t4) in &replies {
+            arrive(&mut matcher, octets, *t4);
+        }
+        assert_eq!(matcher.stamps[0], (0, 7), "what was known stays known");
+        matcher.finish(1000, None, None);
+        let mut stamped = 0;
+        while blocks.next(|block| {
+            let own = |sample: &&Sample| sample.t1_stamp_ns == Some(sample.t1_ns + 3);
+            stamped += block.iter().filter(own).count();
+        }) {}
+        assert_eq!(stamped, 992);
     }
 
     /// What a matcher makes of a session of trains whose replies come in bundles; `split`: one by one.
