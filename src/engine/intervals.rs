@@ -23,7 +23,7 @@ pub(crate) struct Begun {
 }
 
 /// A session's counts at one moment.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     /// Tells these counts from others of the thread.
     pub(crate) mark: u64,

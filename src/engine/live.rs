@@ -123,7 +123,7 @@ pub struct Progress {
 }
 
 /// What the receiver thread tells of.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// The reply to `sample.seq`, and how many packets before it have no reply yet.
     Reply {
@@ -142,7 +142,7 @@ pub(crate) enum Kind {
     Mark(u64),
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
     kind: Kind,
     sample: Sample,
@@ -218,6 +218,25 @@ pub(crate) fn tap(
         marks: marks_out,
     };
     (tap, watched)
+}
+
+/// All that a receiver thread told.
+#[cfg(test)]
+pub(super) type Told = (Vec<Record>, Vec<Counts>);
+
+#[cfg(test)]
+impl Watched {
+    /// All that was told; the counts without the moments at which their intervals ended.
+    pub(super) fn told(self) -> Told {
+        let mut records = Vec::new();
+        while self.blocks.next(|block| records.extend(block)) {}
+        let counts = self.marks.try_iter().map(|counts| Counts {
+            at_ns: 0,
+            wall_ns: 0,
+            ..counts
+        });
+        (records, counts.collect())
+    }
 }
 
 impl Tap {

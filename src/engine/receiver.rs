@@ -1464,7 +1464,9 @@ mod tests {
     use zerocopy::IntoBytes;
 
     use super::*;
-    use crate::config::{IoKind, ReflectorConfig, SocketOptions};
+    use crate::config::{IoKind, ReflectorConfig, SocketOptions, WatchConfig};
+    use crate::engine::intervals::Begun;
+    use crate::engine::live::{Told, tap};
     use crate::engine::reflector::{Answer, Reflector, stamp};
     use crate::io::Request;
     use crate::sample::pipe;
@@ -1849,39 +1851,74 @@ mod tests {
     }
 
     /// What a matcher makes of a session of trains whose replies come in bundles; `split`: one by one.
-    fn of_bundles(seed: u64, shift: u32, burst: u64, split: bool) -> (String, String) {
+    /// Received, samples, and what was told while it ran.
+    fn of_bundles(seed: u64, shift: u32, burst: u64, split: bool) -> (String, Vec<Sample>, Told) {
         let mut rng = Pcg64Mcg::seed_from_u64(seed);
         let flight = Flight::new(1024, shift);
         flight.set_burst(u32::try_from(burst).unwrap());
         let (samples, blocks) = pipe();
         let plan = Plan {
             classes: 2,
+            // Some come too late, or none.
+            timeout_ns: if rng.random_bool(0.5) {
+                TIMEOUT_NS
+            } else {
+                150_000
+            },
             // The numbers on the wire begin anew on the way, or not.
             first_seq: if rng.random_bool(0.5) {
                 0
             } else {
                 u32::MAX - 300
             },
-            ..plan(true)
+            ..timed_plan()
         };
         let mut matcher = Matcher::new(&plan, &flight, samples);
         matcher.begun_ns = BEGIN_NS;
+        // Of ten trains.
+        let watch = WatchConfig {
+            interval_ns: Some(1_000_000),
+            ..WatchConfig::default()
+        };
+        let begun = Begun {
+            at_ns: 0,
+            wall_ns: BEGIN_NS,
+        };
+        let (tap, watched) = tap(watch, plan.timeout_ns, plan.format, false, begun, pipe());
+        matcher.tap = rng.random_bool(0.5).then_some(tap);
         // A clock was set meanwhile.
         matcher.step_below = if rng.random_bool(0.2) { 70 } else { 0 };
         let mut mirror = reflector(rng.random_bool(0.2), Format::Ntp);
-        let granule = 1 << shift;
+        // From this train on they are refused, those of one class.
+        let refused_from = rng.random_range(0..120);
         let mut seq = 0;
+        // The first packet of all that left together.
+        let mut firsts = Vec::new();
         let mut waiting: Vec<(Vec<u8>, i64)> = Vec::new();
         for train in 0..60_i64 {
             let t1_ns = BEGIN_NS + train * 100_000;
             let class = u8::from(rng.random_bool(0.1));
             let payload = if class == 0 { 64 } else { 48 };
-            let (stamped, t1) = (
-                rng.random_bool(0.5),
-                Timestamp::from_unix_ns(t1_ns, Format::Ntp),
-            );
-            flight.note(seq, burst, t1.raw(), class, stamped);
+            let timing = match train % 12 {
+                3 => Timing::Trial,
+                4..8 => Timing::Timed,
+                _ => Timing::AtOnce,
+            };
+            let stamped = timing == Timing::Trial || rng.random_bool(0.5);
+            let t1 = Timestamp::from_unix_ns(t1_ns, Format::Ntp);
+            if train == refused_from {
+                flight.take_apart(seq);
+            }
+            let refused = train >= refused_from;
+            let together = if refused && class == 0 { 1 } else { burst };
+            let parts = (seq..seq + burst).step_by(usize::try_from(together).unwrap());
+            for first in parts {
+                flight.note(first, together, t1.raw(), class, stamped);
+                flight.mark(first, together, timing);
+                firsts.push(first);
+            }
             flight.attempt(seq + burst);
+            flight.depart(seq + burst);
             let mut bundle = Vec::new();
             for number in seq..seq + burst {
                 let packet = SenderPacket {
@@ -1912,6 +1949,7 @@ mod tests {
                 }
                 waiting.push((bundle, t1_ns + rng.random_range(20_000..200_000)));
             }
+            let granule = if refused { 1 } else { 1 << shift };
             seq += burst.next_multiple_of(granule);
             if rng.random_bool(0.3) {
                 continue;
@@ -1920,10 +1958,9 @@ mod tests {
                 waiting.reverse();
             }
             // Stamps of what is still under way.
-            let step = usize::try_from(burst.next_multiple_of(granule)).unwrap();
-            let events = (0..seq).step_by(step).filter(|first| seq - first <= 512);
+            let events = firsts.iter().filter(|first| seq - **first <= 512);
             for first in events.filter(|_| rng.random_bool(0.2)) {
-                let seq = u32::try_from(first).unwrap();
+                let seq = u32::try_from(*first).unwrap();
                 let ns = t1_ns + 300;
                 matcher.on_event(Event::Departed { seq, ns });
             }
@@ -1947,6 +1984,8 @@ mod tests {
                     matcher.on_datagram(&one(&bundle, ttl));
                 }
             }
+            let now = (train + 1) * 100_000;
+            matcher.tick(now, BEGIN_NS + now);
         }
         let received = matcher.finish(seq, None, None);
         let mut shown = Vec::new();
@@ -1964,7 +2003,7 @@ mod tests {
         }) {}
         // What waits for a stamp is passed on in the order of its first packet.
         shown.sort_by_key(|sample| sample.seq);
-        (format!("{received:?}"), format!("{shown:?}"))
+        (format!("{received:?}"), shown, watched.told())
     }
 
     proptest! {
@@ -1972,10 +2011,11 @@ mod tests {
 
         #[test]
         fn a_bundle_is_taken_as_its_packets_are(seed: u64, shift in 0_u32..4, burst in 1_u64..40) {
-            let (together, samples) = of_bundles(seed, shift, burst, false);
-            let (each, expected) = of_bundles(seed, shift, burst, true);
-            prop_assert_eq!(together, each);
-            prop_assert_eq!(samples, expected);
+            let together = of_bundles(seed, shift, burst, false);
+            let each = of_bundles(seed, shift, burst, true);
+            prop_assert_eq!(together.0, each.0);
+            prop_assert_eq!(together.1, each.1);
+            prop_assert_eq!(together.2, each.2);
         }
     }
 
