@@ -624,7 +624,7 @@ mod test_link {
                 len: self.len,
                 segment: Some(self.segment),
                 truncated: false,
-                facts_cut: false,
+                facts_cut: true,
                 from: Some(self.from),
                 to: None,
                 to_many: false,

@@ -56,8 +56,10 @@ impl Desk {
         let request = socket.request(index);
         let packets = request.len.div_ceil(segment);
         // The batch counted the bundle as one.
-        self.reflector.totals.received += u64::try_from(packets - 1).unwrap_or(0);
+        let further = u64::try_from(packets - 1).unwrap_or(0);
+        self.reflector.totals.received += further;
         self.count(&request);
+        self.reflector.totals.cut += if request.facts_cut { further } else { 0 };
         if let Some((sender, count)) = self.reflector.run_in(&request, segment) {
             let request = Request {
                 slot: &mut [],
@@ -384,7 +386,7 @@ mod tests {
             size in 14..200_usize,
             first in prop_oneof![Just(0_u32), Just(u32::MAX - 3), any::<u32>()],
             count in 2..20_u32,
-            odd in prop::option::of((0..20_u32, 0..6_u8)),
+            odd in prop::option::of((0..20_u32, 0..8_u8)),
             shorter in 0..10_usize,
             stateless: bool,
         ) {
@@ -414,6 +416,9 @@ mod tests {
                             1 => seq = 0,
                             2 => sender.timestamp = Timestamp::from_raw(t1 + 1),
                             3 => sender.error_estimate = ErrorEstimate::from_raw(0),
+                            // The one before again, and the first one of a new session.
+                            4 => seq = seq.wrapping_sub(1),
+                            5 => (seq, sender.timestamp) = (0, Timestamp::from_raw(t1 + 1)),
                             _ if size >= 36 => padding[14..22].copy_from_slice(&7_u64.to_be_bytes()),
                             _ => {}
                         },
@@ -479,7 +484,8 @@ mod tests {
                     sessions.records().iter().map(of).collect::<Vec<_>>()
                 });
                 let next = desk.reflector.totals.clone();
-                (records, next.malformed, next.loops, next.received_octets)
+                let octets = next.received_octets;
+                (records, next.malformed, next.loops, octets, next.cut)
             };
             prop_assert_eq!(counts(together), counts(each));
         }
