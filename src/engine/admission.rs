@@ -750,6 +750,19 @@ mod tests {
     }
 
     #[test]
+    fn the_guard_forgets_nothing_when_the_clock_is_set_or_an_era_ends() {
+        let mut guard = LoopGuard::default();
+        let times =
+            [5, 9, 3, 1 << 40, 4, u64::MAX - 2, 1, u64::MAX - 9, 1 << 41].map(Timestamp::from_raw);
+        for n in 0..times.len() {
+            assert!(!guard.knows(times[n]));
+            guard.note(times[n]);
+            assert!(times[..=n].iter().all(|time| guard.knows(*time)), "{n}");
+        }
+        assert!(!guard.knows(Timestamp::from_raw(6)), "between them");
+    }
+
+    #[test]
     fn a_list_of_prefixes_shuts_out_everyone_else() {
         let list: Vec<Prefix> = vec![
             "192.0.2.0/24".parse().unwrap(),
