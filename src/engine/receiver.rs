@@ -1919,6 +1919,7 @@ mod tests {
             }
             flight.attempt(seq + burst);
             flight.depart(seq + burst);
+            let tells_time = rng.random_bool(0.95);
             let mut bundle = Vec::new();
             for number in seq..seq + burst {
                 let packet = SenderPacket {
@@ -1936,6 +1937,9 @@ mod tests {
                 let copies = if rng.random_bool(0.5) { 1 } else { copies };
                 for _ in 0..copies {
                     let mut octets = reply(&mut mirror, &octets, t1_ns + 5000, Format::Ntp);
+                    if !tells_time {
+                        stamp(&mut octets, Timestamp::from_raw(0));
+                    }
                     if rng.random_bool(0.02) {
                         let at = rng.random_range(0..octets.len());
                         octets[at] ^= 1 << rng.random_range(0..8);
