@@ -478,14 +478,20 @@ mod tests {
                 prop_assert!(arrived_ns.is_some());
                 prop_assert_eq!(got, expected);
             }
-            let counts = |desk: Desk| {
+            let counts = |mut desk: Desk| {
+                // Whether the last number again, later, is known to be that.
+                let repeat = desk.reflector.sessions.as_mut().map(|sessions| {
+                    let from = SocketAddr::from((Ipv4Addr::LOCALHOST, 5000));
+                    let last = first.wrapping_add(2 * count - 1);
+                    sessions.visit(from, None, 0, last, Timestamp::from_raw(3000), 1).repeat
+                });
                 let records = desk.reflector.sessions.as_ref().map(|sessions| {
                     let of = |record: &Record| (record.received, record.octets, record.refused);
                     sessions.records().iter().map(of).collect::<Vec<_>>()
                 });
                 let next = desk.reflector.totals.clone();
                 let octets = next.received_octets;
-                (records, next.malformed, next.loops, octets, next.cut)
+                (records, next.malformed, next.loops, octets, next.cut, repeat)
             };
             prop_assert_eq!(counts(together), counts(each));
         }
