@@ -1168,14 +1168,7 @@ impl<'a> Matcher<'a> {
         }
         self.tracker.make_room(attempted);
         if attempted - seq > self.flight.window() {
-            // Its T1 is no longer known: late, if it can be one of this session's at all.
-            let now = os::realtime_ns();
-            let left = t1.unix_ns(self.format, now);
-            if left.is_some_and(|t1| self.begun_ns <= t1 && t1 < now - self.timeout_ns) {
-                self.tracker.on_forgotten();
-            } else {
-                self.no_answer(t1);
-            }
+            self.on_forgotten(seq, &reply, attempted);
             return 1;
         }
         if self.flight.t1(seq) != t1.raw() {
@@ -1238,6 +1231,24 @@ impl<'a> Matcher<'a> {
         };
         self.on_answer(datagram, len, &reply, &answer);
         answer.count.into()
+    }
+
+    /// A reply to a packet whose T1 is no longer known: one, if it can be of this session at all, that
+    /// came too late, or not alone.
+    #[cold]
+    fn on_forgotten(&mut self, seq: u64, reply: &Reply<'_>, attempted: u64) {
+        let now = os::realtime_ns();
+        let t1 = reply.head.sender_timestamp;
+        let left = |t1: Timestamp| t1.unix_ns(self.format, now);
+        // It left before all those whose T1 is known.
+        let oldest = self.flight.t1(attempted - self.flight.window());
+        let until = left(Timestamp::from_raw(oldest)).unwrap_or(now);
+        if left(t1).is_some_and(|t1| (self.begun_ns..=until).contains(&t1)) {
+            let arrival = self.tracker.on_reply(seq, reply.head.seq.get(), true);
+            self.further(seq, arrival);
+        } else {
+            self.no_answer(t1);
+        }
     }
 
     /// A reply that is not the first one in time to its packet.
@@ -2300,6 +2311,49 @@ mod tests {
         arrive(&mut matcher, &octets, BEGIN_NS + TIMEOUT_NS + 1000);
         let counts = matcher.finish(1, None, None).counts;
         assert_eq!((counts.received, counts.late), (0, 1));
+    }
+
+    #[test]
+    fn a_reply_whose_packet_left_the_window_is_late_or_a_duplicate() {
+        let flight = Flight::new(64, 0);
+        let (samples, _blocks) = pipe();
+        let mut matcher = Matcher::new(&plan(false), &flight, samples);
+        matcher.begun_ns = BEGIN_NS;
+        let mut mirror = reflector(false, Format::Ntp);
+        let mut behind = Vec::new();
+        for seq in 0..500 {
+            let t1 = BEGIN_NS + i64::try_from(seq).unwrap();
+            let octets = request(&flight, seq, t1, false);
+            if seq == 5 {
+                continue;
+            }
+            let octets = reply(&mut mirror, &octets, t1 + 5, Format::Ntp);
+            // Of ten packets one is answered late, and one again.
+            if seq % 10 != 0 {
+                arrive(&mut matcher, &octets, t1 + 10);
+            }
+            if seq % 10 < 2 && seq < 400 {
+                behind.push(octets);
+            }
+        }
+        for octets in &behind {
+            arrive(&mut matcher, octets, BEGIN_NS + TIMEOUT_NS + 1000);
+        }
+        // No such packet left when this one says.
+        for t1 in [BEGIN_NS - 1, BEGIN_NS + 490] {
+            let mut forged = behind[0].clone();
+            let t1 = Timestamp::from_unix_ns(t1, Format::Ntp);
+            forged[28..36].copy_from_slice(t1.as_bytes());
+            arrive(&mut matcher, &forged, BEGIN_NS + TIMEOUT_NS + 1000);
+        }
+        let received = matcher.finish(500, None, None);
+        let counts = &received.counts;
+        assert_eq!((counts.received, counts.late), (449, 40));
+        assert_eq!((counts.duplicates, received.facts.invalid), (40, 2));
+        let directions = counts.directions.unwrap();
+        let lost = (directions.lost_outbound, directions.lost_inbound);
+        assert_eq!((lost, directions.lost_unattributed), ((1, 10), 40));
+        assert_eq!(directions.duplicates_inbound, 40);
     }
 
     #[test]

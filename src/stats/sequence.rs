@@ -11,6 +11,9 @@
 const RESEQUENCE: usize = 1024;
 /// Replies from whose lead the value is taken at which the reflector's counter began.
 const FIRST_REPLIES: u32 = 32;
+/// For so many sequence numbers behind the window it is known whether they were answered, and for so many
+/// of the reflector's whether they came: 2 MiB each.
+const HISTORY: u64 = 1 << 24;
 /// A counter that begins anew more often in a session is none.
 const MOST_RESTARTS: u64 = 16;
 /// Nor is one that begins anew with one reply in so many, or more of them.
@@ -167,6 +170,8 @@ pub struct Tracker {
     /// Sequence numbers answered in time, and answered late.
     received: Bits,
     late: Bits,
+    /// Sequence numbers answered, in time or not, of those that are decided.
+    answers: Bits,
     /// The reflector's numbers that were seen, of this epoch.
     replied: Bits,
     /// Every sequence number below is decided.
@@ -197,6 +202,8 @@ struct Epoch {
     started: bool,
     /// The first sequence number whose fate this counter tells.
     first: u64,
+    /// The one behind the last whose fate the counter before told.
+    before: u64,
     /// Highest sequence number answered.
     highest: u64,
     /// Highest number of the reflector.
@@ -205,7 +212,7 @@ struct Epoch {
     replies: u64,
     /// Replies after the timeout with distinct numbers of the reflector.
     late: u64,
-    /// Of `replies`, further ones to a sequence number.
+    /// Of `replies`, further ones to a sequence number that has a reply, in time or not.
     repeated: u64,
     /// Replies looked at for, and smallest seen of, the lead of r over s.
     looked_at: u32,
@@ -217,13 +224,14 @@ struct Epoch {
 
 impl Epoch {
     fn new(first: u64) -> Self {
-        Self::with(first, Resequencer::new())
+        Self::with(first, first, Resequencer::new())
     }
 
-    fn with(first: u64, order: Resequencer) -> Self {
+    fn with(before: u64, first: u64, order: Resequencer) -> Self {
         Self {
             started: false,
             first,
+            before,
             highest: first,
             highest_reply: 0,
             replies: 0,
@@ -238,10 +246,10 @@ impl Epoch {
     }
 
     /// Begins anew, in the same memory.
-    fn begin(&mut self, first: u64) {
+    fn begin(&mut self, before: u64, first: u64) {
         let mut order = std::mem::replace(&mut self.order, Resequencer::empty());
         order.clear();
-        *self = Self::with(first, order);
+        *self = Self::with(before, first, order);
     }
 
     /// The value at which the counter began. Without duplicates the reflector's number is never
@@ -312,7 +320,8 @@ impl Tracker {
             first,
             received: Bits::new(window),
             late: Bits::new(window),
-            replied: Bits::new(window),
+            answers: Bits::new(HISTORY),
+            replied: Bits::new(window.max(HISTORY)),
             decided: 0,
             counts: Counts::default(),
             directions: Directions::default(),
@@ -385,15 +394,10 @@ impl Tracker {
         Some(self.directions.lost_inbound + made.saturating_sub(came))
     }
 
-    /// Packets that were answered, in time or late, of those that are or were told apart.
+    /// Packets that were answered, in time or late.
     #[must_use]
     pub fn answered(&self) -> u64 {
         self.answered
-    }
-
-    /// Counts a reply to a packet that is no longer told apart: late, and perhaps not the first.
-    pub fn on_forgotten(&mut self) {
-        self.counts.late += 1;
     }
 
     /// Whether any reply proved that the reflector keeps a sequence of its own.
@@ -419,6 +423,7 @@ impl Tracker {
             }
             self.late
                 .clear_range(self.decided, self.decided + answered - 1);
+            self.answers.set_run(self.decided, answered);
             self.counts.bursts.note(false);
             self.decided += answered;
         }
@@ -431,24 +436,35 @@ impl Tracker {
 
     fn decide(&mut self) {
         let s = self.decided;
-        self.counts.bursts.note(!self.received.take(s));
-        self.late.take(s);
+        let (received, late) = (self.received.take(s), self.late.take(s));
+        self.counts.bursts.note(!received);
+        self.answers.put(s, received || late);
         self.decided += 1;
     }
 
-    /// Counts a reply to `s` that carried the reflector's number `r`.
-    pub fn on_reply(&mut self, s: u64, r: u32, late: bool) -> Arrival {
-        if s < self.decided {
-            self.on_forgotten();
-            return Arrival::Late;
+    /// The bits that say whether `s` was answered late, or at all once that is decided. `None`: it is so
+    /// far behind that nothing does.
+    fn not_in_time(&mut self, s: u64) -> Option<&mut Bits> {
+        match self.decided.checked_sub(s) {
+            None | Some(0) => Some(&mut self.late),
+            Some(behind) if behind <= self.answers.len() => Some(&mut self.answers),
+            Some(_) => None,
         }
+    }
+
+    /// Counts a reply to `s` that carried the reflector's number `r`. One to a number that is decided is
+    /// late, or a duplicate; one that is too far behind to tell counts as late.
+    pub fn on_reply(&mut self, s: u64, r: u32, late: bool) -> Arrival {
         self.own_counter |= r != self.number(s);
-        let answered = self.received.has(s);
-        let arrival = if answered || self.late.has(s) {
+        let decided = s < self.decided;
+        let in_time = !decided && self.received.has(s);
+        let arrival = if in_time || self.not_in_time(s).is_some_and(|bits| bits.has(s)) {
             self.counts.duplicates += 1;
             Arrival::Duplicate
-        } else if late {
-            self.late.set(s);
+        } else if late || decided {
+            if let Some(bits) = self.not_in_time(s) {
+                bits.set(s);
+            }
             self.counts.late += 1;
             self.answered += 1;
             Arrival::Late
@@ -463,7 +479,7 @@ impl Tracker {
             }
             Arrival::First
         };
-        self.follow_reflector(s, r, arrival, answered);
+        self.follow_reflector(s, r, arrival);
         arrival
     }
 
@@ -500,10 +516,13 @@ impl Tracker {
         true
     }
 
-    fn follow_reflector(&mut self, s: u64, r: u32, arrival: Arrival, answered: bool) {
+    fn follow_reflector(&mut self, s: u64, r: u32, arrival: Arrival) {
         if self.senseless {
             self.epoch.highest = self.epoch.highest.max(s);
             return;
+        }
+        if s < self.epoch.first {
+            return self.follow_former_counter(s, arrival);
         }
         let r = self.epoch.extend(r);
         if arrival == Arrival::First && self.restarted(s, r) {
@@ -514,7 +533,7 @@ impl Tracker {
             self.directions.lost_unattributed += first - before;
             self.counts.restarts += 1;
             self.senseless = self.counts.restarts > MOST_RESTARTS;
-            self.epoch.begin(first);
+            self.epoch.begin(before, first);
             self.replied.clear();
         }
         let known = self.epoch.started && self.see(r);
@@ -539,7 +558,7 @@ impl Tracker {
             Arrival::Late => epoch.late += 1,
             Arrival::First | Arrival::Duplicate => {
                 epoch.replies += 1;
-                epoch.repeated += u64::from(arrival == Arrival::Duplicate && answered);
+                epoch.repeated += u64::from(arrival == Arrival::Duplicate);
             }
         }
         epoch.look_at(s, r, 1);
@@ -553,6 +572,20 @@ impl Tracker {
         }
     }
 
+    /// A reply to a packet whose direction was booked when the counter began anew.
+    fn follow_former_counter(&mut self, s: u64, arrival: Arrival) {
+        match arrival {
+            // Of those between two counters no direction is told anyway.
+            Arrival::Late if s >= self.epoch.before => {}
+            Arrival::Late if self.directions.lost_inbound > 0 => {
+                self.directions.lost_inbound -= 1;
+                self.directions.lost_unattributed += 1;
+            }
+            // What was booked was wrong, or it cannot be told which way it is one of two.
+            Arrival::First | Arrival::Late | Arrival::Duplicate => self.senseless = true,
+        }
+    }
+
     /// Whether a reply shows that the counter began anew: the newest sequence number so far with a
     /// number that another packet's reply had, or so far back that no reordering explains it, or
     /// with 0 long after the first.
@@ -563,7 +596,7 @@ impl Tracker {
         };
         epoch.started
             && s > epoch.highest
-            && (back >= self.replied.len() || self.replied.has(r) || (r == 0 && back > 16))
+            && (back >= self.received.len() || self.replied.has(r) || (r == 0 && back > 16))
     }
 
     /// Notes a number of the reflector; true if it was seen before.
@@ -781,6 +814,11 @@ impl Bits {
             next += here;
             left -= here;
         }
+    }
+
+    fn put(&mut self, number: u64, value: bool) {
+        let (word, bit) = self.place(number);
+        self.words[word] = self.words[word] & !bit | if value { bit } else { 0 };
     }
 
     /// Sets the bits from `from` on, no more than the window.
@@ -1245,6 +1283,91 @@ mod tests {
         assert_eq!(losses(&counts), (1, 0, 1));
         assert_eq!(counts.bursts.count, 1);
         assert_eq!(counts.bursts.longest, 2);
+    }
+
+    #[test]
+    fn replies_to_numbers_that_left_the_window_are_what_they_would_be_in_it() {
+        for window in [1 << 14, 64] {
+            let mut tracker = Tracker::new(window);
+            let (mut late, mut r) = (Vec::new(), 0);
+            for s in 0..5000 {
+                tracker.make_room(s + 1);
+                if s % 11 == 0 {
+                    // Lost outbound.
+                    continue;
+                }
+                match s % 7 {
+                    // Lost inbound.
+                    0 => {}
+                    1 => late.push((s, r)),
+                    _ => assert_eq!(tracker.on_reply(s, r, false), Arrival::First),
+                }
+                if s % 7 == 2 {
+                    // A copy that comes later still.
+                    late.push((s, r));
+                }
+                r += 1;
+            }
+            for (s, r) in &late {
+                let first = s % 7 == 1;
+                let expected = [Arrival::Duplicate, Arrival::Late][usize::from(first)];
+                assert_eq!(tracker.on_reply(*s, *r, true), expected, "{window} {s}");
+                if first {
+                    let again = tracker.on_reply(*s, *r, true);
+                    assert_eq!(again, Arrival::Duplicate, "{window} {s}");
+                }
+            }
+            tracker.on_probe(0, r);
+            let counts = tracker.finish(5000);
+            let of = |rest| (0..5000).filter(|s| s % 11 != 0 && s % 7 == rest).count() as u64;
+            assert_eq!(
+                (counts.late, counts.duplicates),
+                (of(1), of(1) + of(2)),
+                "{window}"
+            );
+            assert_eq!(losses(&counts), (455, of(0), of(1)), "{window}");
+            let directions = counts.directions.unwrap();
+            assert_eq!(directions.duplicates_inbound, counts.duplicates, "{window}");
+        }
+    }
+
+    #[test]
+    fn a_copy_of_a_request_whose_first_reply_was_late_spoils_no_direction() {
+        let mut tracker = Tracker::new(64);
+        tracker.on_reply(0, 0, false);
+        tracker.on_reply(1, 1, true);
+        // The reflector answered the request twice.
+        tracker.on_reply(1, 2, false);
+        tracker.on_reply(2, 3, false);
+        let counts = tracker.finish(3);
+        assert_eq!((counts.received, counts.late, counts.duplicates), (2, 1, 1));
+        assert_eq!(losses(&counts), (0, 0, 1));
+        assert_eq!(counts.directions.unwrap().duplicates_outbound, 1);
+    }
+
+    #[test]
+    fn a_late_reply_of_before_a_restart_was_not_lost_inbound() {
+        for (late, told) in [(3, Some((0, 2, 3))), (6, Some((0, 3, 2))), (0, None)] {
+            let mut tracker = Tracker::new(64);
+            let mut r = 0;
+            for s in (0..5).chain(8..12) {
+                r = if s == 8 { 1 } else { r };
+                // Of two the replies are lost.
+                if s != 2 && s != 3 {
+                    tracker.on_reply(s, r, false);
+                }
+                r += 1;
+            }
+            // What 6 met when it came is not known, and the reply to 7 was lost as well.
+            tracker.on_reply(late, 0, true);
+            let counts = tracker.finish(12);
+            assert_eq!(counts.restarts, 1);
+            assert_eq!(
+                counts.directions.is_some().then(|| losses(&counts)),
+                told,
+                "{late}"
+            );
+        }
     }
 
     #[test]
