@@ -491,6 +491,7 @@ fn check_sender(args: &SenderArgs) -> Result<(), Error> {
     check_log(&args.log, args.results.json)?;
     open_log(&args.log)?;
     check_host(&args.host)?;
+    check_burst(args)?;
     if args.txtime {
         check_txtime(args)?;
     }
@@ -938,6 +939,19 @@ fn check_host(args: &HostArgs) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Refuses trains where there can be none.
+fn check_burst(args: &SenderArgs) -> Result<(), Error> {
+    match args.load.burst {
+        Burst::Fixed(burst) if burst > 1 && !cfg!(target_os = "linux") => {
+            Err(usage("--burst: trains take Linux; leave it out"))
+        }
+        Burst::Fixed(burst) if burst > 1 && matches!(args.host.io, IoArg::Portable) => Err(usage(
+            "--burst: trains are not to be had with --io portable; leave one of them out",
+        )),
+        Burst::Fixed(_) | Burst::Auto => Ok(()),
+    }
 }
 
 /// Refuses `--txtime` where nothing could come of it.

@@ -38,6 +38,10 @@ const WRONG: &[(&str, &[&str])] = &[
         &["--txtime", "--io portable", "leave one"],
     ),
     (
+        "sender --burst 32 --io portable",
+        &["--burst", "--io portable", "leave one"],
+    ),
+    (
         "sender --txtime --schedule flood",
         &["--schedule flood", "leave out --txtime"],
     ),

@@ -58,6 +58,7 @@ impl Reflected {
                 sessions: self.sessions,
                 evicted: self.evicted,
                 control_cut: self.cut,
+                bundled: self.bundled,
                 kernel_drops: self.kernel_drops,
                 injected: self.injected,
             },

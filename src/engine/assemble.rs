@@ -99,7 +99,7 @@ pub(super) fn report(parts: &Parts<'_>) -> Report {
     } = *parts;
     let duration_ns = (sent.sent > 0).then(|| (sent.last_ns - sent.first_ns).unsigned_abs());
     let started = (sent.sent > 0).then(|| rfc3339(sent.started_ns));
-    let mut load = load(parts, duration_ns);
+    let mut load = load(parts);
     let mut delay_ns = parts.delays.report();
     if parts.ports.len() > 1 {
         // Of one flow, even where only one has samples.
@@ -164,15 +164,9 @@ fn ratio(a: u64, b: u64) -> Option<f64> {
     finite(a as f64 / b as f64)
 }
 
-fn load(parts: &Parts<'_>, duration_ns: Option<u64>) -> report::Load {
+fn load(parts: &Parts<'_>) -> report::Load {
     let (config, sent) = (parts.config, parts.sent);
-    // The first packet may have been handed over ahead, to see whether it waits.
-    let paced_ns = duration_ns.map(|ns| ns.saturating_sub(sent.txtime.lead_ns.unsigned_abs()));
-    let achieved_pps = paced_ns
-        // From the first departure to the last one, which is not within that time itself.
-        .filter(|_| sent.sent > u64::from(sent.last_burst))
-        .and_then(|ns| ratio(sent.sent - u64::from(sent.last_burst), ns))
-        .map(|per_ns| per_ns * 1e9);
+    let achieved_pps = sent.pps();
     let classes = &config.sizes.classes;
     let octets: u64 = classes
         .iter()
@@ -419,8 +413,10 @@ fn host(parts: &Parts<'_>, load: &report::Load) -> report::Host {
         tx_stamps_received: asked.then_some(received.facts.stamps_back),
         samples_not_recorded: Some(received.unrecorded),
         io: match parts.config.socket.io {
-            IoKind::Batched if cfg!(target_os = "linux") => report::Io::Batched,
-            _ => report::Io::Portable,
+            IoKind::Portable => report::Io::Portable,
+            IoKind::Batched if cfg!(not(target_os = "linux")) => report::Io::Portable,
+            IoKind::Batched if shares_stamps(parts) => report::Io::Offload,
+            IoKind::Batched => report::Io::Batched,
         },
         receive_buffer_bytes: parts.granted.receive_buffer,
         cpu: report::Cpu {
@@ -455,7 +451,14 @@ fn reasons(parts: &Parts<'_>, kernel_drops: Option<u64>, load: &report::Load) ->
             sent.overdue
         ));
     }
-    if sent.gave_up > 0 && sent.sent > 0 {
+    // What is too large for the path is refused for that.
+    let turned_away = sent.refused.saturating_sub(sent.no_room);
+    if turned_away > 0 && sent.refusal != Some(libc::EMSGSIZE) {
+        reasons.push(format!(
+            "this system refused {turned_away} packets: the load was less than asked for"
+        ));
+    }
+    if sent.gave_up > 0 {
         reasons.push(format!(
             "{} threads stopped after 2 s: this system refused all of their packets",
             sent.gave_up
@@ -612,21 +615,17 @@ fn notes(parts: &Parts<'_>, received: &Received, delays: &report::DelaySet) -> V
             Errno::from_raw(errno).desc()
         ));
     }
-    for (errno, count) in received
-        .facts
-        .icmp
-        .iter()
-        .enumerate()
-        .filter(|(_, n)| **n > 0)
-    {
-        let errno = i32::try_from(errno).unwrap_or(0);
-        let count = times(*count);
-        notes.push(format!("ICMP {} came {count}", icmp_name(errno)));
-    }
-    if sent.icmp > 0 {
+    for (errno, count) in (0_i32..).zip(received.facts.icmp.iter()) {
         // The one error that a sending socket is told of.
-        let name = icmp_name(libc::ECONNREFUSED);
-        notes.push(format!("ICMP {name} came {}", times(sent.icmp)));
+        let told = if errno == libc::ECONNREFUSED {
+            sent.icmp
+        } else {
+            0
+        };
+        if count + told > 0 {
+            let count = times(count + told);
+            notes.push(format!("ICMP {} came {count}", icmp_name(errno)));
+        }
     }
     if counts.senseless {
         notes.push(
@@ -708,7 +707,7 @@ fn notes(parts: &Parts<'_>, received: &Received, delays: &report::DelaySet) -> V
     }
     if received.facts.short_replies > 0 {
         notes.push(format!(
-            "{} replies carried no TTL field (38 octets)",
+            "{} replies carried no TTL field (fewer than 41 octets)",
             received.facts.short_replies
         ));
     }

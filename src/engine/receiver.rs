@@ -195,7 +195,7 @@ pub(crate) struct Facts {
     /// The reflector's Error Estimate: synchronised in every reply, and the largest error.
     pub(crate) remote_synchronised: Option<bool>,
     pub(crate) remote_error_ns: Option<u64>,
-    /// Replies of 38 octets, which carry no TTL.
+    /// Replies of fewer than 41 octets, which carry no TTL.
     pub(crate) short_replies: u64,
     /// Replies that came in bundles and share their T4 with others.
     pub(crate) bundled: u64,

@@ -71,13 +71,15 @@ pub struct Reflected {
     pub to_many: u64,
     /// Requests of which the kernel cut control messages off: T2 or the TTL may be missing.
     pub cut: u64,
+    /// Requests that came in bundles.
+    pub bundled: u64,
     /// Replies that could not be sent.
     pub unsent: u64,
     /// Sessions that were begun.
     pub sessions: u64,
     /// Sessions that made room for others before their time.
     pub evicted: u64,
-    /// Datagrams that the system dropped for want of room; `None`: it does not tell.
+    /// Datagrams that the system dropped for want of room, a bundle being one; `None`: it does not tell.
     pub kernel_drops: Option<u64>,
     /// CPUs that the thread was pinned to.
     pub cpus: Option<Vec<usize>>,
@@ -108,6 +110,7 @@ impl Reflected {
         self.loops += other.loops;
         self.to_many += other.to_many;
         self.cut += other.cut;
+        self.bundled += other.bundled;
         self.unsent += other.unsent;
         self.sessions += other.sessions;
         self.evicted += other.evicted;

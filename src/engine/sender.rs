@@ -136,9 +136,76 @@ pub(crate) struct Sent {
     pub(crate) began_anew: u64,
     pub(crate) cpus: Option<Vec<usize>>,
     pub(crate) realtime_refused: Option<String>,
+    /// Of several threads each that sent something.
+    pub(crate) paces: Vec<Pace>,
+}
+
+/// How fast a thread sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// Packets from the first departure to the last one, which is not within that time itself.
+    packets: f64,
+    ns: f64,
+    /// The time that the longest train stands for, and the last one.
+    longest_ns: f64,
+    last_ns: f64,
+}
+
+impl Pace {
+    /// Packets a second of all threads; `None` where there is a thread of which that is not known, since
+    /// all that it sent left at once.
+    fn together(threads: &[Self]) -> Option<f64> {
+        let covered = |pace: &Self| pace.ns + pace.last_ns;
+        let whole = threads.iter().map(covered).fold(0.0, f64::max);
+        let (mut packets, mut ns, mut count) = (0.0, 0.0, 0.0);
+        for pace in threads {
+            if pace.packets <= 0.0 || pace.ns <= 0.0 {
+                return None;
+            }
+            // One that ended long before the others was idle for the rest.
+            let idle = covered(pace) + pace.longest_ns < whole;
+            packets += pace.packets;
+            ns += if idle {
+                whole - pace.longest_ns
+            } else {
+                pace.ns
+            };
+            count += 1.0;
+        }
+        (count > 0.0).then(|| packets / ns * count * 1e9)
+    }
 }
 
 impl Sent {
+    /// Packets a second between the first departure and the last one; `None` where that is no time.
+    pub(crate) fn pps(&self) -> Option<f64> {
+        if self.paces.is_empty() {
+            return Pace::together(&[self.pace()?]);
+        }
+        Pace::together(&self.paces)
+    }
+
+    /// How fast this thread sent; `None`: nothing.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "counts and nanoseconds of a rate: 53 bits are more than its precision"
+    )]
+    fn pace(&self) -> Option<Pace> {
+        if self.sent == 0 {
+            return None;
+        }
+        // The first packet may have been handed over ahead, to see whether it waits.
+        let ns = (self.last_ns - self.first_ns - self.txtime.lead_ns).max(0) as f64;
+        let packets = self.sent.saturating_sub(u64::from(self.last_burst)) as f64;
+        let each = if packets > 0.0 { ns / packets } else { 0.0 };
+        Some(Pace {
+            packets,
+            ns,
+            longest_ns: each * f64::from(self.longest_burst),
+            last_ns: each * f64::from(self.last_burst),
+        })
+    }
+
     /// What several sender threads of one session did.
     pub(crate) fn together<'a>(threads: impl Iterator<Item = &'a Self>) -> Self {
         let mut all = Self::default();
@@ -153,8 +220,9 @@ impl Sent {
                 (all.first_ns, all.started_ns) = (thread.first_ns, thread.started_ns);
             }
             if thread.sent > 0 && (all.sent == 0 || thread.last_ns > all.last_ns) {
-                (all.last_ns, all.last_burst) = (thread.last_ns, thread.last_burst);
+                all.last_ns = thread.last_ns;
             }
+            all.paces.extend(thread.pace());
             all.sent += thread.sent;
             all.overdue += thread.overdue;
             all.refused += thread.refused;
@@ -1139,6 +1207,53 @@ mod tests {
     use super::*;
     use crate::config::{Departures, End, SizeClass};
     use crate::io::DepartureClock;
+
+    /// The rate of threads that sent so many packets, the last ones as a train of so many, in so many
+    /// milliseconds, of trains of `longest`.
+    fn pps(longest: u32, threads: &[(u64, u32, i64)]) -> Option<f64> {
+        let threads = threads.iter().map(|(sent, last_burst, ms)| Sent {
+            sent: *sent,
+            longest_burst: longest,
+            last_burst: *last_burst,
+            first_ns: 7,
+            last_ns: 7 + ms * 1_000_000,
+            ..Sent::default()
+        });
+        let threads: Vec<_> = threads.collect();
+        let together = Sent::together(threads.iter()).pps();
+        if let [one] = threads.as_slice() {
+            assert_eq!(one.pps(), together);
+        }
+        together
+    }
+
+    #[test]
+    fn threads_have_the_rate_at_which_they_sent_together() {
+        // Each of two sends 64 of its 100 packets and after 1280 ms the rest.
+        let halves = [(100, 36, 1280); 2];
+        // At 250 a second each, two and one packet behind the first.
+        let few = [(3, 1, 8), (3, 1, 8), (2, 1, 4), (2, 1, 4)];
+        for (longest, threads, rate) in [
+            (64, &halves[..1], Some(50.0)),
+            (64, &halves, Some(100.0)),
+            (1, &few, Some(1000.0)),
+            // One stopped after 2 of 10 seconds.
+            (1, &[(1001, 1, 10_000), (201, 1, 2000)], Some(120.0)),
+            (1, &[(1001, 1, 10_000), (0, 0, 0)], Some(100.0)),
+            // Of what left at once nobody knows how long it would have taken.
+            (2, &[(3, 1, 8), (2, 2, 0)], None),
+            (1, &[(1, 1, 0)], None),
+            (1, &[(0, 0, 0)], None),
+        ] {
+            let found = pps(longest, threads);
+            let near = found.zip(rate).map(|(a, b)| (a / b - 1.0).abs() < 0.001);
+            assert_eq!(
+                (found.is_some(), near),
+                (rate.is_some(), rate.map(|_| true)),
+                "{found:?}"
+            );
+        }
+    }
 
     /// A queueing discipline in memory.
     struct Queue<'a> {

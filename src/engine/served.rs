@@ -97,6 +97,8 @@ pub struct ServedCounts {
     pub over_allowance: u64,
     /// Requests before the session was started.
     pub early: u64,
+    /// Requests that came in bundles.
+    pub bundled: u64,
 }
 
 /// What happened to a session.

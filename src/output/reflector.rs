@@ -1,6 +1,6 @@
 //! A reflector's account for a person: a few lines when it stops.
 
-use super::text::count;
+use super::text::{count, dropped};
 use crate::report::reflector::{Account, Injected, TestMode};
 
 /// What a reflector did, for a terminal of 79 columns.
@@ -21,7 +21,7 @@ pub fn summary(account: &Account) -> String {
         count(totals.loops),
         count(totals.to_many),
     );
-    let drops = totals.kernel_drops.map_or("not told".to_owned(), count);
+    let drops = dropped(totals.kernel_drops, totals.bundled > 0);
     lines += &format!(
         "replies that could not be sent {}  dropped by this host's sockets {drops}\n",
         count(totals.unsent),

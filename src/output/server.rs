@@ -1,6 +1,6 @@
 //! A Server's account for a person: a few lines when it stops.
 
-use super::text::count;
+use super::text::{count, dropped};
 use crate::report::server::Account;
 
 /// What a Server did, for a terminal of 79 columns.
@@ -41,7 +41,7 @@ pub fn summary(account: &Account) -> String {
         count(totals.early),
         count(totals.strays),
     );
-    let drops = totals.kernel_drops.map_or("not told".to_owned(), count);
+    let drops = dropped(totals.kernel_drops, totals.bundled > 0);
     lines += &format!(
         "replies that could not be sent {}  dropped by this host's sockets {drops}\n",
         count(totals.unsent),

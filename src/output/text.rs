@@ -694,11 +694,8 @@ fn host(report: &Report) -> Vec<String> {
     };
     parts.push(pinned("sender", &cpu.sender));
     parts.push(pinned("receiver", &cpu.receiver));
-    parts.push(match host.kernel_drops {
-        None => "kernel drops not told".to_owned(),
-        Some(n) if host.io == Io::Offload => format!("kernel drops {} or more", count(n)),
-        Some(n) => format!("kernel drops {}", count(n)),
-    });
+    let drops = dropped(host.kernel_drops, host.io == Io::Offload);
+    parts.push(format!("kernel drops {drops}"));
     let buffer = host
         .receive_buffer_bytes
         .map(|bytes| group(&bytes.to_string()));
@@ -794,6 +791,15 @@ fn percent(part: u64, whole: u64, decimals: usize) -> Option<String> {
 
 fn known(n: Option<u64>) -> String {
     n.map_or("-".to_owned(), count)
+}
+
+/// Datagrams that sockets dropped, each bundle counted as one.
+pub(super) fn dropped(drops: Option<u64>, bundles: bool) -> String {
+    match drops {
+        None => "not told".to_owned(),
+        Some(drops) if drops > 0 && bundles => format!("{} or more", count(drops)),
+        Some(drops) => count(drops),
+    }
 }
 
 fn megabits(bps: f64) -> String {

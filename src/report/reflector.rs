@@ -96,7 +96,10 @@ pub struct Totals {
     pub evicted: u64,
     /// Requests of which the kernel cut control messages off.
     pub control_cut: u64,
-    /// Datagrams that this host's sockets dropped; `None` where the system does not tell.
+    /// Requests that came in bundles.
+    pub bundled: u64,
+    /// Datagrams that this host's sockets dropped, a bundle being one: where requests came in bundles, at
+    /// least so many. `None` where the system does not tell.
     pub kernel_drops: Option<u64>,
     /// What was done on purpose; `None` without test mode.
     pub injected: Option<Injected>,

@@ -88,7 +88,10 @@ pub struct Totals {
     pub early: u64,
     /// Datagrams of no session.
     pub strays: u64,
-    /// Datagrams that this host's sockets dropped; `None` where the system does not tell.
+    /// Requests that came in bundles.
+    pub bundled: u64,
+    /// Datagrams that this host's sockets dropped, a bundle being one: where requests came in bundles, at
+    /// least so many. `None` where the system does not tell.
     pub kernel_drops: Option<u64>,
 }
 

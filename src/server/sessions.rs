@@ -445,6 +445,7 @@ fn count(counts: &ServedCounts, totals: &mut Totals) {
     totals.forged += counts.forged;
     totals.over_limit += counts.over_allowance;
     totals.early += counts.early;
+    totals.bundled += counts.bundled;
 }
 
 /// Between whom, with the addresses of the control connection where there are none. The sender is

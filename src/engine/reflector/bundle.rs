@@ -58,6 +58,7 @@ impl Desk {
         // The batch counted the bundle as one.
         let further = u64::try_from(packets - 1).unwrap_or(0);
         self.reflector.totals.received += further;
+        self.reflector.totals.bundled += further + 1;
         self.count(&request);
         self.reflector.totals.cut += if request.facts_cut { further } else { 0 };
         if let Some((sender, count)) = self.reflector.run_in(&request, segment) {

@@ -380,6 +380,7 @@ impl Serving {
         };
         session.counts.received += packets;
         session.counts.received_octets += count(len);
+        session.counts.bundled += if packets > 1 { packets } else { 0 };
         if !session.running {
             session.counts.early += packets;
             return None;
