@@ -18,6 +18,7 @@ fn a_train_is_counted_packet_by_packet() {
         "127.0.0.1:0 --io portable",
         "127.0.0.1:0 --timestamp-format ptp --threads 2",
     ] {
+        let bundles = !reflector.contains("portable");
         let reflector = Reflector::start(reflector);
         let remote = reflector.address();
         // The last train has 8 packets.
@@ -27,6 +28,7 @@ fn a_train_is_counted_packet_by_packet() {
             assert_no_loss(&report, 1000);
             assert_eq!(report["load"]["burst"], 32, "{line}");
             assert_eq!(report["timestamps"]["granularity"], "train", "{line}");
+            assert_eq!(report["host"]["io"], "offload", "{line}");
             let notes = report["notes"].to_string();
             assert!(notes.contains("share their timestamps"), "{notes}");
             assert_eq!(report["packets"]["reordered"], 0, "{line}");
@@ -39,6 +41,8 @@ fn a_train_is_counted_packet_by_packet() {
         assert_eq!(account.count("invalid"), 0, "{}", account.0);
         assert!(account.count("received") >= 3000, "{}", account.0);
         assert_eq!(account.count("received"), account.count("reflected"));
+        let told = account.0.contains("\n3,000 requests came in bundles");
+        assert_eq!(told, bundles, "{}", account.0);
     }
 }
 
@@ -68,6 +72,7 @@ fn one_packet_each_is_the_precise_mode() {
         assert_no_loss(&report, 400);
         assert_eq!(report["load"]["burst"], 1);
         assert_eq!(report["timestamps"]["granularity"], "packet");
+        assert_eq!(report["host"]["io"], "batched");
         assert_eq!(report["notes"], json!([]));
         assert_eq!(report["delay_ns"]["roundtrip"]["samples"], 400);
     }

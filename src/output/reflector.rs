@@ -26,6 +26,12 @@ pub fn summary(account: &Account) -> String {
         "replies that could not be sent {}  dropped by this host's sockets {drops}\n",
         count(totals.unsent),
     );
+    if totals.bundled > 0 {
+        lines += &format!(
+            "{} requests came in bundles, which share T2\n",
+            count(totals.bundled)
+        );
+    }
     if totals.evicted > 0 {
         lines += &format!(
             "{} sessions were forgotten early: more were active than are kept\n",

@@ -47,6 +47,7 @@ pub fn summary(account: &Account) -> String {
         count(totals.unsent),
     );
     for (number, what) in [
+        (totals.bundled, "requests came in bundles, which share T2"),
         (
             totals.made_room,
             "connections made room for others before their set-up was over",

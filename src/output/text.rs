@@ -1041,6 +1041,18 @@ Direction         Min         Max         Avg          Jitter     Loss
         assert!(!loss(Some(999_999), Some(1_000_000)).contains("100.0%"));
     }
 
+    #[test]
+    fn drops_of_bundles_are_a_lower_bound() {
+        for (drops, bundles, text) in [
+            (None, true, "not told"),
+            (Some(0), true, "0"),
+            (Some(6490), false, "6,490"),
+            (Some(6490), true, "6,490 or more"),
+        ] {
+            assert_eq!(dropped(drops, bundles), text);
+        }
+    }
+
     proptest! {
         #[test]
         fn no_duration_that_is_not_zero_reads_as_zero(value: i64) {
