@@ -162,8 +162,8 @@ impl Pace {
             if pace.packets <= 0.0 || pace.ns <= 0.0 {
                 return None;
             }
-            // One that ended long before the others was idle for the rest.
-            let idle = covered(pace) + pace.longest_ns < whole;
+            // One that ended long before the others, and had not just one train fewer, was idle then.
+            let idle = covered(pace) + 2.0 * pace.longest_ns < whole;
             packets += pace.packets;
             ns += if idle {
                 whole - pace.longest_ns
@@ -1209,14 +1209,14 @@ mod tests {
     use crate::io::DepartureClock;
 
     /// The rate of threads that sent so many packets, the last ones as a train of so many, in so many
-    /// milliseconds, of trains of `longest`.
+    /// microseconds, with trains of `longest`.
     fn pps(longest: u32, threads: &[(u64, u32, i64)]) -> Option<f64> {
-        let threads = threads.iter().map(|(sent, last_burst, ms)| Sent {
+        let threads = threads.iter().map(|(sent, last_burst, us)| Sent {
             sent: *sent,
             longest_burst: longest,
             last_burst: *last_burst,
             first_ns: 7,
-            last_ns: 7 + ms * 1_000_000,
+            last_ns: 7 + us * 1000,
             ..Sent::default()
         });
         let threads: Vec<_> = threads.collect();
@@ -1230,18 +1230,22 @@ mod tests {
     #[test]
     fn threads_have_the_rate_at_which_they_sent_together() {
         // Each of two sends 64 of its 100 packets and after 1280 ms the rest.
-        let halves = [(100, 36, 1280); 2];
+        let halves = [(100, 36, 1_280_000); 2];
         // At 250 a second each, two and one packet behind the first.
-        let few = [(3, 1, 8), (3, 1, 8), (2, 1, 4), (2, 1, 4)];
+        let few = [(3, 1, 8000), (3, 1, 8001), (2, 1, 4000), (2, 1, 4000)];
         for (longest, threads, rate) in [
             (64, &halves[..1], Some(50.0)),
             (64, &halves, Some(100.0)),
             (1, &few, Some(1000.0)),
             // One stopped after 2 of 10 seconds.
-            (1, &[(1001, 1, 10_000), (201, 1, 2000)], Some(120.0)),
-            (1, &[(1001, 1, 10_000), (0, 0, 0)], Some(100.0)),
+            (
+                1,
+                &[(1001, 1, 10_000_000), (201, 1, 2_000_000)],
+                Some(120.0),
+            ),
+            (1, &[(1001, 1, 10_000_000), (0, 0, 0)], Some(100.0)),
             // Of what left at once nobody knows how long it would have taken.
-            (2, &[(3, 1, 8), (2, 2, 0)], None),
+            (2, &[(3, 1, 8000), (2, 2, 0)], None),
             (1, &[(1, 1, 0)], None),
             (1, &[(0, 0, 0)], None),
         ] {
