@@ -243,7 +243,8 @@ struct LoadArgs {
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<u64>)]
     seed: Option<u64>,
     /// Packets that leave as one segmentation train (UDP_SEGMENT) and share their timestamps: 1 to 64,
-    /// or auto: 1 below 50k/s and as long as that keeps the rate, then only as many as it takes
+    /// or auto: 1 below 50k/s and as long as that keeps the rate, then only as many as it takes; not
+    /// with --io portable
     /// [example: 32]
     #[arg(long, value_name = "N", default_value = "auto", allow_negative_numbers = true, value_parser = parse_burst)]
     burst: Burst,

@@ -60,6 +60,56 @@ fn loss_is_told_by_direction_to_the_packet_over_ipv6() {
     lose_over("[fd09::2]");
 }
 
+/// Every second packet is turned away on its way, and says so. That is the path's doing, and none of the
+/// others stays behind for it.
+fn prohibit(pair: &Pair, host: &str, icmp: &str, io: &str) -> Result<(), String> {
+    let reflector = pair.far.reflector(&format!("{host}:0"));
+    let remote = reflector.address();
+    pair.warm_up(remote);
+    pair.far.set_up(&format!(
+        "echo 0 >/proc/sys/net/ipv4/icmp_ratelimit
+         echo 0 >/proc/sys/net/ipv6/icmp/ratelimit
+         nft add table inet wall
+         nft add chain inet wall into '{{ type filter hook input priority 0; }}'
+         nft add rule inet wall into udp dport {} numgen inc mod 2 == 0 reject with {icmp}",
+        remote.port()
+    ))?;
+    let line =
+        format!("sender {remote} -c 1000 --rate 20k --packet-timeout 500ms --io {io} --json");
+    let report = pair.near.run(&line).measured();
+    pair.far.set_up("nft delete table inet wall")?;
+    let case = format!("{host} {io}: {report:#}");
+    let packets = &report["packets"];
+    assert_eq!(
+        (&packets["sent"], &packets["not_sent"]),
+        (&1000.into(), &0.into()),
+        "{case}"
+    );
+    assert_eq!(packets["received"], 500, "{case}");
+    // A socket without a queue of errors remembers one of them, and systems send so many a second.
+    let told = packets["icmp_unreachable"].as_u64().unwrap();
+    assert!((1..=500).contains(&told), "{case}: {told}");
+    assert!(
+        !report["host"]["reasons"].to_string().contains("refused"),
+        "{case}"
+    );
+    Ok(())
+}
+
+#[test]
+fn packets_that_are_prohibited_on_the_way_are_not_refused_by_this_host() {
+    let pair = or_skip!(Pair::new());
+    for io in ["batched", "portable"] {
+        or_skip!(prohibit(&pair, "10.9.0.2", "icmp type host-prohibited", io));
+        or_skip!(prohibit(
+            &pair,
+            "[fd09::2]",
+            "icmpv6 type admin-prohibited",
+            io
+        ));
+    }
+}
+
 #[test]
 fn no_route_is_exit_1_and_one_line() {
     let alone = or_skip!(Namespace::new());

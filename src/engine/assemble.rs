@@ -242,7 +242,7 @@ fn packets(parts: &Parts<'_>) -> report::Packets {
             ..directions
         }
     });
-    let icmp: u64 = parts.received.facts.icmp.iter().sum();
+    let icmp = parts.received.facts.icmp.total() + sent.icmp.total();
     report::Packets {
         sent: Some(left),
         not_sent: Some(sent.overdue + sent.refused + missed),
@@ -267,7 +267,7 @@ fn packets(parts: &Parts<'_>) -> report::Packets {
         timeout_ns: Some(parts.config.timeout_ns),
         invalid: Some(parts.received.facts.invalid),
         rejected_samples: Some(rejected(parts)),
-        icmp_unreachable: Some(icmp + sent.icmp),
+        icmp_unreachable: Some(icmp),
     }
 }
 
@@ -615,17 +615,12 @@ fn notes(parts: &Parts<'_>, received: &Received, delays: &report::DelaySet) -> V
             Errno::from_raw(errno).desc()
         ));
     }
-    for (errno, count) in (0_i32..).zip(received.facts.icmp.iter()) {
-        // The one error that a sending socket is told of.
-        let told = if errno == libc::ECONNREFUSED {
-            sent.icmp
-        } else {
-            0
-        };
-        if count + told > 0 {
-            let count = times(count + told);
-            notes.push(format!("ICMP {} came {count}", icmp_name(errno)));
-        }
+    // Which socket is told depends on the way of I/O.
+    let mut icmp = received.facts.icmp.clone();
+    icmp.add(&sent.icmp);
+    for (errno, count) in icmp.each() {
+        let count = times(count);
+        notes.push(format!("ICMP {} came {count}", icmp_name(errno)));
     }
     if counts.senseless {
         notes.push(

@@ -10,6 +10,7 @@ pub mod admission;
 mod assemble;
 mod cores;
 mod flight;
+mod icmp;
 mod impair;
 mod impaired;
 mod intervals;

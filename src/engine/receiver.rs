@@ -14,6 +14,7 @@ use mio::{Token, Waker};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::flight::{Anew, Flight, PROBES, Timing};
+use super::icmp::IcmpErrors;
 use super::live::{Copier, Tap};
 use super::pace::Pace;
 use super::sender::{Wish, merged};
@@ -63,6 +64,8 @@ const STAGED: usize = 16;
 const ANEW_NS: i64 = 1_000_000;
 /// Calls that take what is left of packets that were withdrawn.
 const LEFT_OVER: usize = 1024;
+/// Of zeros, so that a table of them costs nothing before it is used.
+const NO_STAMP: (u64, i64) = (0, 0);
 /// No clock is further from ours than a year unless it was never set.
 const ABSURD_NS: u64 = 366 * 24 * 3_600 * 1_000_000_000;
 
@@ -170,7 +173,7 @@ pub(crate) struct Facts {
     pub(crate) elsewhere: u64,
     pub(crate) elsewhere_from: Option<SocketAddr>,
     /// ICMP errors, by the errno they stand for (0: one out of range).
-    pub(crate) icmp: Box<[u64; 256]>,
+    pub(crate) icmp: IcmpErrors,
     /// Replies whose timestamps make no sense: a clock was set, or they are not in the format that
     /// they claim.
     pub(crate) rejected: u64,
@@ -211,7 +214,7 @@ impl Facts {
             forged: 0,
             elsewhere: 0,
             elsewhere_from: None,
-            icmp: Box::new([0; 256]),
+            icmp: IcmpErrors::default(),
             rejected: 0,
             untold: 0,
             unstamped: 0,
@@ -245,7 +248,7 @@ impl Facts {
         self.elsewhere += other.elsewhere;
         self.elsewhere_from = self.elsewhere_from.or(other.elsewhere_from);
         self.other_format += other.other_format;
-        sum(&mut *self.icmp, &*other.icmp);
+        self.icmp.add(&other.icmp);
         self.rejected += other.rejected;
         self.untold += other.untold;
         self.unstamped += other.unstamped;
@@ -275,11 +278,6 @@ impl Facts {
         self.departed.late += other.departed.late;
         self.departed.max_slip_ns = self.departed.max_slip_ns.max(other.departed.max_slip_ns);
         self.missed += other.missed;
-    }
-
-    fn note_icmp(&mut self, errno: i32) {
-        let place = usize::try_from(errno).unwrap_or(0);
-        self.icmp[if place < 256 { place } else { 0 }] += 1;
     }
 
     /// Notes what `count` replies told that are like this one.
@@ -746,7 +744,7 @@ pub(super) struct Matcher<'a> {
     told_sender: bool,
     hardware: bool,
     errors_queued: bool,
-    /// For each granule of the window its number and the time of its transmit stamp.
+    /// For each granule of the window one more than its number, and the time of its transmit stamp.
     stamps: Vec<(u64, i64)>,
     /// Samples whose stamp has not come yet.
     pending: Vec<Option<Sample>>,
@@ -789,7 +787,7 @@ impl<'a> Matcher<'a> {
             told_sender: false,
             hardware: plan.hardware,
             errors_queued: plan.errors_queued,
-            stamps: vec![(u64::MAX, 0); places],
+            stamps: vec![NO_STAMP; places],
             pending: vec![None; if plan.stamps { pending } else { 0 }],
             trials: Vec::with_capacity(plan.punctuality.map_or(0, |_| TRIALS)),
             punctuality: plan.punctuality,
@@ -814,7 +812,7 @@ impl<'a> Matcher<'a> {
             stage.came.clear();
         }
         self.begun_ns = os::realtime_ns();
-        self.stamps.fill((u64::MAX, 0));
+        self.stamps.fill(NO_STAMP);
         self.pending.fill(None);
         self.trials.clear();
         (self.early, self.longest_ns, self.step_below) = (0, 0, 0);
@@ -847,7 +845,7 @@ impl<'a> Matcher<'a> {
             _ => None,
         };
         match step {
-            None => self.facts.note_icmp(errno),
+            None => self.facts.icmp.note(errno),
             // It is of a packet that was withdrawn and forgotten, and says nothing of those that leave next.
             Some(Anew::Forgotten) => {}
             Some(_) => self.withdrawn = true,
@@ -926,7 +924,7 @@ impl<'a> Matcher<'a> {
         loop {
             let granule = self.flight.granule(first);
             let (places, pending) = (self.stamps.len(), self.pending.len());
-            self.stamps[place(granule, places)] = (granule, ns);
+            self.stamps[place(granule, places)] = (granule + 1, ns);
             let next = first + self.flight.granule_len(first);
             for seq in first..next {
                 let waiting = &mut self.pending[place(seq, pending)];
@@ -955,9 +953,9 @@ impl<'a> Matcher<'a> {
     /// when the sender does so for what it notes.
     #[cold]
     fn make_room_for_stamps(&mut self, places: usize) {
-        let before = std::mem::replace(&mut self.stamps, vec![(u64::MAX, 0); places]);
-        for stamp in before.into_iter().filter(|(of, _)| *of != u64::MAX) {
-            self.stamps[place(stamp.0, places)] = stamp;
+        let before = std::mem::replace(&mut self.stamps, vec![NO_STAMP; places]);
+        for (number, ns) in before.into_iter().filter(|stamp| *stamp != NO_STAMP) {
+            self.stamps[place(number - 1, places)] = (number, ns);
         }
     }
 
@@ -1307,7 +1305,7 @@ impl<'a> Matcher<'a> {
         if stamped && !self.stamps.is_empty() {
             let granule = self.flight.granule(seq);
             let (stamp_of, ns) = self.stamps[place(granule, self.stamps.len())];
-            sample.t1_stamp_ns = (stamp_of == granule).then_some(ns);
+            sample.t1_stamp_ns = (stamp_of == granule + 1).then_some(ns);
         }
         if sample.t1_stamp_ns.is_none() && self.flight.timing(seq) == Timing::Trial {
             // Its T1 says when it was handed over, and it may have waited.
@@ -1851,7 +1849,7 @@ mod tests {
         for (octets, t4) in &replies {
             arrive(&mut matcher, octets, *t4);
         }
-        assert_eq!(matcher.stamps[0], (0, 7), "what was known stays known");
+        assert_eq!(matcher.stamps[0], (1, 7), "what was known stays known");
         matcher.finish(1000, None, None);
         let mut stamped = 0;
         while blocks.next(|block| {
@@ -2144,7 +2142,7 @@ mod tests {
         refusal(&mut matcher);
         refusal(&mut matcher);
         assert!(matcher.withdrawn && flight.is_withdrawn());
-        assert_eq!(matcher.facts.icmp.iter().sum::<u64>(), 1);
+        assert_eq!(matcher.facts.icmp.total(), 1);
 
         while os::realtime_ns() <= t1_ns {}
         flight.withdraw();
@@ -2156,7 +2154,7 @@ mod tests {
             "it came too late to be of what leaves next"
         );
         flight.set_anew(Anew::No);
-        assert_eq!(matcher.facts.icmp.iter().sum::<u64>(), 0);
+        assert_eq!(matcher.facts.icmp.total(), 0);
         // An answer to what was withdrawn is none, before the first packet leaves and after it.
         let stale = reply(&mut mirror, &withdrawn, t1_ns + 5, Format::Ntp);
         arrive(&mut matcher, &stale, t1_ns + 10);
@@ -2185,7 +2183,7 @@ mod tests {
         assert_eq!(matcher.answered(), 1, "the first packet is lost");
         refusal(&mut matcher);
         assert!(!matcher.withdrawn);
-        assert_eq!(matcher.facts.icmp.iter().sum::<u64>(), 1);
+        assert_eq!(matcher.facts.icmp.total(), 1);
     }
 
     #[test]

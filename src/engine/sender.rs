@@ -15,6 +15,7 @@ use mio::{Token, Waker};
 use zerocopy::IntoBytes;
 
 use super::flight::{Anew, Flight, Timing};
+use super::icmp::{self, IcmpErrors};
 use super::live::Copier;
 use super::schedule::{Departure, Schedule};
 use super::txtime::{Handover, Outcome, TurnedAway, Verdict};
@@ -114,7 +115,7 @@ pub(crate) struct Sent {
     /// Why trains of some size were refused: packets of that size left one by one.
     pub(crate) unfolded: Option<i32>,
     /// ICMP errors that the sending socket was told of.
-    pub(crate) icmp: u64,
+    pub(crate) icmp: IcmpErrors,
     pub(crate) by_class: Vec<u64>,
     pub(crate) late_departures: u64,
     /// Packets of the longest and of the last train.
@@ -143,36 +144,44 @@ pub(crate) struct Sent {
 /// How fast a thread sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
-    /// Packets from the first departure to the last one, which is not within that time itself.
+    /// Packets of all, of the longest train, and from the first departure to the last one, which is not
+    /// within that time itself.
+    sent: f64,
+    longest: f64,
     packets: f64,
     ns: f64,
-    /// The time that the longest train stands for, and the last one.
-    longest_ns: f64,
-    last_ns: f64,
 }
 
 impl Pace {
-    /// Packets a second of all threads; `None` where there is a thread of which that is not known, since
-    /// all that it sent left at once.
+    /// The time that a packet stands for; 0 where all left at once.
+    fn each_ns(&self) -> f64 {
+        if self.packets > 0.0 {
+            self.ns / self.packets
+        } else {
+            0.0
+        }
+    }
+
+    /// Packets a second of all threads; `None` where all that each of them sent left at once.
     fn together(threads: &[Self]) -> Option<f64> {
-        let covered = |pace: &Self| pace.ns + pace.last_ns;
-        let whole = threads.iter().map(covered).fold(0.0, f64::max);
+        let most = |of: &dyn Fn(&Self) -> f64| threads.iter().map(of).fold(0.0, f64::max);
+        let each_ns = most(&Self::each_ns);
+        let whole = most(&|pace| pace.each_ns() * pace.sent);
         let (mut packets, mut ns, mut count) = (0.0, 0.0, 0.0);
         for pace in threads {
-            if pace.packets <= 0.0 || pace.ns <= 0.0 {
-                return None;
-            }
-            // One that ended long before the others, and had not just one train fewer, was idle then.
-            let idle = covered(pace) + 2.0 * pace.longest_ns < whole;
-            packets += pace.packets;
-            ns += if idle {
-                whole - pace.longest_ns
-            } else {
-                pace.ns
+            let (of, time) = match pace.each_ns() {
+                // All left at once, and stands for as much time as it does for others.
+                0.0 => (pace.sent, pace.sent * each_ns),
+                _ => (pace.packets, pace.ns),
             };
+            let train = time / of * pace.longest;
+            // One that ended long before the others, and had not just one train fewer, was idle then.
+            let idle = time / of * pace.sent + 2.0 * train < whole;
+            packets += of;
+            ns += if idle { whole - train } else { time };
             count += 1.0;
         }
-        (count > 0.0).then(|| packets / ns * count * 1e9)
+        (ns > 0.0).then(|| packets / ns * count * 1e9)
     }
 }
 
@@ -196,13 +205,13 @@ impl Sent {
         }
         // The first packet may have been handed over ahead, to see whether it waits.
         let ns = (self.last_ns - self.first_ns - self.txtime.lead_ns).max(0) as f64;
-        let packets = self.sent.saturating_sub(u64::from(self.last_burst)) as f64;
-        let each = if packets > 0.0 { ns / packets } else { 0.0 };
+        let sent = self.sent as f64;
+        let packets = (sent - f64::from(self.last_burst)).max(0.0);
         Some(Pace {
+            sent,
+            longest: self.longest_burst.into(),
             packets,
             ns,
-            longest_ns: each * f64::from(self.longest_burst),
-            last_ns: each * f64::from(self.last_burst),
         })
     }
 
@@ -230,7 +239,7 @@ impl Sent {
             all.gave_up += thread.gave_up;
             all.no_room += thread.no_room;
             all.unfolded = all.unfolded.or(thread.unfolded);
-            all.icmp += thread.icmp;
+            all.icmp.add(&thread.icmp);
             all.by_class.resize(thread.by_class.len(), 0);
             for (count, more) in all.by_class.iter_mut().zip(&thread.by_class) {
                 *count += more;
@@ -410,6 +419,8 @@ pub(super) struct Sender<'a, S> {
     pub(super) batch: Vec<Due>,
     /// What was due before, and leaves first: trains that are taken apart.
     held: VecDeque<Due>,
+    /// An error that the network may have told of a former packet: this one is tried again.
+    told: Option<i32>,
     /// Octets and number of the packets that were written into each place last.
     written: Vec<(usize, usize)>,
     /// With what each packet begins, its fields blank.
@@ -447,6 +458,7 @@ impl<'a, S: SendHalf> Sender<'a, S> {
             seq: 0,
             batch: Vec::with_capacity(places),
             held: VecDeque::with_capacity(2 * places),
+            told: None,
             written: vec![(0, 0); places],
             fixed,
             unfolded: vec![false; plan.payloads.len()],
@@ -681,6 +693,9 @@ impl<'a, S: SendHalf> Sender<'a, S> {
             match self.half.send(from, self.batch.len()) {
                 Ok(count) => {
                     let after = os::monotonic_ns();
+                    if let Some(errno) = self.told.take() {
+                        self.totals.icmp.note(errno);
+                    }
                     self.account(from, count, now, after);
                     from += count;
                     now = after;
@@ -697,7 +712,12 @@ impl<'a, S: SendHalf> Sender<'a, S> {
                     // It tells of a former packet; this one has not been tried.
                     io::ErrorKind::ConnectionRefused => {
                         let step = self.flight.refused(os::monotonic_ns(), Anew::Asked);
-                        self.totals.icmp += u64::from(step.is_none());
+                        if step.is_none() {
+                            self.totals.icmp.note(libc::ECONNREFUSED);
+                        }
+                    }
+                    _ if self.told.is_none() && icmp::may_be_told(&error) => {
+                        self.told = error.raw_os_error();
                     }
                     _ if self.unfold(from, &error) => {
                         // These and those behind are gathered anew.
@@ -711,6 +731,8 @@ impl<'a, S: SendHalf> Sender<'a, S> {
                         self.totals.refused += count;
                         self.totals.refusal = error.raw_os_error();
                         self.totals.no_room += if no_room(&error) { count } else { 0 };
+                        // It came again at once: it was of this packet.
+                        self.told = None;
                         from += 1;
                         now = os::monotonic_ns();
                     }
@@ -1244,9 +1266,16 @@ mod tests {
                 Some(120.0),
             ),
             (1, &[(1001, 1, 10_000_000), (0, 0, 0)], Some(100.0)),
+            // One with a single train had its time as well.
+            (2, &[(3, 1, 8000), (2, 2, 0)], Some(500.0)),
+            (
+                1,
+                &[(2, 1, 200_000), (2, 1, 200_000), (1, 1, 0)],
+                Some(15.0),
+            ),
             // Of what left at once nobody knows how long it would have taken.
-            (2, &[(3, 1, 8000), (2, 2, 0)], None),
             (1, &[(1, 1, 0)], None),
+            (8, &[(8, 8, 0), (8, 8, 0)], None),
             (1, &[(0, 0, 0)], None),
         ] {
             let found = pps(longest, threads);

@@ -172,8 +172,9 @@ pub struct Tracker {
     late: Bits,
     /// Sequence numbers answered, in time or not, of those that are decided.
     answers: Bits,
-    /// The reflector's numbers that were seen, of this epoch.
+    /// The reflector's numbers that were seen, of this epoch, and the lowest of them.
     replied: Bits,
+    replied_from: u64,
     /// Every sequence number below is decided.
     decided: u64,
     counts: Counts,
@@ -184,6 +185,7 @@ pub struct Tracker {
     /// The reflector's numbers are no count of its replies to this session.
     senseless: bool,
     epoch: Epoch,
+    former: Vec<FormerCounter>,
     probes: Vec<(u64, u32)>,
 }
 
@@ -196,14 +198,22 @@ pub struct Checkpoint {
     restarts: u64,
 }
 
+/// A counter that was followed by one that began anew.
+#[derive(Clone, Copy, Debug)]
+struct FormerCounter {
+    /// Highest sequence number answered, and highest number of the reflector.
+    highest: u64,
+    highest_reply: u64,
+    /// The first sequence number of the next counter: of those between no direction is told.
+    next: u64,
+}
+
 /// The time from one (re)start of the reflector's counter to the next.
 #[derive(Debug)]
 struct Epoch {
     started: bool,
     /// The first sequence number whose fate this counter tells.
     first: u64,
-    /// The one behind the last whose fate the counter before told.
-    before: u64,
     /// Highest sequence number answered.
     highest: u64,
     /// Highest number of the reflector.
@@ -224,14 +234,13 @@ struct Epoch {
 
 impl Epoch {
     fn new(first: u64) -> Self {
-        Self::with(first, first, Resequencer::new())
+        Self::with(first, Resequencer::new())
     }
 
-    fn with(before: u64, first: u64, order: Resequencer) -> Self {
+    fn with(first: u64, order: Resequencer) -> Self {
         Self {
             started: false,
             first,
-            before,
             highest: first,
             highest_reply: 0,
             replies: 0,
@@ -246,10 +255,10 @@ impl Epoch {
     }
 
     /// Begins anew, in the same memory.
-    fn begin(&mut self, before: u64, first: u64) {
+    fn begin(&mut self, first: u64) {
         let mut order = std::mem::replace(&mut self.order, Resequencer::empty());
         order.clear();
-        *self = Self::with(before, first, order);
+        *self = Self::with(first, order);
     }
 
     /// The value at which the counter began. Without duplicates the reflector's number is never
@@ -322,6 +331,7 @@ impl Tracker {
             late: Bits::new(window),
             answers: Bits::new(HISTORY),
             replied: Bits::new(window.max(HISTORY)),
+            replied_from: u64::MAX,
             decided: 0,
             counts: Counts::default(),
             directions: Directions::default(),
@@ -330,6 +340,7 @@ impl Tracker {
             own_counter: false,
             senseless: false,
             epoch: Epoch::new(0),
+            former: Vec::with_capacity(usize::try_from(MOST_RESTARTS).unwrap_or(0) + 1),
             probes: Vec::with_capacity(16),
         }
     }
@@ -442,9 +453,9 @@ impl Tracker {
         self.decided += 1;
     }
 
-    /// The bits that say whether `s` was answered late, or at all once that is decided. `None`: it is so
-    /// far behind that nothing does.
-    fn not_in_time(&mut self, s: u64) -> Option<&mut Bits> {
+    /// The bits that say whether `s` was answered: late, and once that is decided in time as well. `None`:
+    /// it is so far behind that nothing does.
+    fn answers_to(&mut self, s: u64) -> Option<&mut Bits> {
         match self.decided.checked_sub(s) {
             None | Some(0) => Some(&mut self.late),
             Some(behind) if behind <= self.answers.len() => Some(&mut self.answers),
@@ -458,11 +469,11 @@ impl Tracker {
         self.own_counter |= r != self.number(s);
         let decided = s < self.decided;
         let in_time = !decided && self.received.has(s);
-        let arrival = if in_time || self.not_in_time(s).is_some_and(|bits| bits.has(s)) {
+        let arrival = if in_time || self.answers_to(s).is_some_and(|bits| bits.has(s)) {
             self.counts.duplicates += 1;
             Arrival::Duplicate
         } else if late || decided {
-            if let Some(bits) = self.not_in_time(s) {
+            if let Some(bits) = self.answers_to(s) {
                 bits.set(s);
             }
             self.counts.late += 1;
@@ -522,7 +533,7 @@ impl Tracker {
             return;
         }
         if s < self.epoch.first {
-            return self.follow_former_counter(s, arrival);
+            return self.follow_former_counter(s, r, arrival);
         }
         let r = self.epoch.extend(r);
         if arrival == Arrival::First && self.restarted(s, r) {
@@ -532,9 +543,14 @@ impl Tracker {
             let first = s.saturating_sub(r).max(before);
             self.directions.lost_unattributed += first - before;
             self.counts.restarts += 1;
-            self.senseless = self.counts.restarts > MOST_RESTARTS;
-            self.epoch.begin(before, first);
-            self.replied.clear();
+            self.senseless |= self.counts.restarts > MOST_RESTARTS;
+            self.former.push(FormerCounter {
+                highest: self.epoch.highest,
+                highest_reply: self.epoch.highest_reply,
+                next: first,
+            });
+            self.forget_numbers();
+            self.epoch.begin(first);
         }
         let known = self.epoch.started && self.see(r);
         if arrival == Arrival::Duplicate {
@@ -551,6 +567,7 @@ impl Tracker {
             epoch.next_expected = r;
             epoch.order.start(r);
             self.replied.set(r);
+            self.replied_from = r;
         }
         epoch.highest = epoch.highest.max(s);
         match arrival {
@@ -572,17 +589,29 @@ impl Tracker {
         }
     }
 
-    /// A reply to a packet whose direction was booked when the counter began anew.
-    fn follow_former_counter(&mut self, s: u64, arrival: Arrival) {
+    /// A reply to a packet whose loss was booked when the counter began anew: the reflector was taken to
+    /// have received it where the reply's number is one that was known to be given.
+    fn follow_former_counter(&mut self, s: u64, r: u32, arrival: Arrival) {
+        let Some(former) = self.former.iter().find(|former| s < former.next) else {
+            return;
+        };
+        let known = extend(r, former.highest_reply) <= former.highest_reply;
+        let directions = &mut self.directions;
+        let booked = match known {
+            _ if s > former.highest => &mut directions.lost_unattributed,
+            true => &mut directions.lost_inbound,
+            false => &mut directions.lost_outbound,
+        };
         match arrival {
-            // Of those between two counters no direction is told anyway.
-            Arrival::Late if s >= self.epoch.before => {}
-            Arrival::Late if self.directions.lost_inbound > 0 => {
-                self.directions.lost_inbound -= 1;
-                self.directions.lost_unattributed += 1;
+            Arrival::Duplicate if known => directions.duplicates_inbound += 1,
+            Arrival::Duplicate => directions.duplicates_outbound += 1,
+            // Then something else was wrong before.
+            Arrival::First | Arrival::Late if *booked == 0 => self.senseless = true,
+            Arrival::First => *booked -= 1,
+            Arrival::Late => {
+                *booked -= 1;
+                directions.lost_unattributed += 1;
             }
-            // What was booked was wrong, or it cannot be told which way it is one of two.
-            Arrival::First | Arrival::Late | Arrival::Duplicate => self.senseless = true,
         }
     }
 
@@ -603,11 +632,7 @@ impl Tracker {
     fn see(&mut self, r: u64) -> bool {
         let highest = self.epoch.highest_reply;
         if r > highest {
-            if r - highest >= self.replied.len() {
-                self.replied.clear();
-            } else {
-                self.replied.clear_range(highest + 1, r);
-            }
+            self.forget_before(r);
             self.epoch.highest_reply = r;
         } else if highest - r >= self.replied.len() {
             // Too old to tell.
@@ -615,20 +640,39 @@ impl Tracker {
         }
         let known = self.replied.has(r);
         self.replied.set(r);
+        self.replied_from = self.replied_from.min(r);
         known
     }
 
     /// Notes `count` numbers of the reflector from `r` on, all higher than those so far, and fewer than
     /// the window.
     fn see_run(&mut self, r: u64, count: u64) {
+        self.forget_before(r);
+        self.replied.set_run(r, count);
+        self.epoch.highest_reply = r + count - 1;
+    }
+
+    /// Makes the places of the reflector's numbers free from the highest one so far to `r`.
+    fn forget_before(&mut self, r: u64) {
         let highest = self.epoch.highest_reply;
         if r - highest >= self.replied.len() {
-            self.replied.clear();
+            self.forget_numbers();
+            self.replied_from = r;
         } else {
             self.replied.clear_range(highest + 1, r);
         }
-        self.replied.set_run(r, count);
-        self.epoch.highest_reply = r + count - 1;
+    }
+
+    /// Forgets the reflector's numbers. Where few were seen that is little work, and memory that was never
+    /// touched stays so.
+    fn forget_numbers(&mut self) {
+        let (from, to) = (self.replied_from, self.epoch.highest_reply);
+        if from <= to && to - from < self.replied.len() {
+            self.replied.clear_range(from, to);
+        } else {
+            self.replied.clear();
+        }
+        self.replied_from = u64::MAX;
     }
 
     /// Books loss by direction. A packet whose reply came late was lost on neither way, although it
@@ -1346,28 +1390,61 @@ mod tests {
     }
 
     #[test]
-    fn a_late_reply_of_before_a_restart_was_not_lost_inbound() {
-        for (late, told) in [(3, Some((0, 2, 3))), (6, Some((0, 3, 2))), (0, None)] {
+    fn replies_of_former_counters_are_booked_where_their_loss_was() {
+        // What comes after the second restart as (s, r, late), and what is lost then: outbound, inbound and
+        // where nothing tells. Lost before: 5, then 2 and 3, and the five around the restarts.
+        let lost = (1, 2, 5);
+        for (reply, told) in [
+            // Of the first counter, whose last number was 8.
+            ((3, 3, true), Some((1, 1, 6))),
+            ((3, 3, false), Some((1, 1, 5))),
+            // It arrived behind those that were answered.
+            ((5, 9, true), Some((0, 2, 6))),
+            ((5, 9, false), Some((0, 2, 5))),
+            // Between the counters.
+            ((11, 10, true), Some(lost)),
+            ((11, 10, false), Some((1, 2, 4))),
+            ((21, 8, true), Some(lost)),
+            // Copies.
+            ((4, 4, true), Some(lost)),
+            ((15, 2, false), Some(lost)),
+            // Of the second counter none was lost inbound.
+            ((16, 0, false), Some(lost)),
+        ] {
             let mut tracker = Tracker::new(64);
-            let mut r = 0;
-            for s in (0..5).chain(8..12) {
-                r = if s == 8 { 1 } else { r };
-                // Of two the replies are lost.
-                if s != 2 && s != 3 {
-                    tracker.on_reply(s, r, false);
-                }
-                r += 1;
+            let numbers = (0..10).chain(13..20).chain(22..30).filter(|s| *s != 5);
+            let numbers = numbers.map(|s| {
+                let r = match s {
+                    0..5 => s,
+                    5..10 => s - 1,
+                    10..20 => s - 13,
+                    _ => s - 22,
+                };
+                (u64::from(s), r)
+            });
+            for (s, r) in numbers.filter(|(s, _)| ![2, 3].contains(s)) {
+                tracker.on_reply(s, r, false);
             }
-            // What 6 met when it came is not known, and the reply to 7 was lost as well.
-            tracker.on_reply(late, 0, true);
-            let counts = tracker.finish(12);
-            assert_eq!(counts.restarts, 1);
-            assert_eq!(
-                counts.directions.is_some().then(|| losses(&counts)),
-                told,
-                "{late}"
-            );
+            let (s, r, late) = reply;
+            tracker.on_reply(s, r, late);
+            let counts = tracker.finish(30);
+            assert_eq!(counts.restarts, 2);
+            let found = counts.directions.is_some().then(|| losses(&counts));
+            assert_eq!(found, told, "{reply:?}");
         }
+    }
+
+    #[test]
+    fn numbers_that_jump_cost_little() {
+        // A counter of the wrong byte order: each jump is a whole history.
+        let mut tracker = Tracker::new(64);
+        for s in 0..100_000_u32 {
+            tracker.make_room(u64::from(s) + 1);
+            tracker.on_reply(s.into(), s.swap_bytes(), false);
+        }
+        let counts = tracker.finish(100_000);
+        assert_eq!(counts.received, 100_000);
+        assert!(counts.senseless);
     }
 
     #[test]

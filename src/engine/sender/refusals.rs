@@ -37,9 +37,9 @@ struct Wire<F> {
 }
 
 impl<F: FnMut(usize, usize) -> Option<Errno>> Wire<F> {
-    fn new(refuse: F) -> Self {
+    fn new(places: usize, refuse: F) -> Self {
         Self {
-            slots: vec![Slot::default(); 8],
+            slots: vec![Slot::default(); places],
             refuse,
             left: Vec::new(),
         }
@@ -140,6 +140,13 @@ fn sent_over<F>(sizes: &[usize], count: u64, refuse: F) -> (Sent, Vec<Left>)
 where
     F: FnMut(usize, usize) -> Option<Errno>,
 {
+    sent_by(Wire::new(8, refuse), sizes, count)
+}
+
+fn sent_by<F>(mut wire: Wire<F>, sizes: &[usize], count: u64) -> (Sent, Vec<Left>)
+where
+    F: FnMut(usize, usize) -> Option<Errno>,
+{
     let flight = Flight::new(count, 2);
     let events = EventLoop::new().unwrap();
     let receiver = Waker::new(events.registry(), Token(0)).unwrap();
@@ -147,7 +154,6 @@ where
     let (begin, at) = bounded(1);
     begin.send(os::monotonic_ns()).unwrap();
     let (_, wishes) = bounded(0);
-    let mut wire = Wire::new(refuse);
     let stop = AtomicBool::new(false);
     let plan = plan(sizes, count, (ready, at));
     let others = (&wishes, None);
@@ -186,7 +192,7 @@ fn a_session_that_is_refused_at_first_begins_anew_with_number_0() {
     let (wishes, wanted) = bounded(8);
     // What the first packets met is told to a later one, and again after a new beginning.
     let refusals = AtomicU32::new(2);
-    let mut wire = Wire::new(|_, _| {
+    let mut wire = Wire::new(8, |_, _| {
         let refused = flight.anew() == Anew::No && flight.departed() >= 2;
         (refused && refusals.load(Ordering::Relaxed) > 0).then_some(Errno::ECONNREFUSED)
     });
@@ -234,7 +240,7 @@ fn a_session_that_is_refused_at_first_begins_anew_with_number_0() {
         drop(wishes);
         sender.join().unwrap()
     });
-    assert_eq!((sent.sent, sent.icmp, sent.began_anew), (20, 0, 2));
+    assert_eq!((sent.sent, sent.icmp.total(), sent.began_anew), (20, 0, 2));
     assert_eq!(sent.by_class, [20]);
     let numbers: Vec<u32> = wire.left.iter().map(|left| left.seq).collect();
     let last = numbers.len() - 20;
@@ -294,4 +300,28 @@ fn a_refused_train_takes_no_numbers() {
         (tries % 5 == 0).then_some(Errno::ENOBUFS)
     });
     assert!(sent.refused > 0 && sent.refused.is_multiple_of(4));
+}
+
+#[test]
+fn an_error_that_is_gone_at_once_was_of_a_former_packet() {
+    // What the calls meet, over and over: the error of the last two is of the packet itself.
+    let calls = [
+        None,
+        Some(Errno::EHOSTUNREACH),
+        None,
+        Some(Errno::EACCES),
+        None,
+        Some(Errno::ENETUNREACH),
+        Some(Errno::ENETUNREACH),
+    ];
+    let mut next = calls.iter().cycle();
+    let wire = Wire::new(1, |_, _| *next.next().unwrap());
+    let (sent, _) = sent_by(wire, &[SMALL], 80);
+    // Trains of four.
+    assert_eq!((sent.sent, sent.refused), (60, 20));
+    let told: Vec<_> = sent.icmp.each().collect();
+    let mut expected = [(libc::EHOSTUNREACH, 5), (libc::EACCES, 5)];
+    expected.sort_unstable();
+    assert_eq!(told, expected);
+    assert_eq!(sent.refusal, Some(libc::ENETUNREACH));
 }
