@@ -451,9 +451,8 @@ fn reasons(parts: &Parts<'_>, kernel_drops: Option<u64>, load: &report::Load) ->
             sent.overdue
         ));
     }
-    // What is too large for the path is refused for that.
-    let turned_away = sent.refused.saturating_sub(sent.no_room);
-    if turned_away > 0 && sent.refusal != Some(libc::EMSGSIZE) {
+    let turned_away = sent.refused.saturating_sub(sent.no_room + sent.too_large);
+    if turned_away > 0 {
         reasons.push(format!(
             "this system refused {turned_away} packets: the load was less than asked for"
         ));

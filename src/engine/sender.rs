@@ -112,6 +112,8 @@ pub(crate) struct Sent {
     pub(crate) gave_up: u64,
     /// Of the refused ones, dropped by this host's own queue in front of the interface.
     pub(crate) no_room: u64,
+    /// Of the refused ones, larger than the path is known to carry: that is not this host's doing.
+    pub(crate) too_large: u64,
     /// Why trains of some size were refused: packets of that size left one by one.
     pub(crate) unfolded: Option<i32>,
     /// ICMP errors that the sending socket was told of.
@@ -238,6 +240,7 @@ impl Sent {
             all.refusal = all.refusal.or(thread.refusal);
             all.gave_up += thread.gave_up;
             all.no_room += thread.no_room;
+            all.too_large += thread.too_large;
             all.unfolded = all.unfolded.or(thread.unfolded);
             all.icmp.add(&thread.icmp);
             all.by_class.resize(thread.by_class.len(), 0);
@@ -731,6 +734,9 @@ impl<'a, S: SendHalf> Sender<'a, S> {
                         self.totals.refused += count;
                         self.totals.refusal = error.raw_os_error();
                         self.totals.no_room += if no_room(&error) { count } else { 0 };
+                        if error.raw_os_error() == Some(libc::EMSGSIZE) {
+                            self.totals.too_large += count;
+                        }
                         // It came again at once: it was of this packet.
                         self.told = None;
                         from += 1;

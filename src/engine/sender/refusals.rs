@@ -325,3 +325,15 @@ fn an_error_that_is_gone_at_once_was_of_a_former_packet() {
     assert_eq!(told, expected);
     assert_eq!(sent.refusal, Some(libc::ENETUNREACH));
 }
+
+#[test]
+fn packets_that_the_path_does_not_carry_are_told_from_others_that_are_refused() {
+    let mut next = [Errno::EPERM, Errno::EMSGSIZE].into_iter().cycle();
+    let wire = Wire::new(1, |payload, _| {
+        (payload == LARGE).then(|| next.next().unwrap())
+    });
+    let (sent, _) = sent_by(wire, &[SMALL, LARGE], 80);
+    assert!(sent.too_large > 0);
+    assert!(sent.refused > sent.too_large, "{} refused", sent.refused);
+    assert_eq!(sent.no_room, 0);
+}
