@@ -653,12 +653,15 @@ pub struct Clock {
     pub same_clock: bool,
     /// S bit of our own Error Estimate.
     pub local_synchronised: Option<bool>,
-    /// S bit of the reflector's Error Estimate.
+    /// S bit of the reflector's Error Estimate; `None` also where that cannot be used.
     pub remote_synchronised: Option<bool>,
     /// Our own Error Estimate, in nanoseconds.
     pub local_error_ns: Option<u64>,
     /// The reflector's Error Estimate, in nanoseconds.
     pub remote_error_ns: Option<u64>,
+    /// Replies whose Error Estimate has Multiplier 0, which RFC 4656 §4.1.2 forbids: it tells nothing.
+    /// `None` where there was no reply.
+    pub remote_estimates_unusable: Option<u64>,
     /// Reflector's clock minus ours, if the path is symmetric, in nanoseconds.
     pub offset_estimate_ns: Option<i64>,
 }
@@ -876,6 +879,7 @@ pub(crate) mod tests {
                     remote_synchronised: Some(false),
                     local_error_ns: Some(1000),
                     remote_error_ns: Some(2000),
+                    remote_estimates_unusable: Some(0),
                     offset_estimate_ns: Some(-37_000_000_000),
                 },
             },

@@ -277,6 +277,29 @@ fn t1_is_in_clear_in_authenticated_mode_alone() {
     }
 }
 
+/// A quirk of several programs, see `tests/peers.rs`.
+#[test]
+fn protected_replies_without_an_error_estimate_are_measured() {
+    for mode in [Modes::AUTHENTICATED, Modes::ENCRYPTED] {
+        let format = format(mode, 0, [0; 2]);
+        let mirror = Mirror::new(format);
+        let mut replies = 0;
+        let reflector = FakeReflector::start(move |request| {
+            let mut reply = reply_to(&mirror.read(request), replies);
+            reply.head.error_estimate = ErrorEstimate::from_raw(0);
+            replies += 1;
+            let mut packet = protected::ReflectorPacket::from(reply);
+            seal(mirror.protection.as_ref().unwrap(), &mut packet);
+            vec![packet.as_bytes().to_vec()]
+        });
+        let measured = measured(lane(&[112], 50), agreed(reflector.address, format));
+        assert_whole(&measured, 50);
+        let clock = &measured.report.timestamps.clock;
+        assert_eq!(clock.remote_synchronised, None);
+        assert_eq!(clock.remote_estimates_unusable, Some(50));
+    }
+}
+
 #[test]
 fn replies_of_another_key_or_changed_on_the_way_count_as_invalid() {
     for mode in [Modes::AUTHENTICATED, Modes::ENCRYPTED] {

@@ -59,6 +59,7 @@ impl Reflected {
                 evicted: self.evicted,
                 control_cut: self.cut,
                 bundled: self.bundled,
+                estimates_unusable: self.estimates_unusable,
                 kernel_drops: self.kernel_drops,
                 injected: self.injected,
             },

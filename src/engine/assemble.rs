@@ -316,9 +316,10 @@ fn timestamps(parts: &Parts<'_>) -> report::Timestamps {
         clock: report::Clock {
             same_clock: same_clock && measured,
             local_synchronised: local.map(|(synchronised, _)| synchronised),
-            remote_synchronised: facts.remote_synchronised,
+            remote_synchronised: facts.estimates.synchronised(),
             local_error_ns: local.map(|(_, error_ns)| error_ns),
-            remote_error_ns: facts.remote_error_ns,
+            remote_error_ns: facts.estimates.error_ns(),
+            remote_estimates_unusable: facts.estimates.unusable(),
             // On one clock there is nothing to estimate.
             offset_estimate_ns: parts
                 .delays
@@ -676,6 +677,13 @@ fn notes(parts: &Parts<'_>, received: &Received, delays: &report::DelaySet) -> V
             "{} replies claim a timestamp format that T2 and T3 are not in (they repeat our Z bit): \
              these were read in the other one",
             received.facts.other_format
+        ));
+    }
+    if received.facts.estimates.unusable > 0 {
+        notes.push(format!(
+            "{} replies have an Error Estimate with Multiplier 0, which RFC 4656 forbids: the \
+             Session-Reflector does not say how good its clock is, or whether it is synchronised",
+            received.facts.estimates.unusable
         ));
     }
     if received.facts.untold > 0 {

@@ -42,7 +42,7 @@ const SWEEP_NS: i64 = 1_000_000_000;
 /// Why a datagram was not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Shorter than a request, cut short on arrival, or with a corrupt Error Estimate.
+    /// Shorter than a request, or cut short on arrival.
     Malformed,
     /// From an address that is not on the list.
     NotAllowed,
@@ -73,6 +73,8 @@ pub struct Reflected {
     pub cut: u64,
     /// Requests that came in bundles.
     pub bundled: u64,
+    /// Requests whose Error Estimate has Multiplier 0: they are answered all the same.
+    pub estimates_unusable: u64,
     /// Replies that could not be sent.
     pub unsent: u64,
     /// Sessions that were begun.
@@ -111,6 +113,7 @@ impl Reflected {
         self.to_many += other.to_many;
         self.cut += other.cut;
         self.bundled += other.bundled;
+        self.estimates_unusable += other.estimates_unusable;
         self.unsent += other.unsent;
         self.sessions += other.sessions;
         self.evicted += other.evicted;
@@ -221,11 +224,19 @@ impl Reflector {
         sender: &SenderPacket,
         now: i64,
     ) -> Visit {
+        self.note_estimate(sender, 1);
         let (Some(sessions), Some(from)) = (&mut self.sessions, request.from) else {
             return Visit::default();
         };
         let seq = sender.seq.get();
         sessions.visit(from, request.to, request.len, seq, sender.timestamp, now)
+    }
+
+    /// Counts `count` requests that have the Error Estimate of `sender`.
+    #[inline]
+    fn note_estimate(&mut self, sender: &SenderPacket, count: u64) {
+        let usable = sender.error_estimate.is_usable();
+        self.totals.estimates_unusable += if usable { 0 } else { count };
     }
 
     /// The Sequence Number of the reply; `None` where the session has ended while the request was

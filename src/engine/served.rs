@@ -99,6 +99,8 @@ pub struct ServedCounts {
     pub early: u64,
     /// Requests that came in bundles.
     pub bundled: u64,
+    /// Requests whose Error Estimate has Multiplier 0: they are answered all the same.
+    pub estimates_unusable: u64,
 }
 
 /// What happened to a session.

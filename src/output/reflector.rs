@@ -3,6 +3,10 @@
 use super::text::{count, dropped};
 use crate::report::reflector::{Account, Injected, TestMode};
 
+/// Said of Session-Senders that do not fill their Error Estimate in.
+pub(super) const UNUSABLE: &str =
+    "requests had an Error Estimate with Multiplier 0 (RFC 4656 forbids it)";
+
 /// What a reflector did, for a terminal of 79 columns.
 #[must_use]
 pub fn summary(account: &Account) -> String {
@@ -31,6 +35,9 @@ pub fn summary(account: &Account) -> String {
             "{} requests came in bundles, which share T2\n",
             count(totals.bundled)
         );
+    }
+    if totals.estimates_unusable > 0 {
+        lines += &format!("{} {UNUSABLE}\n", count(totals.estimates_unusable));
     }
     if totals.evicted > 0 {
         lines += &format!(

@@ -1,5 +1,6 @@
 //! A Server's account for a person: a few lines when it stops.
 
+use super::reflector::UNUSABLE;
 use super::text::{count, dropped};
 use crate::report::server::Account;
 
@@ -48,6 +49,7 @@ pub fn summary(account: &Account) -> String {
     );
     for (number, what) in [
         (totals.bundled, "requests came in bundles, which share T2"),
+        (totals.estimates_unusable, UNUSABLE),
         (
             totals.made_room,
             "connections made room for others before their set-up was over",

@@ -98,6 +98,9 @@ pub struct Totals {
     pub control_cut: u64,
     /// Requests that came in bundles.
     pub bundled: u64,
+    /// Requests whose Error Estimate has Multiplier 0, which RFC 4656 §4.1.2 forbids: answered all the
+    /// same.
+    pub estimates_unusable: u64,
     /// Datagrams that this host's sockets dropped, a bundle being one: where requests came in bundles, at
     /// least so many. `None` where the system does not tell.
     pub kernel_drops: Option<u64>,

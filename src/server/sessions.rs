@@ -446,6 +446,7 @@ fn count(counts: &ServedCounts, totals: &mut Totals) {
     totals.over_limit += counts.over_allowance;
     totals.early += counts.early;
     totals.bundled += counts.bundled;
+    totals.estimates_unusable += counts.estimates_unusable;
 }
 
 /// Between whom, with the addresses of the control connection where there are none. The sender is

@@ -14,7 +14,7 @@ mod keys;
 use zerocopy::network_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{ErrorEstimate, Malformed, ReplyHead, ReplyTail, Timestamp};
+use super::{ErrorEstimate, ReplyHead, ReplyTail, Timestamp, TooShort};
 
 pub use keys::{Protection, TestKeys};
 
@@ -225,7 +225,7 @@ impl ReflectorPacket {
 pub enum Refused {
     /// No packet at all, whoever sent it.
     #[error(transparent)]
-    Malformed(#[from] Malformed),
+    TooShort(#[from] TooShort),
     /// Not made with the keys of the session, or changed on the way.
     #[error("the HMAC is not that of the packet")]
     Forged,

@@ -185,7 +185,7 @@ impl ErrorEstimate {
         high & SCALE_MASK
     }
 
-    /// Multiplier; 0 is forbidden, see [`is_valid`](Self::is_valid).
+    /// Multiplier; 0 is forbidden, see [`is_usable`](Self::is_usable).
     #[inline]
     #[must_use]
     pub const fn multiplier(self) -> u8 {
@@ -193,11 +193,11 @@ impl ErrorEstimate {
         low
     }
 
-    /// False when the Multiplier is 0: the packet SHOULD be treated as corrupt and discarded
-    /// (RFC 4656 §4.1.2).
+    /// False when the Multiplier is 0, which is forbidden (RFC 4656 §4.1.2): whoever writes that does
+    /// not fill the field in, and neither its error nor its S bit says anything.
     #[inline]
     #[must_use]
-    pub const fn is_valid(self) -> bool {
+    pub const fn is_usable(self) -> bool {
         self.multiplier() != 0
     }
 
@@ -205,7 +205,7 @@ impl ErrorEstimate {
     /// `u64` (584 years), as that of [`UNKNOWN`](Self::UNKNOWN) is.
     #[must_use]
     pub fn error_ns(self) -> Option<u64> {
-        if !self.is_valid() {
+        if !self.is_usable() {
             return None;
         }
         // Below 2^8 * 2^63 * 2^30.
@@ -234,8 +234,8 @@ impl fmt::Display for ErrorEstimate {
         let s = u8::from(self.synchronised());
         let z = u8::from(self.format() == Format::Ptp);
         write!(f, "S={s} Z={z} ")?;
-        if !self.is_valid() {
-            return f.write_str("invalid");
+        if !self.is_usable() {
+            return f.write_str("not usable");
         }
         if self.error_ns().is_none() {
             return f.write_str("unknown");
@@ -389,11 +389,11 @@ mod tests {
             let estimate = ErrorEstimate::from_raw(raw);
             assert_eq!(estimate.raw(), raw);
             if row["invalid"].is_string() {
-                assert!(!estimate.is_valid(), "{row}");
+                assert!(!estimate.is_usable(), "{row}");
                 assert_eq!(estimate.error_ns(), None, "{row}");
                 continue;
             }
-            assert!(estimate.is_valid(), "{row}");
+            assert!(estimate.is_usable(), "{row}");
             assert_eq!(u8::from(estimate.synchronised()), row["S"], "{row}");
             assert_eq!(u8::from(estimate.format() == Format::Ptp), row["Z"]);
             assert_eq!(estimate.scale(), row["scale"], "{row}");
@@ -434,7 +434,7 @@ mod tests {
             (0xc903, "S=1 Z=1 357.6 ns"),
             (0x14c8, "S=0 Z=0 48.8 ms"),
             (0xa001, "S=1 Z=0 1.0 s"),
-            (0x8500, "S=1 Z=0 invalid"),
+            (0x8500, "S=1 Z=0 not usable"),
             (0x3fff, "S=0 Z=0 unknown"),
         ] {
             assert_eq!(ErrorEstimate::from_raw(raw).to_string(), text);
@@ -497,7 +497,7 @@ mod tests {
             format in any_format(),
         ) {
             let estimate = ErrorEstimate::new(synchronised, format, error_ns);
-            prop_assert!(estimate.is_valid());
+            prop_assert!(estimate.is_usable());
             prop_assert_eq!(estimate.synchronised(), synchronised);
             prop_assert_eq!(estimate.format(), format);
             prop_assert!(estimate.scale() == 0 || estimate.multiplier() >= 128);
@@ -515,7 +515,7 @@ mod tests {
             let z = u16::from(estimate.format() == Format::Ptp) << 14;
             let error = u16::from_be_bytes([estimate.scale(), estimate.multiplier()]);
             prop_assert_eq!(s | z | error, raw);
-            prop_assert_eq!(estimate.is_valid(), raw & 0xff != 0);
+            prop_assert_eq!(estimate.is_usable(), raw & 0xff != 0);
             let _ = (estimate.error_ns(), estimate.to_string());
         }
     }

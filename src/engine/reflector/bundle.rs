@@ -155,6 +155,7 @@ impl Reflector {
             ..*request
         };
         let visit = self.visit(&first, sender, now);
+        self.note_estimate(sender, u64::from(count) - 1);
         let number = self.number(sender, visit).unwrap_or(0);
         if let Some(sessions) = &mut self.sessions {
             let newest = (sender.seq.get(), sender.timestamp);
@@ -197,7 +198,13 @@ impl Reflector {
         let known = self.sessions.as_mut().and_then(|sessions| {
             sessions.visit_again(before, request.len, seq, sender.timestamp, now)
         });
-        known.unwrap_or_else(|| self.visit(request, sender, now))
+        match known {
+            Some(visit) => {
+                self.note_estimate(sender, 1);
+                visit
+            }
+            None => self.visit(request, sender, now),
+        }
     }
 
     /// Writes the replies of all admitted requests one behind the other, all but T3; returns the
@@ -299,19 +306,23 @@ mod tests {
     use crate::engine::reflector::OneBundle;
     use crate::wire::{ErrorEstimate, Reply};
 
+    /// A T3 of the reflector: what has it where a reply has T1 is a reply that came back.
+    const OURS: Timestamp = Timestamp::from_raw(7);
+
+    /// Requests, of which `broken` is a reply that came back.
     fn bundle(sizes: &[usize], broken: Option<usize>) -> Vec<u8> {
         let mut octets = Vec::new();
         for (seq, size) in (0_u32..).zip(sizes) {
             let sender = SenderPacket {
                 seq: seq.into(),
                 timestamp: Timestamp::from_raw(0x1234_0000_0000 + u64::from(seq)),
-                error_estimate: match broken {
-                    Some(n) if n == usize::try_from(seq).unwrap() => ErrorEstimate::from_raw(0),
-                    _ => ErrorEstimate::UNKNOWN,
-                },
+                error_estimate: ErrorEstimate::UNKNOWN,
             };
             let mut packet = sender.as_bytes().to_vec();
             packet.resize(*size, u8::try_from(seq % 100).unwrap() + 100);
+            if broken == usize::try_from(seq).ok() {
+                packet[28..36].copy_from_slice(OURS.as_bytes());
+            }
             octets.extend(packet);
         }
         octets
@@ -320,7 +331,8 @@ mod tests {
     /// A desk and a socket on which a bundle has arrived.
     fn arrived(sizes: &[usize], broken: Option<usize>) -> (Desk, OneBundle) {
         let config = crate::engine::reflector::tests_config();
-        let desk = Desk::new(Reflector::new(&config)).unwrap();
+        let mut desk = Desk::new(Reflector::new(&config)).unwrap();
+        desk.reflector.guard.note(OURS);
         let octets = bundle(sizes, broken);
         let mut slot = octets.clone();
         slot.resize(65_536, 0);
@@ -397,7 +409,7 @@ mod tests {
             };
             let desk = || {
                 let mut desk = Desk::new(Reflector::new(&config)).unwrap();
-                desk.reflector.guard.note(Timestamp::from_raw(7));
+                desk.reflector.guard.note(OURS);
                 desk
             };
             // The second bundle is of the same session.
@@ -420,7 +432,7 @@ mod tests {
                             // The one before again, and the first one of a new session.
                             4 => seq = seq.wrapping_sub(1),
                             5 => (seq, sender.timestamp) = (0, Timestamp::from_raw(t1 + 1)),
-                            _ if size >= 36 => padding[14..22].copy_from_slice(&7_u64.to_be_bytes()),
+                            _ if size >= 36 => padding[14..22].copy_from_slice(OURS.as_bytes()),
                             _ => {}
                         },
                         _ => {}
@@ -492,7 +504,7 @@ mod tests {
                 });
                 let next = desk.reflector.totals.clone();
                 let octets = next.received_octets;
-                (records, next.malformed, next.loops, octets, next.cut, repeat)
+                (records, next.malformed, next.loops, octets, next.cut, next.estimates_unusable, repeat)
             };
             prop_assert_eq!(counts(together), counts(each));
         }
@@ -502,7 +514,7 @@ mod tests {
     fn what_is_no_request_has_no_reply_and_no_number() {
         for (sizes, broken, seqs) in [
             ([64; 4], Some(1), vec![0, 2, 3]),
-            ([22; 4], Some(0), vec![1, 2, 3]),
+            ([40; 4], Some(0), vec![1, 2, 3]),
             ([64, 64, 64, 10], None, vec![0, 1, 2]),
         ] {
             let replies = reflected(&sizes, broken);

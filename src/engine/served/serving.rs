@@ -21,8 +21,8 @@ use crate::io::{Mirror, Request};
 use crate::os;
 use crate::wire::protected::{self, Mode, Protection, Refused};
 use crate::wire::{
-    ErrorEstimate, Format, REFLECTOR_LEN, TestFormat, Timestamp, echoed_sender_timestamp,
-    parse_request,
+    ErrorEstimate, Format, REFLECTOR_LEN, SenderPacket, TestFormat, Timestamp,
+    echoed_sender_timestamp, parse_request,
 };
 
 /// A session on its thread. When it is dropped its end is told.
@@ -105,8 +105,9 @@ impl Session {
     ) {
         let len = octets.len();
         let counts = &mut self.counts;
-        let mut take = |place: usize, request: Result<_, Refused>| match request {
+        let mut take = |place: usize, request: Result<SenderPacket, Refused>| match request {
             Ok(sender) => {
+                counts.estimates_unusable += u64::from(!sender.error_estimate.is_usable());
                 let at = place * segment;
                 admitted.push(Admitted {
                     at,
@@ -115,7 +116,7 @@ impl Session {
                     number: 0,
                 });
             }
-            Err(Refused::Malformed(_)) => counts.malformed += 1,
+            Err(Refused::TooShort(_)) => counts.malformed += 1,
             Err(Refused::Forged) => counts.forged += 1,
         };
         if let Some(protection) = &self.protection {

@@ -423,6 +423,36 @@ fn forged_requests_are_counted_and_not_answered() {
     }
 }
 
+/// Real Session-Senders never fill their Error Estimate in, or not always.
+#[test]
+fn requests_without_an_error_estimate_are_answered() {
+    for mode in [
+        Modes::UNAUTHENTICATED,
+        Modes::AUTHENTICATED,
+        Modes::ENCRYPTED,
+    ] {
+        let format = format(mode, 0);
+        let mut octets = vec![0; 120];
+        let plain = SenderPacket {
+            seq: 0.into(),
+            timestamp: Timestamp::from_raw(T1),
+            error_estimate: ErrorEstimate::from_raw(0x8000),
+        };
+        match protection(&format) {
+            None => octets[..14].copy_from_slice(plain.as_bytes()),
+            Some(protection) => {
+                let packet = protected::SenderPacket::from(plain);
+                octets[..protected::SENDER_LEN].copy_from_slice(packet.as_bytes());
+                protection.prepare::<protected::SenderPacket>(&mut octets, 120);
+                protection.stamp::<protected::SenderPacket>(&mut octets, 120, plain.timestamp);
+            }
+        }
+        let (replies, counts) = reflected(format, &octets, 120);
+        assert_eq!(replies.len(), 1);
+        assert_eq!((counts.estimates_unusable, counts.malformed), (1, 0));
+    }
+}
+
 #[test]
 fn a_reply_that_comes_back_is_not_answered() {
     let mut host = Host::new(IoKind::Batched, 1);
@@ -1064,7 +1094,7 @@ proptest! {
             .map(|(seq, good)| {
                 let mut octets = request(&format, seq, segment);
                 if !good {
-                    // No multiplier, or no longer the octets of the HMAC.
+                    // No multiplier, which is answered, or no longer the octets of the HMAC.
                     octets[13] = 0;
                     octets[3] ^= 1;
                 }

@@ -147,6 +147,7 @@ fn full() -> Report {
                 remote_synchronised: Some(true),
                 local_error_ns: Some(1_000),
                 remote_error_ns: Some(2_000),
+                remote_estimates_unusable: Some(0),
                 offset_estimate_ns: Some(-31_500),
             },
         },

@@ -16,7 +16,7 @@ use zerocopy::transmute;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{BLOCK_LEN, HMAC_LEN, Mode, Packet, ReflectorPacket, Refused, Sealed};
-use crate::wire::{Malformed, Timestamp};
+use crate::wire::{Timestamp, TooShort};
 
 /// The keys of the test packets of one session, in both directions; wiped when dropped.
 #[derive(Clone)]
@@ -226,7 +226,7 @@ impl Protection {
         // The last one may be none, and with too short a step all of them.
         for rest in octets.chunks(step).skip(place) {
             let (need, got) = (size_of::<P>(), rest.len());
-            each(place, Err(Malformed::TooShort { need, got }.into()));
+            each(place, Err(TooShort { need, got }.into()));
             place += 1;
         }
     }
@@ -268,9 +268,6 @@ impl Protection {
 fn judge<P: Packet>(packet: &P, hmac: [u8; HMAC_LEN]) -> Result<&P, Refused> {
     if !same(hmac, *packet.hmac()) {
         return Err(Refused::Forged);
-    }
-    if !packet.head().error_estimate.is_valid() {
-        return Err(Refused::Malformed(Malformed::ZeroMultiplier));
     }
     Ok(packet)
 }
