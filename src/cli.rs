@@ -629,16 +629,15 @@ fn verdict(report: &Report) -> u8 {
         return 1;
     }
     if packets.received == Some(0) {
-        let icmp = report.notes.iter().find(|note| note.starts_with("ICMP"));
         let why = match (
             packets.late.unwrap_or(0),
             packets.invalid.unwrap_or(0),
-            icmp,
+            packets.icmp.first(),
         ) {
             (late @ 1.., _, _) => {
                 format!("{late} replies came after their timeout; use a longer --packet-timeout")
             }
-            (_, _, Some(icmp)) => icmp.clone(),
+            (_, _, Some(icmp)) => format!("ICMP {icmp}"),
             (_, invalid @ 1.., _) => {
                 format!("{invalid} datagrams came that are no replies to these packets")
             }

@@ -5,11 +5,14 @@
 //! of them show the same numbers. Filled in by `stats` and the engine, read by the outputs.
 
 pub mod find_rate;
+pub mod icmp;
 pub mod reflector;
 pub mod server;
 
 use serde::Serialize;
 use std::net::SocketAddr;
+
+pub use icmp::{Icmp, IcmpKind};
 
 /// One session's result: one line of JSON.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -437,8 +440,10 @@ pub struct Packets {
     /// Replies counted as received whose timestamps contradict each other (a clock step): kept out
     /// of the delay statistics.
     pub rejected_samples: Option<u64>,
-    /// ICMP unreachable messages.
+    /// ICMP errors of all kinds.
     pub icmp_unreachable: Option<u64>,
+    /// The same by kind, the most frequent first.
+    pub icmp: Vec<Icmp>,
 }
 
 /// Runs of consecutive lost sequence numbers (RFC 3357).
@@ -860,6 +865,7 @@ pub(crate) mod tests {
                 invalid: Some(1),
                 rejected_samples: Some(1),
                 icmp_unreachable: Some(1),
+                icmp: vec![icmp::tests::some()],
             },
             delay_ns: DelaySet {
                 roundtrip: Some(delay.clone()),
@@ -1078,6 +1084,21 @@ pub(crate) mod tests {
         }
         for io in [Io::Batched, Io::Offload, Io::Portable] {
             check(&|r| r.host.io = io);
+        }
+        for kind in [
+            IcmpKind::TimeExceeded,
+            IcmpKind::ReassemblyTimeExceeded,
+            IcmpKind::PortUnreachable,
+            IcmpKind::HostUnreachable,
+            IcmpKind::NetUnreachable,
+            IcmpKind::ProtocolUnreachable,
+            IcmpKind::Prohibited,
+            IcmpKind::PacketTooBig,
+            IcmpKind::ParameterProblem,
+            IcmpKind::Unreachable,
+            IcmpKind::Other,
+        ] {
+            check(&|r| r.packets.icmp[0].kind = kind);
         }
     }
 }

@@ -147,8 +147,12 @@ pub(crate) struct QueuedError {
     pub(crate) kind: u8,
     pub(crate) code: u8,
     pub(crate) errno: u32,
+    /// The MTU that a packet was too large for, or 0.
+    pub(crate) info: u32,
     /// Identity of a stamp.
     pub(crate) data: u32,
+    /// Who sent the ICMP message (`SO_EE_OFFENDER`).
+    pub(crate) offender: Option<IpAddr>,
 }
 
 /// Which queue of a socket is read.
@@ -826,7 +830,9 @@ fn facts(head: &msghdr) -> Facts {
                         kind: e.ee_type,
                         code: e.ee_code,
                         errno: e.ee_errno,
+                        info: e.ee_info,
                         data: e.ee_data,
+                        offender: offender(message),
                     });
                 }
                 _ => {}
@@ -848,6 +854,33 @@ unsafe fn value<T: Copy>(message: *const cmsghdr) -> Option<T> {
         }
         Some(libc::CMSG_DATA(message).cast::<T>().read_unaligned())
     }
+}
+
+/// The address behind an extended error.
+///
+/// # Safety
+/// `message` must be a whole control message that begins with a `sock_extended_err`.
+#[expect(
+    clippy::useless_conversion,
+    reason = "the length is narrower in some C libraries"
+)]
+unsafe fn offender(message: *const cmsghdr) -> Option<IpAddr> {
+    let begin = length(size_of::<libc::sock_extended_err>());
+    let mut name = blank_name();
+    // SAFETY: what is copied lies inside the message, by its own length, and is no longer than the name.
+    let octets = unsafe {
+        let begin = libc::CMSG_LEN(begin) as usize;
+        let octets = usize::try_from((*message).cmsg_len).ok()?;
+        let octets = octets.checked_sub(begin)?;
+        let octets = octets.min(size_of::<sockaddr_storage>());
+        message
+            .cast::<u8>()
+            .add(begin)
+            .copy_to_nonoverlapping((&raw mut name).cast(), octets);
+        octets
+    };
+    let len = libc::socklen_t::try_from(octets).ok()?;
+    socket_addr(&raw const name, len).map(|addr| addr.ip())
 }
 
 #[expect(

@@ -109,7 +109,8 @@ pub(super) fn report(parts: &Parts<'_>) -> Report {
             delay.jitter = None;
         }
     }
-    let notes = notes(parts, received, &delay_ns);
+    let packets = packets(parts);
+    let notes = notes(parts, received, &delay_ns, &packets.icmp);
     Report {
         schema: report::Schema::default(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -147,7 +148,7 @@ pub(super) fn report(parts: &Parts<'_>) -> Report {
         interrupted: sent.interrupted,
         host: host(parts, &load),
         load,
-        packets: packets(parts),
+        packets,
         delay_ns,
         timestamps: timestamps(parts),
         path: path(parts),
@@ -242,7 +243,9 @@ fn packets(parts: &Parts<'_>) -> report::Packets {
             ..directions
         }
     });
-    let icmp = parts.received.facts.icmp.total() + sent.icmp.total();
+    // Which socket is told depends on the way of I/O.
+    let mut icmp = parts.received.facts.icmp.clone();
+    icmp.add(&sent.icmp);
     report::Packets {
         sent: Some(left),
         not_sent: Some(sent.overdue + sent.refused + missed),
@@ -267,7 +270,8 @@ fn packets(parts: &Parts<'_>) -> report::Packets {
         timeout_ns: Some(parts.config.timeout_ns),
         invalid: Some(parts.received.facts.invalid),
         rejected_samples: Some(rejected(parts)),
-        icmp_unreachable: Some(icmp),
+        icmp_unreachable: Some(icmp.total()),
+        icmp: icmp.report(crate::io::is_local),
     }
 }
 
@@ -526,7 +530,12 @@ fn reasons(parts: &Parts<'_>, kernel_drops: Option<u64>, load: &report::Load) ->
     reasons
 }
 
-fn notes(parts: &Parts<'_>, received: &Received, delays: &report::DelaySet) -> Vec<String> {
+fn notes(
+    parts: &Parts<'_>,
+    received: &Received,
+    delays: &report::DelaySet,
+    icmp: &[report::Icmp],
+) -> Vec<String> {
     let (config, sent, counts) = (parts.config, parts.sent, &received.counts);
     let mut notes = parts.granted.remarks.clone();
     if parts.reflected.is_some() {
@@ -615,13 +624,7 @@ fn notes(parts: &Parts<'_>, received: &Received, delays: &report::DelaySet) -> V
             Errno::from_raw(errno).desc()
         ));
     }
-    // Which socket is told depends on the way of I/O.
-    let mut icmp = received.facts.icmp.clone();
-    icmp.add(&sent.icmp);
-    for (errno, count) in icmp.each() {
-        let count = times(count);
-        notes.push(format!("ICMP {} came {count}", icmp_name(errno)));
-    }
+    notes.extend(icmp.iter().map(|icmp| format!("ICMP {icmp}")));
     if counts.senseless {
         notes.push(
             "the reflector's numbers are no count of its replies to this session: loss by \
@@ -769,19 +772,6 @@ fn times(count: u64) -> String {
     match count {
         1 => "once".to_owned(),
         count => format!("{count} times"),
-    }
-}
-
-/// The ICMP message that an errno stands for, as RFC 792 and RFC 4443 name it.
-fn icmp_name(errno: i32) -> String {
-    match errno {
-        libc::ECONNREFUSED => "port unreachable".to_owned(),
-        libc::EHOSTUNREACH => "host unreachable or prohibited".to_owned(),
-        libc::ENETUNREACH => "network unreachable".to_owned(),
-        libc::EACCES => "administratively prohibited".to_owned(),
-        libc::EMSGSIZE => "fragmentation needed (packet too big)".to_owned(),
-        libc::ENOPROTOOPT => "protocol unreachable".to_owned(),
-        other => format!("error ({})", Errno::from_raw(other).desc()),
     }
 }
 

@@ -21,7 +21,7 @@ use super::live::{Copier, Tap};
 use super::pace::Pace;
 use super::sender::{Wish, merged};
 use crate::config::Fraction;
-use crate::io::{Datagram, Event, ReceiveHalf};
+use crate::io::{Datagram, Event, Icmp, ReceiveHalf};
 use crate::os::{self, EventLoop};
 use crate::sample::{Pipe, Record as _, Sample};
 use crate::stats::sequence::{Arrival, Counts, Tracker, extend};
@@ -175,7 +175,7 @@ pub(crate) struct Facts {
     /// one came from.
     pub(crate) elsewhere: u64,
     pub(crate) elsewhere_from: Option<SocketAddr>,
-    /// ICMP errors, by the errno they stand for (0: one out of range).
+    /// ICMP errors, by what they say.
     pub(crate) icmp: IcmpErrors,
     /// Replies whose timestamps make no sense: a clock was set, or they are not in the format that
     /// they claim.
@@ -812,10 +812,10 @@ impl<'a> Matcher<'a> {
     pub(super) fn on_event(&mut self, event: Event<'_>) {
         match event {
             Event::Departed { seq, ns } => self.on_stamp(seq, ns),
-            Event::Icmp { errno } if !self.probing => self.on_icmp(errno),
+            Event::Icmp(icmp) if !self.probing => self.on_icmp(&icmp),
             Event::Stray { octets, from } => self.on_stray(octets, from),
             Event::Missed if !self.probing => self.facts.missed += 1,
-            Event::Icmp { .. } | Event::Missed => {}
+            Event::Icmp(_) | Event::Missed => {}
         }
     }
 
@@ -823,13 +823,14 @@ impl<'a> Matcher<'a> {
     ///
     /// A quirk of servers that open a session's test port only after they have answered
     /// Start-Sessions: the first packets meet a closed port.
-    fn on_icmp(&mut self, errno: i32) {
-        let step = match errno {
-            libc::ECONNREFUSED => self.flight.refused(os::monotonic_ns(), Anew::Granted),
-            _ => None,
+    fn on_icmp(&mut self, icmp: &Icmp) {
+        let step = if icmp.message.is_port_unreachable() {
+            self.flight.refused(os::monotonic_ns(), Anew::Granted)
+        } else {
+            None
         };
         match step {
-            None => self.facts.icmp.note(errno),
+            None => self.facts.icmp.note(icmp),
             // It is of a packet that was withdrawn and forgotten, and says nothing of those that leave next.
             Some(Anew::Forgotten) => {}
             Some(_) => self.withdrawn = true,
@@ -882,7 +883,7 @@ impl<'a> Matcher<'a> {
     fn on_error(&mut self, error: &io::Error) {
         // Where there is an error queue its entry has been, or will be, counted by `on_event`.
         if !self.errors_queued && !self.probing {
-            self.on_icmp(error.raw_os_error().unwrap_or(0));
+            self.on_icmp(&Icmp::of_errno(error.raw_os_error().unwrap_or(0)));
         }
     }
 
@@ -2104,8 +2105,7 @@ mod tests {
     }
 
     fn refusal(matcher: &mut Matcher<'_>) {
-        let errno = libc::ECONNREFUSED;
-        matcher.on_event(Event::Icmp { errno });
+        matcher.on_event(Event::Icmp(Icmp::of_errno(libc::ECONNREFUSED)));
     }
 
     #[test]
@@ -2118,10 +2118,7 @@ mod tests {
         let t1_ns = matcher.begun_ns + 1;
         flight.first_left(1);
         let withdrawn = request(&flight, 0, t1_ns, false);
-        let other = Event::Icmp {
-            errno: libc::EHOSTUNREACH,
-        };
-        matcher.on_event(other);
+        matcher.on_event(Event::Icmp(Icmp::of_errno(libc::EHOSTUNREACH)));
         assert!(!matcher.withdrawn, "only a closed port may open");
         refusal(&mut matcher);
         refusal(&mut matcher);

@@ -20,7 +20,7 @@ use super::live::Copier;
 use super::schedule::{Departure, Schedule};
 use super::txtime::{Handover, Outcome, TurnedAway, Verdict};
 use crate::config::Pacing;
-use crate::io::{DepartureClock, SendHalf};
+use crate::io::{DepartureClock, Icmp, SendHalf};
 use crate::os::{self, EventLoop, Moment};
 use crate::wire::protected::{self, Protection};
 use crate::wire::{ErrorEstimate, Format, SENDER_LEN, SenderPacket, TestFormat, Timestamp};
@@ -697,7 +697,7 @@ impl<'a, S: SendHalf> Sender<'a, S> {
                 Ok(count) => {
                     let after = os::monotonic_ns();
                     if let Some(errno) = self.told.take() {
-                        self.totals.icmp.note(errno);
+                        self.totals.icmp.note(&Icmp::of_errno(errno));
                     }
                     self.account(from, count, now, after);
                     from += count;
@@ -716,7 +716,7 @@ impl<'a, S: SendHalf> Sender<'a, S> {
                     io::ErrorKind::ConnectionRefused => {
                         let step = self.flight.refused(os::monotonic_ns(), Anew::Asked);
                         if step.is_none() {
-                            self.totals.icmp.note(libc::ECONNREFUSED);
+                            self.totals.icmp.note(&Icmp::of_errno(libc::ECONNREFUSED));
                         }
                     }
                     _ if self.told.is_none() && icmp::may_be_told(&error) => {

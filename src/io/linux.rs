@@ -18,8 +18,9 @@ use mio::{Interest, Registry, Token};
 use socket2::Socket;
 
 use super::{
-    BATCH, Datagram, DepartureClock, Event, Granted, MOST_BEFORE, Request, Route, SocketPlan,
-    StampKind, Txtime, bind_interface, interface_of, new_socket, set_plain_options,
+    BATCH, Datagram, DepartureClock, Event, Granted, Icmp, IcmpMessage, MOST_BEFORE, Request,
+    Route, SocketPlan, StampKind, Txtime, bind_interface, interface_of, new_socket,
+    set_plain_options,
 };
 use crate::sys::{self, Queue, ReceiveBatch, ReplyFacts, SendBatch, SendFacts};
 
@@ -33,6 +34,7 @@ const SO_PREFER_BUSY_POLL: c_int = 69;
 
 const ORIGIN_ICMP: u8 = libc::SO_EE_ORIGIN_ICMP;
 const ORIGIN_ICMP6: u8 = libc::SO_EE_ORIGIN_ICMP6;
+const EMSGSIZE: u32 = libc::EMSGSIZE.unsigned_abs();
 const ORIGIN_TIMESTAMPING: u8 = libc::SO_EE_ORIGIN_TIMESTAMPING;
 /// `SO_EE_ORIGIN_TXTIME` and `SO_EE_CODE_TXTIME_MISSED` of linux/errqueue.h.
 const ORIGIN_TXTIME: u8 = 6;
@@ -607,11 +609,9 @@ impl super::ReceiveHalf for ReceiveHalf {
         let data = self.sockets.data.as_fd();
         let count = self.errors.receive(data, Queue::Error).unwrap_or(0);
         for index in 0..count {
-            if let Some(error) = self.errors.received(index).facts.error
-                && matches!(error.origin, ORIGIN_ICMP | ORIGIN_ICMP6)
-            {
-                let errno = i32::try_from(error.errno).unwrap_or(0);
-                f(Event::Icmp { errno });
+            let error = self.errors.received(index).facts.error;
+            if let Some(icmp) = error.and_then(|error| icmp(&error)) {
+                f(Event::Icmp(icmp));
             }
         }
         total += count;
@@ -673,6 +673,22 @@ impl super::ReceiveHalf for ReceiveHalf {
     fn kernel_drops(&self) -> Option<u64> {
         drops(self.sockets.data.as_fd(), self.drops)
     }
+}
+
+/// The ICMP message of an entry of the error queue.
+fn icmp(error: &sys::QueuedError) -> Option<Icmp> {
+    let (kind, code) = (error.kind, error.code);
+    let message = match error.origin {
+        ORIGIN_ICMP => IcmpMessage::V4 { kind, code },
+        ORIGIN_ICMP6 => IcmpMessage::V6 { kind, code },
+        _ => return None,
+    };
+    Some(Icmp {
+        message,
+        from: error.offender,
+        // Of other errors it is something else, such as the place of a wrong parameter.
+        mtu: Some(error.info).filter(|mtu| error.errno == EMSGSIZE && *mtu > 0),
+    })
 }
 
 /// What the socket says now, or, on an older kernel, what the last datagram carried.

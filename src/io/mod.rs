@@ -121,14 +121,58 @@ pub(crate) struct Datagram<'a> {
     pub(crate) tos: Option<u8>,
 }
 
+/// An ICMP message about a packet that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Icmp {
+    pub(crate) message: IcmpMessage,
+    /// The router or host that sent it, where the system tells.
+    pub(crate) from: Option<IpAddr>,
+    /// The MTU of the hop that the packet was too large for, in octets.
+    pub(crate) mtu: Option<u32>,
+}
+
+/// What an ICMP message says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IcmpMessage {
+    /// Type and code of ICMP for IPv4 (RFC 792).
+    V4 { kind: u8, code: u8 },
+    /// Type and code of ICMP for IPv6 (RFC 4443).
+    V6 { kind: u8, code: u8 },
+    /// Only the errno that the system makes of it.
+    Errno(i32),
+}
+
+impl IcmpMessage {
+    /// Whether nobody listens at the port.
+    pub(crate) fn is_port_unreachable(self) -> bool {
+        matches!(
+            self,
+            Self::V4 { kind: 3, code: 3 }
+                | Self::V6 { kind: 1, code: 4 }
+                | Self::Errno(libc::ECONNREFUSED)
+        )
+    }
+}
+
+impl Icmp {
+    /// A message of which only the errno is known.
+    pub(crate) fn of_errno(errno: i32) -> Self {
+        Self {
+            message: IcmpMessage::Errno(errno),
+            from: None,
+            mtu: None,
+        }
+    }
+}
+
 /// What came in beside the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event<'a> {
     /// The departure of the packet with this sequence number, by the clock that
     /// [`Granted::transmit`] names.
     Departed { seq: u32, ns: i64 },
-    /// An ICMP error for the session, with the errno it stands for.
-    Icmp { errno: i32 },
+    /// An ICMP message about a packet of the session.
+    Icmp(Icmp),
     /// The queueing discipline dropped a packet or train whose departure time it had let pass.
     Missed,
     /// A datagram from somebody else than the peer, or its first octets, as many as the fields of a

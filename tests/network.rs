@@ -1,0 +1,199 @@
+//! The real binary across a router: what the network says of packets that it does not deliver.
+
+mod common;
+
+use common::namespace::{Namespace, or_skip};
+use serde_json::Value;
+
+/// Two hosts and a router between them: 10.9.1.1 and fd09:1::1 near, 10.9.2.2 and fd09:2::2 far, .9 and
+/// ::9 the router on both sides.
+struct Routed {
+    near: Namespace,
+    router: Namespace,
+    far: Namespace,
+}
+
+impl Routed {
+    fn new() -> Result<Self, String> {
+        let near = Namespace::new()?;
+        let (router, far) = (near.beside()?, near.beside()?);
+        near.set_up(&format!(
+            "ip link add near mtu 1500 type veth peer name left mtu 1500 netns {0}
+             nsenter -t {0} -n ip link add right mtu 1500 type veth peer name far mtu 1500 netns {1}",
+            router.pid(),
+            far.pid()
+        ))?;
+        let plug = |side: &Namespace, name: &str, net: u32, host: u32| {
+            side.set_up(&format!(
+                "ip address add 10.9.{net}.{host}/24 dev {name}
+                 ip address add fd09:{net}::{host}/64 dev {name} nodad
+                 ip link set {name} up"
+            ))
+        };
+        plug(&near, "near", 1, 1)?;
+        plug(&router, "left", 1, 9)?;
+        plug(&router, "right", 2, 9)?;
+        plug(&far, "far", 2, 2)?;
+        for (side, net) in [(&near, 1), (&far, 2)] {
+            side.set_up(&format!(
+                "ip route add default via 10.9.{net}.9
+                 ip -6 route add default via fd09:{net}::9"
+            ))?;
+        }
+        router.set_up(
+            "echo 1 >/proc/sys/net/ipv4/ip_forward
+             echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
+             echo 0 >/proc/sys/net/ipv4/icmp_ratelimit
+             echo 0 >/proc/sys/net/ipv6/icmp/ratelimit
+             nft add table inet wall
+             nft add chain inet wall forward '{ type filter hook forward priority 0; }'",
+        )?;
+        Ok(Self { near, router, far })
+    }
+
+    /// Waits until packets get from one end to the other, both ways.
+    fn warm_up(&self, host: &str) {
+        let reflector = self.far.reflector(&format!("{host}:0"));
+        let line = format!("sender {} -c 1 --packet-timeout 100ms", reflector.address());
+        let answered = (0..100).any(|_| self.near.run(&line).code == 0);
+        assert!(answered, "{host} never answers");
+    }
+}
+
+const HOSTS: [(&str, &str); 2] = [("10.9.2.2", "10.9.1.9"), ("[fd09:2::2]", "fd09:1::9")];
+
+/// The one kind of ICMP message that came, and what was said of it.
+fn told(near: &Namespace, line: &str) -> (Value, String) {
+    let outcome = near.run(&format!("{line} --packet-timeout 300ms --json"));
+    assert_eq!(outcome.code, 5, "{outcome:?}");
+    let report = outcome.report();
+    let icmp = report["packets"]["icmp"].as_array().unwrap();
+    let [icmp] = icmp.as_slice() else {
+        panic!("{report:#}");
+    };
+    assert_eq!(report["packets"]["icmp_unreachable"], icmp["count"]);
+    assert!(icmp["count"].as_u64() > Some(0), "{report:#}");
+    assert_eq!(icmp["from_others"], 0, "{report:#}");
+    (icmp.clone(), outcome.complaint().to_owned())
+}
+
+#[test]
+fn what_a_router_says_is_told_by_kind_and_with_the_router() {
+    let routed = or_skip!(Routed::new());
+    let v4 = [
+        (
+            "net-unreachable",
+            "net_unreachable",
+            0,
+            "network unreachable",
+        ),
+        (
+            "host-unreachable",
+            "host_unreachable",
+            1,
+            "host unreachable",
+        ),
+        (
+            "prot-unreachable",
+            "protocol_unreachable",
+            2,
+            "protocol unreachable",
+        ),
+        (
+            "port-unreachable",
+            "port_unreachable",
+            3,
+            "port unreachable",
+        ),
+        ("net-prohibited", "prohibited", 9, "prohibited (network)"),
+        ("host-prohibited", "prohibited", 10, "prohibited (host)"),
+        (
+            "admin-prohibited",
+            "prohibited",
+            13,
+            "prohibited (by an administrator)",
+        ),
+    ];
+    let v6 = [
+        ("no-route", "net_unreachable", 0, "network unreachable"),
+        (
+            "admin-prohibited",
+            "prohibited",
+            1,
+            "prohibited (by an administrator)",
+        ),
+        (
+            "addr-unreachable",
+            "host_unreachable",
+            3,
+            "host unreachable",
+        ),
+        (
+            "port-unreachable",
+            "port_unreachable",
+            4,
+            "port unreachable",
+        ),
+        (
+            "policy-fail",
+            "prohibited",
+            5,
+            "prohibited (source address)",
+        ),
+        ("reject-route", "prohibited", 6, "prohibited (route)"),
+    ];
+    for ((host, router), (kind, cases)) in HOSTS.into_iter().zip([(3, &v4[..]), (1, &v6[..])]) {
+        routed.warm_up(host);
+        for (reject, name, code, words) in cases {
+            let icmp = if kind == 3 { "icmp" } else { "icmpv6" };
+            or_skip!(routed.router.set_up(&format!(
+                "nft flush chain inet wall forward
+                 nft add rule inet wall forward udp dport 862 reject with {icmp} type {reject}"
+            )));
+            let (told, complaint) = told(&routed.near, &format!("sender {host}:862 -c 5 -i 10ms"));
+            assert_eq!(told["kind"], *name, "{told:#}");
+            assert_eq!(told["type"], kind, "{told:#}");
+            assert_eq!(told["code"], *code, "{told:#}");
+            assert_eq!(told["from"], router, "{told:#}");
+            assert_eq!(told["from_this_host"], false, "{told:#}");
+            assert!(told["mtu"].is_null(), "{told:#}");
+            assert!(complaint.contains(words), "{complaint}");
+            assert!(complaint.contains(&format!("from {router}")), "{complaint}");
+        }
+    }
+}
+
+#[test]
+fn a_ttl_that_ends_on_the_way_is_time_exceeded() {
+    let routed = or_skip!(Routed::new());
+    for ((host, router), kind) in HOSTS.into_iter().zip([11, 3]) {
+        routed.warm_up(host);
+        let line = format!("sender {host}:862 -c 5 -i 10ms --ttl 1");
+        let (told, complaint) = told(&routed.near, &line);
+        assert_eq!(told["kind"], "time_exceeded", "{told:#}");
+        assert_eq!((&told["type"], &told["code"]), (&kind.into(), &0.into()));
+        assert_eq!(told["from"], router, "{told:#}");
+        assert!(complaint.contains("time exceeded (TTL)"), "{complaint}");
+        assert!(complaint.contains(&format!("from {router}")), "{complaint}");
+    }
+}
+
+#[test]
+fn a_portable_socket_tells_what_its_errno_allows() {
+    let routed = or_skip!(Routed::new());
+    for (host, reject, kind) in [
+        (HOSTS[0].0, "icmp type port-unreachable", "port_unreachable"),
+        (HOSTS[0].0, "icmp type host-prohibited", "unreachable"),
+        (HOSTS[1].0, "icmpv6 type admin-prohibited", "prohibited"),
+    ] {
+        routed.warm_up(host);
+        or_skip!(routed.router.set_up(&format!(
+            "nft flush chain inet wall forward
+             nft add rule inet wall forward udp dport 862 reject with {reject}"
+        )));
+        let line = format!("sender {host}:862 -c 5 -i 10ms --io portable");
+        let (told, _) = told(&routed.near, &line);
+        assert_eq!(told["kind"], kind, "{told:#}");
+        assert!(told["type"].is_null() && told["from"].is_null(), "{told:#}");
+    }
+}
