@@ -146,6 +146,10 @@ struct SenderArgs {
     #[arg(long, value_name = "TIME", help_heading = "Load")]
     #[arg(allow_negative_numbers = true)]
     packet_timeout: Option<Seconds>,
+    /// Where packets were lost and nothing tells on which way, do not ask the reflector: else the last
+    /// packet is sent again up to three times, to learn how many replies there were (`probes`)
+    #[arg(long, help_heading = "Load")]
+    no_probe: bool,
     /// How the sender waits for a departure: sleep then spin as the gap asks (auto), spin, or sleep
     #[arg(long, value_enum, default_value_t = PacingArg::Auto, help_heading = "Host")]
     pacing: PacingArg,
@@ -801,6 +805,7 @@ fn session(
         first_seq: args.load.first_seq,
         zero_padding: args.load.zero_padding,
         grace_ns: None,
+        probes: !args.no_probe,
         watch: WatchConfig {
             happenings: args.print_responses || args.log.verbose || args.log.debug,
             interval_ns,

@@ -403,6 +403,9 @@ pub struct SizeEntry {
 pub struct Packets {
     /// Handed to the kernel with success; `None` for a Control-Client whose sender runs elsewhere.
     pub sent: Option<u64>,
+    /// Further packets after the last one, which are none of `sent`: its sequence number again, to learn
+    /// the reflector's count of replies where something was lost and nothing else tells on which way.
+    pub probes: Option<u64>,
     /// Scheduled, but not handed to the network: too far behind schedule (RFC 4656 §4.1.1), or
     /// refused by the kernel. Takes no sequence number and never counts as lost.
     pub not_sent: Option<u64>,
@@ -843,6 +846,7 @@ pub(crate) mod tests {
             },
             packets: Packets {
                 sent: Some(10),
+                probes: Some(1),
                 not_sent: Some(0),
                 received: Some(7),
                 lost: Some(3),

@@ -240,6 +240,7 @@ fn session(remote: SocketAddr, io: IoKind, threads: usize, watch: WatchConfig) -
         first_seq: 0,
         zero_padding: false,
         grace_ns: None,
+        probes: true,
         watch,
     }
 }

@@ -70,24 +70,57 @@ fn a_reflector_of_another_process_tells_loss_by_direction() {
     assert_eq!(report["packets"]["lost_outbound"], 0);
     assert_eq!(report["packets"]["lost_inbound"], 0);
     assert_eq!(report["remote"], reflector.address().to_string());
+    assert_eq!(report["packets"]["probes"], 0);
     let summary = reflector.stop();
-    // The sender asks again for the reflector's counter.
-    assert!(summary.count("received") >= 200, "{}", summary.0);
+    assert_eq!(summary.count("received"), 200, "{}", summary.0);
     assert_eq!(summary.count("reflected"), summary.count("received"));
     assert_eq!(summary.count("sessions"), 1);
     assert_eq!(summary.count("invalid"), 0);
 }
 
 #[test]
-fn a_stateless_reflector_tells_no_directions() {
+fn a_stateless_reflector_tells_no_directions_of_what_was_lost() {
     let reflector = Reflector::start("127.0.0.1:0 --stateless");
     let line = format!("sender {} -i 1ms -c 100 --json", reflector.address());
     let report = run(&line).measured();
     assert_no_loss(&report, 100);
     for field in ["lost_outbound", "lost_inbound", "lost_unattributed"] {
+        assert_eq!(report["packets"][field], 0, "{field}");
+    }
+    assert!(!has_note(&report, "stateless"), "{report:#}");
+    let test = "127.0.0.1:0 --stateless --test-mode --drop-rate 50 --seed 3";
+    let reflector = Reflector::start(test);
+    let remote = reflector.address();
+    let line = format!("sender {remote} -i 1ms -c 100 --packet-timeout 500ms --json");
+    let report = run(&line).measured();
+    for field in ["lost_outbound", "lost_inbound", "lost_unattributed"] {
         assert_eq!(report["packets"][field], Value::Null, "{field}");
     }
     assert!(has_note(&report, "stateless"), "{report:#}");
+}
+
+#[test]
+fn a_probe_is_told_and_can_be_left_out() {
+    // Its replies are lost, so that its counter tells nothing: it goes with ours.
+    let lossy = || Reflector::start("127.0.0.1:0 --test-mode --drop-rate 30 --seed 5");
+    for (flag, told) in [("", true), ("--no-probe", false)] {
+        let reflector = lossy();
+        let remote = reflector.address();
+        let line = format!("sender {remote} -i 1ms -c 100 --packet-timeout 500ms --json {flag}");
+        let report = run(&line).measured();
+        let packets = &report["packets"];
+        let lost = packets["lost"].as_u64().unwrap();
+        assert!(lost > 0, "{packets:#}");
+        let probes = packets["probes"].as_u64().unwrap();
+        assert_eq!(probes > 0, told, "{packets:#}");
+        let inbound = if told { Value::from(lost) } else { Value::Null };
+        assert_eq!(packets["lost_inbound"], inbound, "{report:#}");
+        assert_eq!(has_note(&report, "--no-probe"), !told, "{report:#}");
+        let command = report["command"].as_array().unwrap();
+        assert_eq!(command.contains(&"--no-probe".into()), !told);
+        let received = reflector.stop().count("received");
+        assert_eq!(received, 100 + probes);
+    }
 }
 
 #[test]

@@ -65,6 +65,7 @@ fn lane(sizes: &[usize], packets: u64) -> SessionConfig {
         first_seq: 0,
         zero_padding: false,
         grace_ns: None,
+        probes: true,
         watch: WatchConfig::default(),
     }
 }

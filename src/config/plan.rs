@@ -27,6 +27,9 @@ pub struct SessionConfig {
     /// does not wait until the timeout for replies of which nobody believes that they will come.
     /// `None`: it waits.
     pub loss_bound: Option<Fraction>,
+    /// Where the direction of what was lost is not known otherwise, ask for the reflector's counter by
+    /// the last sequence number once more.
+    pub probes: bool,
     /// Format of T1.
     pub format: Format,
     /// How the packets look and leave.
@@ -188,6 +191,9 @@ impl SessionConfig {
             flag("stats-interval", Some(format!("{ns}ns")));
         }
         flag("packet-timeout", Some(format!("{}ns", self.timeout_ns)));
+        if !self.probes {
+            flag("no-probe", None);
+        }
         flag("tos", Some(self.socket.tos.to_string()));
         flag("ttl", Some(self.socket.ttl.to_string()));
         if self.socket.do_not_fragment {

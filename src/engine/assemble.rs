@@ -12,7 +12,7 @@ use crate::io::{Granted, StampKind};
 use crate::os;
 use crate::report::{self, Report, finite};
 use crate::stats::delay::Delays;
-use crate::stats::sequence::Directions;
+use crate::stats::sequence::{Counts, Directions};
 use crate::wire::Sid;
 
 /// Share of departures later than one interval from which the host is said to have missed them:
@@ -246,8 +246,12 @@ fn packets(parts: &Parts<'_>) -> report::Packets {
     // Which socket is told depends on the way of I/O.
     let mut icmp = parts.received.facts.icmp.clone();
     icmp.add(&sent.icmp);
+    // What did not happen at all has no direction that would have to be known.
+    let told = |of: u64| directions.filter(|_| of == 0 || counts.followed());
+    let (copies, order) = (told(counts.duplicates), told(counts.reordered));
     report::Packets {
         sent: Some(left),
+        probes: Some(sent.probes),
         not_sent: Some(sent.overdue + sent.refused + missed),
         received: Some(counts.received),
         lost: Some(lost),
@@ -261,11 +265,11 @@ fn packets(parts: &Parts<'_>) -> report::Packets {
             mean: ratio(lost, counts.bursts.count),
         }),
         duplicates: Some(counts.duplicates),
-        duplicates_outbound: directions.map(|d| d.duplicates_outbound),
-        duplicates_inbound: directions.map(|d| d.duplicates_inbound),
+        duplicates_outbound: copies.map(|d| d.duplicates_outbound),
+        duplicates_inbound: copies.map(|d| d.duplicates_inbound),
         reordered: Some(counts.reordered),
-        reordered_outbound: directions.map(|d| d.reordered_outbound),
-        reordered_inbound: directions.map(|d| d.reordered_inbound),
+        reordered_outbound: order.map(|d| d.reordered_outbound),
+        reordered_inbound: order.map(|d| d.reordered_inbound),
         late: Some(counts.late),
         timeout_ns: Some(parts.config.timeout_ns),
         invalid: Some(parts.received.facts.invalid),
@@ -625,13 +629,6 @@ fn notes(
         ));
     }
     notes.extend(icmp.iter().map(|icmp| format!("ICMP {icmp}")));
-    if counts.senseless {
-        notes.push(
-            "the reflector's numbers are no count of its replies to this session: loss by \
-             direction is not told"
-                .to_owned(),
-        );
-    }
     if let Some(directions) = &counts.directions
         && directions.duplicates_outbound > 0
     {
@@ -641,20 +638,8 @@ fn notes(
             directions.duplicates_outbound
         ));
     }
-    match counts.own_counter {
-        Some(false) => notes.push(
-            "the reflector copies our sequence numbers (stateless): loss by direction cannot be \
-             told"
-                .to_owned(),
-        ),
-        None if counts.received > 0 => notes.push(
-            "whether the reflector counts its replies could not be proved: loss by direction is \
-             not told"
-                .to_owned(),
-        ),
-        _ => {}
-    }
-    if counts.counter_began_at > 0 && counts.directions.is_some() {
+    notes.extend(no_direction(counts, config.probes));
+    if counts.counter_began_at > 0 && counts.directions.is_some() && counts.followed() {
         notes.push(format!(
             "the reflector's counter began at {}: loss by direction is told from there on",
             // As it was on the wire.
@@ -758,6 +743,31 @@ fn notes(
     notes
 }
 
+/// Why something that happened has no direction.
+fn no_direction(counts: &Counts, probes: bool) -> Option<String> {
+    let what = match counts.directions {
+        // Not one reply came: there is nothing to explain.
+        None if counts.received == 0 => return None,
+        None => "loss by direction is not told",
+        Some(_) if counts.duplicates + counts.reordered > 0 => {
+            "duplicates and reordering by direction are not told"
+        }
+        Some(_) => return None,
+    };
+    let why = match counts.own_counter {
+        _ if counts.senseless => {
+            "the reflector's numbers are no count of its replies to this session"
+        }
+        Some(true) => return None,
+        Some(false) => "the reflector copies our sequence numbers (stateless)",
+        None if !probes => {
+            "without probes (--no-probe) nothing proved that the reflector counts its replies"
+        }
+        None => "whether the reflector counts its replies could not be proved",
+    };
+    Some(format!("{why}: {what}"))
+}
+
 fn list(ports: &[u16]) -> String {
     let (shown, rest) = ports.split_at(ports.len().min(LISTED));
     let ports: Vec<String> = shown.iter().map(ToString::to_string).collect();
@@ -783,7 +793,6 @@ mod tests {
     use crate::engine::receiver::Facts;
     use crate::engine::txtime::{Outcome, Verdict};
     use crate::io::Txtime;
-    use crate::stats::sequence::Counts;
     use crate::wire::Format;
 
     fn config() -> SessionConfig {
@@ -811,6 +820,7 @@ mod tests {
             first_seq: 0,
             zero_padding: false,
             grace_ns: None,
+            probes: true,
             timeout_ns: 5_000_000_000,
             format: Format::Ntp,
             socket: SocketOptions {
@@ -946,6 +956,70 @@ mod tests {
         };
         assert!(reason.contains("dropped 970 datagrams"), "{reason}");
         assert!(reason.contains("not the path's loss"), "{reason}");
+    }
+
+    /// The report of 1,000 packets with these counts, and of so many probes.
+    fn counted(counts: Counts, probes: u64) -> Report {
+        let sent = Sent {
+            sent: 1000,
+            probes,
+            by_class: vec![1000],
+            ..Sent::default()
+        };
+        let received = Received {
+            counts,
+            facts: Facts::new(1),
+            kernel_drops: None,
+            unrecorded: 0,
+            cpus: None,
+        };
+        put_together(&config(), &sent, &received, Differs::default(), report)
+    }
+
+    #[test]
+    fn a_counter_that_nobody_needs_is_not_said_to_be_unproved() {
+        let clean = Counts {
+            received: 1000,
+            directions: Some(Directions::default()),
+            ..Counts::default()
+        };
+        let words = |report: &Report| report.notes.join(" ");
+        for own_counter in [None, Some(false), Some(true)] {
+            let counts = Counts {
+                own_counter,
+                ..clean.clone()
+            };
+            let report = counted(counts.clone(), 0);
+            let packets = &report.packets;
+            assert_eq!(
+                (packets.lost_outbound, packets.lost_inbound),
+                (Some(0), Some(0))
+            );
+            assert_eq!(
+                (packets.duplicates_inbound, packets.probes),
+                (Some(0), Some(0))
+            );
+            assert!(!words(&report).contains("direction"), "{:?}", report.notes);
+            // Copies have a direction where the reflector's numbers tell it.
+            let copied = Counts {
+                duplicates: 2,
+                ..counts
+            };
+            let report = counted(copied, 3);
+            let told = own_counter == Some(true);
+            assert_eq!(report.packets.duplicates_inbound, told.then_some(0));
+            assert_eq!(report.packets.reordered_inbound, Some(0));
+            assert_eq!(report.packets.probes, Some(3));
+            let said = words(&report).contains("duplicates and reordering by direction");
+            assert_eq!(said, !told, "{:?}", report.notes);
+        }
+        let lost = Counts {
+            received: 990,
+            ..Counts::default()
+        };
+        let report = counted(lost, 3);
+        assert_eq!(report.packets.lost_outbound, None);
+        assert!(words(&report).contains("could not be proved: loss by direction"));
     }
 
     #[test]

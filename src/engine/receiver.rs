@@ -1,8 +1,9 @@
 //! The receiver thread: takes replies and transmit stamps, counts, and passes samples on.
 //!
 //! It alone owns the sequence accounting, so that counts are exact whatever the stats thread does.
-//! It ends the session: when every packet is answered or has timed out, it asks the sender for a few
-//! probes that tell the reflector's counter, and then returns its totals.
+//! It ends the session: when every packet is answered or has timed out, and then returns its totals.
+//! Where packets are missing and their direction is not known, it asks the sender before that for a few
+//! probes that tell the reflector's counter.
 
 mod estimates;
 
@@ -78,6 +79,8 @@ pub(crate) struct Plan {
     pub(crate) timeout_ns: i64,
     /// See [`SessionConfig::loss_bound`](crate::config::SessionConfig::loss_bound).
     pub(crate) loss_bound: Option<Fraction>,
+    /// Probes may be sent.
+    pub(crate) probes: bool,
     /// The number of the first packet on the wire.
     pub(crate) first_seq: u32,
     /// Of T1.
@@ -326,7 +329,7 @@ pub(crate) fn run<R: ReceiveHalf>(
     let mut matcher = Matcher::new(plan, flight, pipe);
     (matcher.tap, matcher.copier) = (tap, copier);
     ready(waker);
-    let mut ending = Ending::new(plan.timeout_ns, plan.loss_bound, wishes.clone());
+    let mut ending = Ending::new(plan, wishes);
     let mut bundles = false;
     let mut flush_at = os::monotonic_ns() + FLUSH_NS;
     let mut pace = Pace::default();
@@ -360,7 +363,7 @@ pub(crate) fn run<R: ReceiveHalf>(
             Anew::No | Anew::Forgotten | Anew::Never => ending.next(&mut matcher, now),
             step => {
                 if begin_anew(half, &mut matcher, plan, step, wishes) {
-                    ending = Ending::new(plan.timeout_ns, plan.loss_bound, wishes.clone());
+                    ending = Ending::new(plan, wishes);
                 }
                 Some(now + ANEW_NS)
             }
@@ -477,8 +480,9 @@ struct Ending {
     loss_bound: Option<Fraction>,
     /// How many packets were answered when the last one was, and when that was seen.
     quiet: (u64, i64),
-    /// Probes so far.
+    /// Probes so far, and at most.
     asked: usize,
+    most: usize,
     /// Where probes are wished for, until no more are wanted.
     wishes: Option<Sender<Wish>>,
     step: Step,
@@ -492,13 +496,14 @@ enum Step {
 }
 
 impl Ending {
-    fn new(timeout_ns: i64, loss_bound: Option<Fraction>, wishes: Sender<Wish>) -> Self {
+    fn new(plan: &Plan, wishes: &Sender<Wish>) -> Self {
         Self {
-            timeout_ns,
-            loss_bound,
+            timeout_ns: plan.timeout_ns,
+            loss_bound: plan.loss_bound,
             quiet: (u64::MAX, 0),
             asked: 0,
-            wishes: Some(wishes),
+            most: if plan.probes { PROBES } else { 0 },
+            wishes: Some(wishes.clone()),
             step: Step::Sending,
         }
     }
@@ -525,7 +530,9 @@ impl Ending {
             if now < until {
                 return Some(until);
             }
-            if matcher.answered() == 0 || matcher.tracker.settled(sent) {
+            // Where a bound of loss is all that matters, directions do not.
+            let bounded = self.loss_bound.is_some();
+            if matcher.answered() == 0 || bounded || matcher.tracker.settled(sent) {
                 return None;
             }
             return self.ask(matcher, now);
@@ -567,7 +574,7 @@ impl Ending {
         }
         let quiet = matcher.longest_ns.saturating_mul(4).max(QUIET_NS);
         if now >= self.quiet.1.saturating_add(quiet) {
-            if self.asked == PROBES {
+            if self.asked == self.most {
                 return Some(until);
             }
             self.send_probe(matcher)?;
@@ -585,7 +592,7 @@ impl Ending {
     }
 
     fn ask(&mut self, matcher: &mut Matcher<'_>, now: i64) -> Option<i64> {
-        if self.asked == PROBES {
+        if self.asked == self.most {
             self.wishes = None;
             return None;
         }
@@ -1475,6 +1482,7 @@ mod tests {
         Plan {
             timeout_ns: TIMEOUT_NS,
             loss_bound: None,
+            probes: true,
             first_seq: 0,
             format: Format::Ntp,
             test: TestFormat::LIGHT,
@@ -1743,7 +1751,11 @@ mod tests {
         flight.finish(10, 1000);
         let bound = bound.map(|text| text.parse().unwrap());
         let (wishes, wanted) = crossbeam_channel::bounded(8);
-        let mut ending = Ending::new(TIMEOUT_NS, bound, wishes);
+        let plan = Plan {
+            loss_bound: bound,
+            ..plan(false)
+        };
+        let mut ending = Ending::new(&plan, &wishes);
         let mut said = vec![ending.next(&mut matcher, 5000)];
         said.push(ending.next(&mut matcher, 5000 + QUIET_NS));
         let asked = wanted.len();
@@ -1775,6 +1787,80 @@ mod tests {
         let long = QUIET_NS / 4 + 1000;
         assert_eq!(ends(Some("0"), 8, long).0[0], Some(5000 + 4 * long));
         assert_eq!(ends(Some("0"), 8, TIMEOUT_NS / 2).0[0], timeout);
+    }
+
+    /// How many probes are asked for after 10 packets, when none of them is answered. What happens to
+    /// each packet: `o` lost outbound, `i` lost inbound, `c` its reply comes twice, `x` it is overtaken on
+    /// the way back.
+    fn probes_after(happens: &[(u64, char)], stateless: bool, allowed: bool) -> usize {
+        let flight = Flight::new(64, 0);
+        let (samples, _blocks) = pipe();
+        let plan = Plan {
+            probes: allowed,
+            ..plan(false)
+        };
+        let mut matcher = Matcher::new(&plan, &flight, samples);
+        let mut mirror = reflector(stateless, Format::Ntp);
+        let mut overtaken = None;
+        for seq in 0..10 {
+            let octets = request(&flight, seq, BEGIN_NS, false);
+            let what = happens.iter().find(|(at, _)| *at == seq).map(|(_, c)| *c);
+            if what == Some('o') {
+                continue;
+            }
+            let octets = reply(&mut mirror, &octets, BEGIN_NS + 10, Format::Ntp);
+            match what {
+                Some('i') => continue,
+                Some('x') => {
+                    overtaken = Some(octets);
+                    continue;
+                }
+                Some(_) => arrive(&mut matcher, &octets, BEGIN_NS + 1000),
+                None => {}
+            }
+            arrive(&mut matcher, &octets, BEGIN_NS + 1000);
+            if let Some(octets) = overtaken.take() {
+                arrive(&mut matcher, &octets, BEGIN_NS + 1000);
+            }
+        }
+        flight.finish(10, 1000);
+        let (wishes, wanted) = crossbeam_channel::bounded(8);
+        let mut ending = Ending::new(&plan, &wishes);
+        let mut now = 5000;
+        for _ in 0..10 {
+            match ending.next(&mut matcher, now) {
+                Some(until) => now = until,
+                None => return wanted.len(),
+            }
+        }
+        panic!("it does not end");
+    }
+
+    #[test]
+    fn probes_are_sent_only_where_a_direction_is_not_known_otherwise() {
+        for (happens, stateless, probes) in [
+            // Nothing is missing, whatever the reflector does.
+            (&[][..], false, 0),
+            (&[], true, 0),
+            // Its counter told all: it lags behind ours, and the last packet was answered.
+            (&[(3, 'o')], false, 0),
+            (&[(3, 'o'), (5, 'i')], false, 0),
+            // It has counted what is missing, or copies our numbers.
+            (&[(3, 'i')], false, PROBES),
+            (&[(3, 'o')], true, PROBES),
+            // The last ones are missing.
+            (&[(9, 'o')], false, PROBES),
+            (&[(2, 'o'), (9, 'i')], false, PROBES),
+            // One that is missing may have come there last.
+            (&[(3, 'o'), (5, 'i'), (7, 'x')], false, PROBES),
+            // Nothing is missing, and which way the copy was made is not known.
+            (&[(3, 'c')], false, PROBES),
+            (&[(3, 'x')], true, PROBES),
+        ] {
+            let asked = probes_after(happens, stateless, true);
+            assert_eq!(asked, probes, "{happens:?} {stateless}");
+            assert_eq!(probes_after(happens, stateless, false), 0, "{happens:?}");
+        }
     }
 
     #[test]

@@ -114,6 +114,8 @@ pub(crate) struct Sent {
     pub(crate) no_room: u64,
     /// Of the refused ones, larger than the path is known to carry: that is not this host's doing.
     pub(crate) too_large: u64,
+    /// Probes that left, which are none of `sent`.
+    pub(crate) probes: u64,
     /// Why trains of some size were refused: packets of that size left one by one.
     pub(crate) unfolded: Option<i32>,
     /// ICMP errors that the sending socket was told of.
@@ -1060,7 +1062,10 @@ impl<'a, S: SendHalf> Sender<'a, S> {
                 // It tells of a packet before.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                 // An unanswered probe is what a refused one is, too.
-                _ => return,
+                result => {
+                    self.totals.probes += u64::from(result.is_ok_and(|left| left > 0));
+                    return;
+                }
             }
         }
     }

@@ -779,6 +779,7 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
     let plan = receiver::Plan {
         timeout_ns,
         loss_bound: share.loss_bound,
+        probes: share.probes,
         first_seq: share.first_seq,
         format: share.format,
         test: peer.format,
@@ -1052,6 +1053,7 @@ mod tests {
             first_seq: 0,
             zero_padding: false,
             grace_ns: None,
+            probes: true,
             loss_bound: None,
             watch: WatchConfig::default(),
         }

@@ -255,6 +255,7 @@ pub fn matching(load: Load, run: impl FnOnce(&mut Matching<'_>)) {
     let (samples, blocks) = pipe();
     let plan = receiver::Plan {
         loss_bound: None,
+        probes: true,
         punctuality: None,
         timeout_ns: i64::MAX,
         first_seq: 0,

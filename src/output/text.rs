@@ -379,6 +379,8 @@ fn packets(report: &Report) -> Vec<String> {
         format!("not sent {}", known(packets.not_sent)),
         format!("invalid {}", known(packets.invalid)),
     ];
+    let probes = packets.probes.filter(|n| *n > 0);
+    second.extend(probes.map(|n| format!("probes {} (not in sent)", count(n))));
     let rare = [
         ("ICMP errors", packets.icmp_unreachable),
         ("without a usable timestamp", packets.rejected_samples),

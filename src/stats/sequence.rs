@@ -41,8 +41,9 @@ pub struct Counts {
     pub duplicates: u64,
     /// Replies reordered on the whole way (RFC 4737 §3.3).
     pub reordered: u64,
-    /// Figures by direction; `None` where the reflector keeps no sequence of its own, or that could
-    /// not be proved.
+    /// Figures by direction; `None` where packets were lost and the reflector keeps no sequence of its
+    /// own, or that could not be proved. Those of duplicates and reordering only where that was
+    /// [`followed`](Self::followed).
     pub directions: Option<Directions>,
     /// Whether the reflector keeps a sequence of its own; `None`: not proved either way.
     pub own_counter: Option<bool>,
@@ -58,17 +59,30 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Whether the reflector keeps a sequence of its own that makes sense: then duplicates and
+    /// reordering have directions, too.
+    #[must_use]
+    pub fn followed(&self) -> bool {
+        self.own_counter == Some(true) && !self.senseless
+    }
+
     /// The counts of several sessions together, each with the number of packets sent. What is not
     /// known of one is not known of all; one without any reply lost all where nothing tells the
     /// direction.
     #[must_use]
     pub fn together<'a>(sessions: impl Iterator<Item = (u64, &'a Self)> + Clone) -> Self {
         let mut all = Self {
-            own_counter: Some(true),
             directions: Some(Directions::default()),
             ..Self::default()
         };
         let silent = |counts: &Self| counts.received + counts.late + counts.duplicates == 0;
+        // What did not happen needs no counter to tell its direction.
+        let told_without = |counts: &Self| {
+            counts.own_counter.is_none()
+                && counts.directions.is_some()
+                && counts.duplicates + counts.reordered == 0
+        };
+        let mut own_counter: Option<Option<bool>> = None;
         let mut anything = false;
         for (sent, counts) in sessions {
             all.received += counts.received;
@@ -89,14 +103,19 @@ impl Counts {
             all.directions = all.directions.zip(told).map(|(a, b)| a.plus(b));
             if !silent {
                 anything = true;
+            }
+            if !silent && !told_without(counts) {
                 // One that copies our numbers is proof enough that something does.
-                all.own_counter = match (all.own_counter, counts.own_counter) {
-                    (Some(a), Some(b)) => Some(a && b),
-                    (Some(false), None) | (None, Some(false)) => Some(false),
-                    _ => None,
-                };
+                own_counter = Some(
+                    match (own_counter.unwrap_or(Some(true)), counts.own_counter) {
+                        (Some(a), Some(b)) => Some(a && b),
+                        (Some(false), None) | (None, Some(false)) => Some(false),
+                        _ => None,
+                    },
+                );
             }
         }
+        all.own_counter = own_counter.flatten();
         if !anything {
             (all.directions, all.own_counter) = (None, None);
         }
@@ -703,15 +722,22 @@ impl Tracker {
         }
     }
 
-    /// Whether the answered probes settle what can be known of the reflector's counter, when `sent`
-    /// packets were sent.
+    /// Whether a (further) probe could tell no direction that is not known, when `sent` packets were
+    /// sent.
     #[must_use]
     pub fn settled(&self, sent: u64) -> bool {
         let Some(last) = sent.checked_sub(1) else {
             return true;
         };
+        let (duplicates, reordered) = (self.counts.duplicates, self.counts.reordered);
+        let missing = self.answered < sent;
+        let nothing_to_tell = !missing && (self.own_counter || duplicates + reordered == 0);
+        if nothing_to_tell || self.senseless || missing && self.repeats_numbers() {
+            return true;
+        }
         match self.probes.as_slice() {
-            [] => self.own_counter && self.answered >= sent,
+            // Its counter is known up to the last packet, unless a missing one came there after it.
+            [] => self.own_counter && self.epoch.highest == last && reordered == 0,
             [(_, r)] => self.own_counter || *r != self.number(last),
             _ => true,
         }
@@ -741,6 +767,20 @@ impl Tracker {
             self.senseless |= told != sent.saturating_sub(self.counts.received);
             self.counts.senseless = self.senseless;
             self.counts.directions = (!self.senseless).then_some(self.directions);
+        }
+        if self.epoch.started && self.answered >= sent {
+            // Whatever the reflector's numbers are: every packet came there and back, or came late.
+            let followed = self.counts.followed();
+            self.counts.directions = Some(Directions {
+                lost_outbound: 0,
+                lost_inbound: 0,
+                lost_unattributed: sent.saturating_sub(self.counts.received),
+                ..if followed {
+                    self.directions
+                } else {
+                    Directions::default()
+                }
+            });
         }
         self.counts
     }
@@ -1150,6 +1190,33 @@ mod tests {
     }
 
     #[test]
+    fn where_every_packet_was_answered_none_was_lost_on_either_way() {
+        let replies: Vec<(u64, u32)> = (0..20).map(|s| (s, u32::try_from(s).unwrap())).collect();
+        let counts = track(&replies, 20);
+        // It may count its replies or copy our numbers: nobody need know.
+        assert_eq!((counts.own_counter, losses(&counts)), (None, (0, 0, 0)));
+        let mut tracker = Tracker::new(64);
+        for (s, r) in &replies {
+            tracker.on_reply(*s, *r, *s == 7);
+        }
+        assert!(tracker.settled(20));
+        let late = tracker.finish(20);
+        assert_eq!((late.late, losses(&late)), (1, (0, 0, 1)));
+        // Beside one that lost packets and whose reflector counts.
+        let proved = track(&[(0, 0), (2, 1), (3, 2)], 4);
+        let both = Counts::together([(20, &counts), (4, &proved)].into_iter());
+        assert_eq!((both.own_counter, losses(&both)), (Some(true), (1, 0, 0)));
+        let neither = Counts::together([(20, &counts), (20, &late)].into_iter());
+        assert_eq!((neither.own_counter, losses(&neither)), (None, (0, 0, 1)));
+        // A copy that nothing tells the direction of takes that from all.
+        let copied = track(&[(0, 0), (1, 1), (1, 1)], 2);
+        assert_eq!(losses(&copied), (0, 0, 0));
+        let all = Counts::together([(4, &proved), (2, &copied)].into_iter());
+        assert!(!all.followed() && !copied.followed());
+        assert_eq!(losses(&all), (1, 0, 0));
+    }
+
+    #[test]
     fn a_copying_reflector_has_no_directions() {
         let mut tracker = Tracker::new(64);
         for s in [0, 1, 3] {
@@ -1280,6 +1347,9 @@ mod tests {
     fn numbers_that_count_something_else_tell_no_direction() {
         let constant: Vec<_> = (0..100).map(|s| (s, 7)).collect();
         let counts = track(&constant, 100);
+        assert!(counts.senseless && !counts.followed());
+        assert_eq!(losses(&counts), (0, 0, 0), "nothing was lost");
+        let counts = track(&constant, 101);
         assert!(counts.senseless && counts.directions.is_none());
         // It counts the packets of two sessions.
         let shared = (0..100_u64).filter(|s| s % 10 != 5);
@@ -1514,9 +1584,10 @@ mod tests {
         for (s, r) in &replies {
             tracker.on_reply(*s, *r, false);
         }
-        // As the receiver asks: again where one answer proves nothing.
+        // As the receiver asks: again where one answer proves nothing. Where packets overtake one another a
+        // missing one may have been the last one there, and no reply tell of it: such a path is asked.
         for (index, number) in (0..2).zip(u32::try_from(arrived.len()).unwrap()..) {
-            if index == 0 || !tracker.settled(sent) {
+            if index == 0 && swapped > 0.0 || !tracker.settled(sent) {
                 tracker.on_probe(index, number);
             }
         }

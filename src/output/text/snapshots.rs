@@ -106,6 +106,7 @@ fn full() -> Report {
         },
         packets: Packets {
             sent: Some(1_000_000),
+            probes: Some(0),
             not_sent: Some(0),
             received: Some(999_963),
             lost: Some(37),
