@@ -24,10 +24,10 @@ use rand::RngExt;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::config::{
-    Burst, CpuList, Departures, Dscp, End, Endpoint, Family, Fraction, FrameSizes, Host, Interval,
-    IoKind, Pacing, Rate, ReflectorConfig, Seconds, SessionConfig, SizeClass, SizeMix, SizeProfile,
-    Sizes, SocketOptions, Span, Tos, WatchConfig, dscp_table, dscp_table_json, frame_of_payload,
-    payload_of_frame,
+    Bandwidth, Burst, CpuList, Departures, Dscp, End, Endpoint, Family, Fraction, FrameSizes, Host,
+    Interval, IoKind, Pacing, Rate, ReflectorConfig, Seconds, SessionConfig, SizeClass, SizeMix,
+    SizeProfile, Sizes, SocketOptions, Span, Tos, WatchConfig, dscp_table, dscp_table_json,
+    frame_of_payload, payload_of_frame,
 };
 use crate::engine::{self, Failure, Measured, Progress, Reflecting, Stop, Update};
 use crate::output::{histogram, hlog, live, text};
@@ -50,6 +50,8 @@ const DEFAULT_PADDING: usize = 27;
 const DEFAULT_TIMEOUT_NS: u64 = 5_000_000_000;
 /// The same in a trial of `--find-rate` (RFC 2544 §23).
 const TRIAL_TIMEOUT_NS: u64 = 2_000_000_000;
+/// Bits a second from which a rate of packets is doubted where the interface tells no speed.
+const SPEED_IN_DOUBT: u64 = 5_000_000_000;
 /// The largest value of `--packet-timeout`: the delay statistics reach this far.
 const MAX_TIMEOUT_NS: u64 = 3_600_000_000_000;
 
@@ -58,7 +60,6 @@ Exit codes:
   0    measured
   1    runtime failure (what was measured is printed)
   2    wrong usage
-  3    an assertion did not hold
   4    refused by the peer (its code is shown)
   5    nothing came back
   130  interrupted, after the report";
@@ -216,7 +217,7 @@ impl ResultArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Load")]
 struct LoadArgs {
-    /// Packets a second, with k, M or G [examples: 100k, 0.5]
+    /// Packets a second, with k, M or G; for bits see --bandwidth [examples: 100k, 0.5]
     #[arg(
         long,
         value_name = "RATE",
@@ -224,10 +225,19 @@ struct LoadArgs {
         allow_negative_numbers = true
     )]
     rate: Option<Rate>,
+    /// Bits a second in place of packets, with k, M or G, of Ethernet frames without FCS: sizes and
+    /// the bit rate of the report are of the same layer [examples: 10Mbit, 1.5Gbit]
+    #[arg(
+        long,
+        value_name = "BITRATE",
+        conflicts_with_all = ["rate", "interval"],
+        allow_negative_numbers = true
+    )]
+    bandwidth: Option<Bandwidth>,
     /// Time between packets; a bare number is milliseconds [examples: 10ms, 250us; default: 100ms]
     #[arg(short, long, value_name = "TIME", allow_negative_numbers = true)]
     interval: Option<Interval>,
-    /// Packets to send [examples: 500, 1M; default: 100, or 10 s with --rate]
+    /// Packets to send [examples: 500, 1M; default: 100, or 10 s with --rate or --bandwidth]
     #[arg(short, long, value_name = "N", value_parser = parse_count, allow_negative_numbers = true)]
     count: Option<u64>,
     /// Time to send for; a bare number is seconds [examples: 10s, 2m]
@@ -237,10 +247,9 @@ struct LoadArgs {
     /// or none (flood)
     #[arg(long, value_enum, default_value_t = ScheduleArg::Periodic)]
     schedule: ScheduleArg,
-    /// With --schedule uniform: gaps differ from their mean by at most this fraction
-    /// [examples: 0.2, 20%]
-    /// [default: 50%]
-    #[arg(long, value_name = "FRACTION", allow_negative_numbers = true)]
+    /// With --schedule uniform: gaps differ from their mean by at most so many percent
+    /// [example: 20%; default: 50%]
+    #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
     spread: Option<Fraction>,
     /// Seed of random gaps, order of sizes and padding; the same seed gives the same load
     /// [example: 42; default: random, and reported]
@@ -514,7 +523,6 @@ fn sender(args: &SenderArgs) -> Result<u8, Error> {
         return find::run(args);
     }
     find::refuse_without_search(args)?;
-    let load = load(&args.load)?;
     let stop = Stop::default();
     let (remote, inside) = match &args.remote {
         Some(endpoint) => (remote(endpoint, args.local.as_ref())?, None),
@@ -523,9 +531,12 @@ fn sender(args: &SenderArgs) -> Result<u8, Error> {
             (own.local()[0], Some(own))
         }
     };
-    let config = session(args, load, remote, &Room::LIGHT)?;
+    let config = session(args, remote, &Room::LIGHT)?;
     let results = Results::open(&args.results)?;
     let talk = !args.log.quiet;
+    if talk {
+        doubt_rate(&args.load, &config);
+    }
     if talk && inside.is_some() {
         say(&format!(
             "twamp-blast: no REMOTE was given: measuring a reflector inside this process, {remote}\n"
@@ -692,7 +703,8 @@ fn inside_reflector(args: &SenderArgs) -> ReflectorConfig {
     }
 }
 
-fn load(args: &LoadArgs) -> Result<(Departures, End), Error> {
+/// When packets of these sizes leave, and until when.
+fn load(args: &LoadArgs, sizes: &Sizes) -> Result<(Departures, End), Error> {
     if args.spread.is_some() && args.schedule != ScheduleArg::Uniform {
         return Err(usage(
             "--spread is for --schedule uniform; add that, or leave it out",
@@ -708,9 +720,9 @@ fn load(args: &LoadArgs) -> Result<(Departures, End), Error> {
     }
     let open = end.count.is_none() && end.duration_ns.is_none();
     if args.schedule == ScheduleArg::Flood {
-        if args.rate.is_some() || args.interval.is_some() {
+        if args.rate.is_some() || args.interval.is_some() || args.bandwidth.is_some() {
             return Err(usage(
-                "--schedule flood sends as fast as it can; leave out --rate and --interval",
+                "--schedule flood sends as fast as it can; leave out --rate, --bandwidth and --interval",
             ));
         }
         if open {
@@ -718,7 +730,16 @@ fn load(args: &LoadArgs) -> Result<(Departures, End), Error> {
         }
         return Ok((Departures::Flood, end));
     }
-    let rate = match (args.rate, args.interval) {
+    let of_bits = |bandwidth: Bandwidth| {
+        let rate = sizes.rate_of(bandwidth);
+        rate.map_err(|why| {
+            usage(format!(
+                "--bandwidth {bandwidth}: in frames of these sizes, {why}"
+            ))
+        })
+    };
+    let of_bits = args.bandwidth.map(of_bits).transpose()?;
+    let rate = match (args.rate.or(of_bits), args.interval) {
         (Some(rate), _) => {
             if open {
                 end.duration_ns = Some(DEFAULT_DURATION_NS);
@@ -741,12 +762,44 @@ fn load(args: &LoadArgs) -> Result<(Departures, End), Error> {
     Ok((departures, end))
 }
 
-fn session(
-    args: &SenderArgs,
-    (departures, end): (Departures, End),
-    remote: SocketAddr,
-    room: &Room,
-) -> Result<SessionConfig, Error> {
+/// Says what `--rate` asks for where that is more than the interface can carry: bits may be meant.
+fn doubt_rate(args: &LoadArgs, config: &SessionConfig) {
+    let Some(rate) = args.rate else { return };
+    let interface = config.socket.interface.as_deref();
+    let (name, speed) = engine::link_of(config.local.ip(), interface);
+    let on_the_wire = rate.per_second() * mean_bits_on_the_wire(&config.sizes);
+    #[expect(clippy::cast_precision_loss, reason = "a speed in whole megabits")]
+    if on_the_wire <= speed.unwrap_or(SPEED_IN_DOUBT) as f64 {
+        return;
+    }
+    let link = match (name, speed) {
+        (Some(name), Some(_)) => format!("more than {name} carries"),
+        (Some(name), None) => format!("and {name} tells no speed"),
+        (None, _) => "and the interface is not known".to_owned(),
+    };
+    complain(format!(
+        "--rate {rate} means {} packets a second, {} on the wire, {link}; did you mean \
+         --bandwidth {rate}bit?",
+        text::count(rate.count_in(1_000_000_000)),
+        text::megabits(on_the_wire),
+    ));
+}
+
+/// What a packet takes on an Ethernet, with FCS, padding to 64 octets, preamble and gap.
+fn mean_bits_on_the_wire(sizes: &Sizes) -> f64 {
+    let octets = |class: &SizeClass| (class.frame + 4).max(64) + 20;
+    let bits = |class: &SizeClass| octets(class) as f64 * 8.0 * f64::from(class.weight);
+    let packets: f64 = sizes
+        .classes
+        .iter()
+        .map(|class| f64::from(class.weight))
+        .sum();
+    sizes.classes.iter().map(bits).sum::<f64>() / packets
+}
+
+fn session(args: &SenderArgs, remote: SocketAddr, room: &Room) -> Result<SessionConfig, Error> {
+    let sizes = sizes(&args.sizes, Family::of(remote.ip()), room)?;
+    let (departures, end) = load(&args.load, &sizes)?;
     let timeout_ns = match args.packet_timeout {
         Some(timeout) if (1..=MAX_TIMEOUT_NS).contains(&timeout.ns()) => timeout.ns(),
         Some(timeout) => {
@@ -777,7 +830,7 @@ fn session(
         local,
         departures,
         end,
-        sizes: sizes(&args.sizes, Family::of(remote.ip()), room)?,
+        sizes,
         // Small enough for every JSON reader.
         seed: seed.unwrap_or_else(|| u64::from(rand::rng().random::<u32>())),
         timeout_ns,

@@ -512,6 +512,8 @@ pub struct Delay {
     pub p99_99: Option<i64>,
     /// 99.999th percentile, in nanoseconds.
     pub p99_999: Option<i64>,
+    /// How many samples it takes for the percentiles that are `None`; `None` where all are told.
+    pub samples_needed: Option<SamplesNeeded>,
     /// Largest, exact, in nanoseconds.
     pub max: i64,
     /// Sample standard deviation (n - 1), in nanoseconds; `None` for one sample.
@@ -526,6 +528,30 @@ pub struct Delay {
     pub out_of_range: OutOfRange,
     /// Exact counts between fixed bounds, ascending; bins without a sample are left out.
     pub bins: Vec<Bin>,
+}
+
+/// How many samples a percentile takes that was not told, by percentile: for
+/// [`Ipdv::p99_abs`] and [`Pdv::p99`] as many as for `p99`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SamplesNeeded {
+    /// For the 90th percentile; `None`, as for all that follow, where it is told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p90: Option<u64>,
+    /// For the 95th.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p95: Option<u64>,
+    /// For the 99th.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p99: Option<u64>,
+    /// For the 99.9th.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p99_9: Option<u64>,
+    /// For the 99.99th.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p99_99: Option<u64>,
+    /// For the 99.999th.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p99_999: Option<u64>,
 }
 
 /// Delay difference of consecutive sequence numbers, both measured (RFC 3393), in nanoseconds.
@@ -782,6 +808,14 @@ pub(crate) mod tests {
             p99_9: Some(3000),
             p99_99: Some(4000),
             p99_999: Some(5000),
+            samples_needed: Some(SamplesNeeded {
+                p90: Some(100),
+                p95: Some(200),
+                p99: Some(1_000),
+                p99_9: Some(10_000),
+                p99_99: Some(100_000),
+                p99_999: Some(1_000_000),
+            }),
             max: 6000,
             stddev: Some(100.25),
             jitter: Some(20.5),

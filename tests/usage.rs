@@ -12,6 +12,26 @@ const WRONG: &[(&str, &[&str])] = &[
     ("sender --rate 0", &["--rate", "use 1 or more"]),
     ("sender --rate fast", &["--rate", "use "]),
     ("sender --rate -5", &["--rate", "-5", "use "]),
+    ("sender --rate 10Mbit", &["--rate", "--bandwidth"]),
+    ("sender --bandwidth 10MB", &["--bandwidth", "bits"]),
+    ("sender --bandwidth 10kpps", &["--bandwidth", "--rate"]),
+    ("sender --bandwidth 0", &["--bandwidth", "10Mbit"]),
+    (
+        "sender --bandwidth 1bit --payload-size 65507",
+        &["--bandwidth 1bit", "one packet a day"],
+    ),
+    (
+        "sender --bandwidth 1M --rate 5",
+        &["--bandwidth", "--rate", "--help"],
+    ),
+    (
+        "sender --bandwidth 1M --schedule flood",
+        &["--schedule flood", "leave out"],
+    ),
+    (
+        "sender --bandwidth 1M --find-rate",
+        &["--bandwidth", "--find-rate", "--help"],
+    ),
     ("sender -i 0", &["--interval", "use "]),
     (
         "sender --padding 70000",
@@ -168,7 +188,7 @@ const WRONG: &[(&str, &[&str])] = &[
         "sender --find-rate --max-rate 0",
         &["--max-rate", "use 1 or more"],
     ),
-    ("sender --find-rate --loss 101%", &["--loss", "up to 100%"]),
+    ("sender --find-rate --loss 101%", &["--loss", "0 to 100"]),
     (
         "sender --find-rate --sizes big",
         &["--sizes", "use such as"],
@@ -261,6 +281,53 @@ fn wrong_usage_is_exit_2_and_one_line_with_the_remedy() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn a_rate_that_no_interface_carries_is_asked_about_and_sent_all_the_same() {
+    let reflector = Reflector::start("127.0.0.1:0");
+    let ask = |flags: &str| run(&format!("sender {} -c 5 {flags}", reflector.address()));
+    let doubted = ask("--rate 10M");
+    assert_eq!(doubted.code, 0, "{doubted:?}");
+    for reading in ["10,000,000 packets a second", "--bandwidth 10Mbit?"] {
+        assert!(doubted.stderr.contains(reading), "{doubted:?}");
+    }
+    for plain in ["--rate 10M -q", "--rate 100k", "--bandwidth 10Mbit"] {
+        let outcome = ask(plain);
+        assert!(!outcome.stderr.contains("did you mean"), "{outcome:?}");
+    }
+}
+
+/// A bit rate is of frames as their sizes are told, and as the report's bit rate is.
+#[test]
+fn a_bandwidth_is_of_ethernet_frames_without_fcs() {
+    for (flags, pps) in [
+        ("--bandwidth 6640kbit", 10_000.0),
+        ("--bandwidth 6.64Mbps --schedule poisson", 10_000.0),
+        // 4,322 octets in every dozen.
+        ("--bandwidth 3457600 --imix", 1200.0),
+        ("--bandwidth 12.112Mbit --frame-size 1514", 1000.0),
+    ] {
+        let report = run(&format!("sender {flags} -c 24 --json -q")).measured();
+        assert_eq!(report["load"]["offered_pps"], pps, "{flags}");
+    }
+}
+
+#[test]
+fn percentages_have_one_meaning_with_and_without_the_sign() {
+    let spread = |text: &str| {
+        let line = format!("sender -i 1ms -c 2 --schedule uniform --spread {text} --json -q");
+        run(&line).measured()["command"].clone()
+    };
+    let words = spread("20");
+    let at = words
+        .as_array()
+        .unwrap()
+        .iter()
+        .position(|w| w == "--spread");
+    assert_eq!(words[at.unwrap() + 1], "20%");
+    let words = spread("20%");
+    assert_eq!(words[at.unwrap() + 1], "20%");
 }
 
 #[test]

@@ -10,8 +10,8 @@ use clap::{Args, ValueEnum};
 
 use super::{
     DEFAULT_PORT, Error, LogArgs, Results, Room, SenderArgs, SizeArgs, Watcher, catch_signals,
-    check_log, check_sender, complain, find, load, open_log, parse_interface, print, resolve, say,
-    session, sizes, source_of, to_many, usage, verdict, whole,
+    check_log, check_sender, complain, doubt_rate, find, open_log, parse_interface, print, resolve,
+    say, session, sizes, source_of, to_many, usage, verdict, whole,
 };
 use crate::config::{Dscp, Endpoint, Family, Host, Seconds, SessionConfig, Tos};
 use crate::controller::{
@@ -219,7 +219,7 @@ pub(super) fn run(args: &ControllerArgs) -> Result<u8, Error> {
     )?;
     let server = SocketAddr::new(path.server.ip(), args.control.test_port.max(1));
     let server = with_scope(server, path.server);
-    let configure = |room: &Room| session(sender, load(&sender.load)?, server, room);
+    let configure = |room: &Room| session(sender, server, room);
     // Whatever the mode turns out to be: what else is wrong is said before anybody is called.
     if searching {
         plan(sender, server, &Room::LIGHT)?;
@@ -246,6 +246,9 @@ pub(super) fn run(args: &ControllerArgs) -> Result<u8, Error> {
         return run.search(connection, server, &path);
     }
     let base = configure(&run.room())?;
+    if talk {
+        doubt_rate(&sender.load, &base);
+    }
     let lanes = args.lanes(&base)?;
     let mut watcher = Watcher::new(sender, talk, path.server.ip(), "session");
     let measured = run.measure(connection, &lanes, |update| watcher.show(&update));
@@ -281,8 +284,7 @@ pub(super) fn run(args: &ControllerArgs) -> Result<u8, Error> {
 }
 
 fn plan(sender: &SenderArgs, server: SocketAddr, room: &Room) -> Result<Plan, Error> {
-    let configure = |load| session(sender, load, server, room);
-    find::plan(sender, configure, room, false)
+    find::plan(sender, session(sender, server, room)?, room, false)
 }
 
 /// What each of several sessions measured, and how they compare.

@@ -6,11 +6,11 @@ use clap::Args;
 
 use super::{
     Error, ProgressLine, Room, ScheduleArg, SenderArgs, SizeArgs, StatsArg, catch_signals,
-    complain, inside_reflector, load, print, remote, say, session, sizes, usage,
+    complain, inside_reflector, print, remote, say, session, sizes, usage,
 };
 use crate::config::{
-    Departures, End, Family, Fraction, FrameSize, FrameSizes, Rate, SessionConfig, SizeClass,
-    SizeProfile, Sizes, frame_of_payload, payload_of_frame,
+    Family, Fraction, FrameSize, FrameSizes, Rate, Seconds, SessionConfig, SizeClass, SizeProfile,
+    Sizes, frame_of_payload, payload_of_frame,
 };
 use crate::engine::{self, Progress, Reflecting, Stop};
 use crate::output::find_rate;
@@ -35,12 +35,12 @@ pub(super) struct FindArgs {
     #[arg(
         long,
         conflicts_with_all = [
-            "rate", "interval", "count", "print_responses", "stats_interval", "hlog", "histogram",
+            "rate", "bandwidth", "interval", "count", "print_responses", "stats_interval", "hlog", "histogram",
         ]
     )]
     pub(super) find_rate: bool,
-    /// With --find-rate: share of packets that may be lost [example: 0.001%; default: 0]
-    #[arg(long, value_name = "FRACTION", allow_negative_numbers = true)]
+    /// With --find-rate: packets that may be lost, in percent [example: 0.001%; default: 0]
+    #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
     pub(super) loss: Option<Fraction>,
     /// With --find-rate: try no faster rate, in packets a second with k, M or G [example: 100k;
     /// default: no bound]
@@ -66,7 +66,7 @@ pub(super) fn refuse_without_search(args: &SenderArgs) -> Result<(), Error> {
 /// What a search needs beside the session: its sizes, bounds and the length of its trials.
 pub(super) fn plan(
     args: &SenderArgs,
-    session: impl FnOnce((Departures, End)) -> Result<SessionConfig, Error>,
+    session: SessionConfig,
     room: &Room,
     inside: bool,
 ) -> Result<Plan, Error> {
@@ -82,15 +82,12 @@ pub(super) fn plan(
         ));
     }
     let max_pps = args.find.max_rate.map(whole_pps).transpose()?;
-    let (departures, end) = load(&args.load)?;
-    let trial_ns = end.duration_ns.unwrap_or(DEFAULT_TRIAL_NS);
+    let trial_ns = args.load.duration.map_or(DEFAULT_TRIAL_NS, Seconds::ns);
     if trial_ns < LEAST_TRIAL_NS {
         return Err(usage(
             "--duration: with --find-rate it is the length of a trial; use 100ms or more",
         ));
     }
-
-    let session = session((departures, end))?;
     Ok(Plan {
         sizes: all_sizes(args, session.remote, room)?,
         session,
@@ -117,8 +114,8 @@ pub(super) fn run(args: &SenderArgs) -> Result<u8, Error> {
         (None, None) => return Err(usage("there is nobody to measure; name a REMOTE")),
     };
     let talk = !args.log.quiet;
-    let configure = |load| session(args, load, remote, &Room::LIGHT);
-    let plan = plan(args, configure, &Room::LIGHT, inside.is_some())?;
+    let session = session(args, remote, &Room::LIGHT)?;
+    let plan = plan(args, session, &Room::LIGHT, inside.is_some())?;
     if talk && plan.inside {
         say("twamp-blast: no REMOTE was given: measuring a reflector inside this process\n");
     }

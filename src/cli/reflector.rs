@@ -13,8 +13,8 @@ use super::{
     to_many, usage,
 };
 use crate::config::{
-    Direction, Dscp, Endpoint, Impairment, IoKind, Percent, Prefix, Rate, ReflectorConfig, Seconds,
-    SocketOptions,
+    Direction, Dscp, Endpoint, Fraction, Impairment, IoKind, Prefix, Rate, ReflectorConfig,
+    Seconds, SocketOptions,
 };
 use crate::engine::admission::{SessionEvent, What};
 use crate::engine::{Reflected, Reflecting, ReflectorUpdate, Stop};
@@ -94,21 +94,21 @@ struct TestArgs {
     test_mode: bool,
     /// Packets to drop, in percent [examples: 5, 0.1]
     #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
-    drop_rate: Option<Percent>,
+    drop_rate: Option<Fraction>,
     /// Packets to send twice, in percent [example: 1]
     #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
-    duplicate_rate: Option<Percent>,
+    duplicate_rate: Option<Fraction>,
     /// Packets to hold until a later one of their session has overtaken them, in percent; the last
     /// one is let go after four intervals, 20ms to 2s [example: 2]
     #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
-    reorder_rate: Option<Percent>,
+    reorder_rate: Option<Fraction>,
     /// Packets to delay, in percent [example: 3]
     #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
-    delay_rate: Option<Percent>,
+    delay_rate: Option<Fraction>,
     /// Packets whose Sender Timestamp is changed, in percent: a sender counts them as invalid, and
     /// as lost inbound, whatever the direction [example: 0.5]
     #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
-    corrupt_rate: Option<Percent>,
+    corrupt_rate: Option<Fraction>,
     /// Draw delays evenly from 0 to this; a bare number is seconds [examples: 2s, 50ms; default: 2s]
     #[arg(long, value_name = "TIME", conflicts_with_all = ["delay", "delay_jitter"], allow_negative_numbers = true)]
     max_delay: Option<Seconds>,

@@ -12,6 +12,9 @@ pub enum ValueError {
     /// Neither a number of packets a second nor packets by time.
     #[error("{0} is no rate; use packets a second, such as 100k, 1.5M or 0.5, or 1/20ms")]
     NotARate(String),
+    /// Bits a second where packets are meant.
+    #[error("{0} is a bit rate; use packets a second, such as 100k (a sender has --bandwidth)")]
+    BitsForPackets(String),
     /// A lower-case m, which could be read as a thousandth.
     #[error("{0} reads as thousandths; use M for a million packets a second")]
     MilliRate(String),
@@ -24,6 +27,15 @@ pub enum ValueError {
     /// A rate above 100,000,000,000 packets a second.
     #[error("{0} is above 100G packets a second; use 100G or less")]
     HighRate(String),
+    /// No bits a second.
+    #[error("{0} is no bit rate; use 1 to 100T bits a second, such as 10Mbit or 1.5Gbit")]
+    NotABandwidth(String),
+    /// A bit rate in octets.
+    #[error("{0} reads as bytes; use bits, such as 80Mbit for ten million bytes a second")]
+    Bytes(String),
+    /// A rate of packets where bits are meant.
+    #[error("{0} is a rate of packets; use bits, such as 10Mbit, or --rate")]
+    PacketsForBits(String),
     /// A number with more digits than are kept exactly.
     #[error("{0} has too many digits; use at most 9 decimals")]
     TooManyDigits(String),
@@ -49,16 +61,6 @@ pub enum ValueError {
     /// An interval of more than a day.
     #[error("an interval of {0} is above a day; use 24h or less")]
     LongInterval(String),
-
-    /// Neither a number nor a percentage.
-    #[error("{0} is no fraction; use 0 to 1, such as 0.05, or a percentage, such as 5%")]
-    NotAFraction(String),
-    /// A fraction above 1; the percentage that it may have meant follows from the text.
-    #[error("{0} is above 1; use 0 to 1, or a percentage up to 100%")]
-    HighFraction(String),
-    /// A fraction that is no whole number of millionths.
-    #[error("{0} is finer than one in a million; use at most 6 decimals, or 4 with %")]
-    FineFraction(String),
 
     /// No percentage.
     #[error("{0} is no percentage; use 0 to 100, such as 5 or 0.5%")]

@@ -14,14 +14,14 @@ mod values;
 pub use address::{Endpoint, Host, Prefix};
 pub use error::ValueError;
 pub use frames::{FrameSize, FrameSizes};
-pub use impair::{Direction, Impairment, Percent};
+pub use impair::{Direction, Impairment};
 pub use plan::{
     Burst, Departures, End, IoKind, Pacing, ReflectorConfig, ServedConfig, SessionConfig,
     SizeClass, SizeProfile, Sizes, SocketOptions, WatchConfig,
 };
 pub use policy::{DEFAULT_POLICY, Dscps, Feature, Limits, Policy, PolicyError, Ports, Rules};
 pub use quantity::{Fraction, Interval, Seconds, Span};
-pub use rate::Rate;
+pub use rate::{Bandwidth, Rate};
 pub use server::ServerConfig;
 pub use values::{
     CpuList, Dscp, Family, SizeMix, Tos, WeightedSize, dscp_table, dscp_table_json,

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{CpuList, Dscp, Fraction, Impairment, Prefix, Rate, SizeMix};
+use super::{Bandwidth, CpuList, Dscp, Fraction, Impairment, Prefix, Rate, SizeMix, ValueError};
 use crate::wire::Format;
 
 /// A Session-Sender's session.
@@ -156,7 +156,16 @@ impl SessionConfig {
         }
         flag("schedule", Some(schedule.to_owned()));
         if let Departures::Uniform { spread, .. } = self.departures {
-            flag("spread", Some(spread.to_string()));
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "0 to 1, of whole millionths"
+            )]
+            let ppm = (spread * 1e6).round() as u32;
+            flag(
+                "spread",
+                Fraction::from_ppm(ppm).map(|share| share.to_string()),
+            );
         }
         if let Some(count) = self.end.count {
             flag("count", Some(count.to_string()));
@@ -322,6 +331,29 @@ pub struct Sizes {
     pub profile: SizeProfile,
     /// UDP payload in octets and weight of each size; 1 to 16 entries.
     pub classes: Vec<SizeClass>,
+}
+
+impl Sizes {
+    /// The rate of packets of these sizes that together make up so many bits a second of Ethernet
+    /// frames without FCS.
+    ///
+    /// # Errors
+    /// Where there is no such rate.
+    pub fn rate_of(&self, bandwidth: Bandwidth) -> Result<Rate, ValueError> {
+        let (octets, packets) = self.cycle();
+        Rate::of_bandwidth(bandwidth, octets, packets)
+    }
+
+    /// Octets of Ethernet frames without FCS, and packets, in a cycle of the sizes.
+    #[must_use]
+    pub fn cycle(&self) -> (u64, u64) {
+        let of = |class: &SizeClass| {
+            let weight = u64::from(class.weight);
+            (u64::try_from(class.frame).unwrap_or(0) * weight, weight)
+        };
+        let sum = |a: (u64, u64), b: (u64, u64)| (a.0 + b.0, a.1 + b.1);
+        self.classes.iter().map(of).fold((0, 0), sum)
+    }
 }
 
 /// A size and how often it comes.

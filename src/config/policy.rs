@@ -16,7 +16,7 @@ use thiserror::Error;
 use toml::Spanned;
 
 use super::error::shown;
-use super::{Dscp, Prefix, Rate, Seconds, Span};
+use super::{Bandwidth, Dscp, Prefix, Rate, Seconds, Span};
 use crate::wire::{Modes, SecurityMode};
 
 /// The policy that is in force without a file, as a file that says the same.
@@ -310,7 +310,7 @@ struct Table<P> {
     dscps: Option<Vec<Text<DscpName>>>,
     test_ports: Option<Vec<Text<PortRange>>>,
     packet_rate: Option<Text<Bounded<Rate>>>,
-    bit_rate: Option<Text<Bounded<Rate>>>,
+    bit_rate: Option<Text<Bounded<Bandwidth>>>,
     sessions: Option<u32>,
     padding: Option<u32>,
     third_party_senders: Option<Vec<Text<Prefix>>>,
@@ -353,10 +353,9 @@ impl<P> Table<P> {
                 Ports(ranges.collect())
             }),
             packet_rate: self.packet_rate.map(|Text(rate)| rate),
-            bit_rate: self.bit_rate.map(|Text(Bounded(rate))| {
-                // Exact: a rate in bits a second is a whole number of them, or rounded up.
-                Bounded(rate.map(|rate| rate.count_in(1_000_000_000)))
-            }),
+            bit_rate: self
+                .bit_rate
+                .map(|Text(Bounded(rate))| Bounded(rate.map(Bandwidth::bits))),
             sessions: self.sessions,
             padding: self.padding,
             third_party_senders: self

@@ -215,7 +215,8 @@ impl fmt::Display for Seconds {
     }
 }
 
-/// A share of 0 to 1 in steps of a millionth. Text: `0.05` or `5%`; displayed as a percentage.
+/// A share of 0 to 1 in steps of a millionth. Text: a number of percent, with or without the sign:
+/// `5`, `0.5`, `2.25%`; no flag reads a bare number as anything else.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fraction(u32);
 
@@ -254,24 +255,22 @@ impl FromStr for Fraction {
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let (number, rest) = Decimal::split(text.trim()).map_err(|refused| match refused {
-            NoDecimal::Digits => ValueError::FineFraction(shown(text)),
-            NoDecimal::NotANumber => ValueError::NotAFraction(shown(text)),
+            NoDecimal::Digits => ValueError::FinePercentage(shown(text)),
+            NoDecimal::NotANumber => ValueError::NotAPercentage(shown(text)),
         })?;
-        let unit = match rest.trim_start() {
-            "" => u128::from(MILLION),
-            "%" => u128::from(MILLION / 100),
-            _ => return Err(ValueError::NotAFraction(shown(text))),
-        };
-        let scaled = number.digits * unit;
+        if !matches!(rest.trim_start(), "" | "%") {
+            return Err(ValueError::NotAPercentage(shown(text)));
+        }
+        let scaled = number.digits * u128::from(MILLION / 100);
         if scaled > number.one() * u128::from(MILLION) {
-            return Err(ValueError::HighFraction(shown(text)));
+            return Err(ValueError::HighPercentage(shown(text)));
         }
         if scaled % number.one() != 0 {
-            return Err(ValueError::FineFraction(shown(text)));
+            return Err(ValueError::FinePercentage(shown(text)));
         }
         u32::try_from(scaled / number.one())
             .map(Self)
-            .map_err(|_| ValueError::HighFraction(shown(text)))
+            .map_err(|_| ValueError::HighPercentage(shown(text)))
     }
 }
 
@@ -480,13 +479,14 @@ mod tests {
     #[test]
     fn fractions_read_and_print() {
         for (text, ppm, printed) in [
-            ("0.5", 500_000, "50%"),
-            ("50%", 500_000, "50%"),
+            ("5", 50_000, "5%"),
+            ("5%", 50_000, "5%"),
+            ("0.5 %", 5_000, "0.5%"),
             ("12.5 %", 125_000, "12.5%"),
             ("0", 0, "0%"),
-            ("1", MILLION, "100%"),
-            ("100%", MILLION, "100%"),
-            ("0.000001", 1, "0.0001%"),
+            ("1", 10_000, "1%"),
+            ("100", MILLION, "100%"),
+            ("0.0001", 1, "0.0001%"),
         ] {
             let fraction: Fraction = text.parse().unwrap_or_else(|e| panic!("{text}: {e}"));
             assert_eq!(
@@ -496,12 +496,12 @@ mod tests {
         }
         assert!((Fraction(250_000).value() - 0.25).abs() < 1e-12);
         for (text, error) in [
-            ("50", ValueError::HighFraction("50".into())),
-            ("101%", ValueError::HighFraction("101%".into())),
-            ("0.0000001", ValueError::FineFraction("0.0000001".into())),
-            ("-0.1", ValueError::NotAFraction("-0.1".into())),
-            ("half", ValueError::NotAFraction("half".into())),
-            ("5%%", ValueError::NotAFraction("5%%".into())),
+            ("101", ValueError::HighPercentage("101".into())),
+            ("100.1%", ValueError::HighPercentage("100.1%".into())),
+            ("0.00001", ValueError::FinePercentage("0.00001".into())),
+            ("-1", ValueError::NotAPercentage("-1".into())),
+            ("half", ValueError::NotAPercentage("half".into())),
+            ("5%%", ValueError::NotAPercentage("5%%".into())),
         ] {
             assert_eq!(refused::<Fraction>(text), error);
         }

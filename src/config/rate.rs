@@ -1,4 +1,4 @@
-//! The rate of a schedule: decimal text in, an exact ratio of integers inside.
+//! The rate of a schedule, in packets or in bits: decimal text in, an exact ratio of integers inside.
 //!
 //! No float on the way in and none between two departures: packet `i` is due at a time computed
 //! from `i` alone, so rounding never adds up. The sender's schedule calls [`Rate::due_ns`].
@@ -33,6 +33,23 @@ impl Rate {
     #[must_use]
     pub fn from_per_second(packets: u64) -> Option<Self> {
         Self::ratio(u128::from(packets), u128::from(SECOND), "").ok()
+    }
+
+    /// The rate at which packets of `octets` each on average, as `packets` of them together have, make
+    /// up `bandwidth`.
+    ///
+    /// # Errors
+    /// Where that is under one packet a day or above 100,000,000,000 a second.
+    pub fn of_bandwidth(
+        bandwidth: Bandwidth,
+        octets: u64,
+        packets: u64,
+    ) -> Result<Self, ValueError> {
+        Self::ratio(
+            u128::from(bandwidth.0) * u128::from(packets),
+            u128::from(octets) * 8 * u128::from(SECOND),
+            &bandwidth.to_string(),
+        )
     }
 
     /// When packet `i` is due, in nanoseconds after packet 0: the floor of `i` / rate, exact for
@@ -143,6 +160,7 @@ impl FromStr for Rate {
         };
         let per_ns = match rest.unwrap_or_default() {
             "" | "pps" | "p/s" | "/s" => SECOND,
+            bits if bits.starts_with('b') => return Err(ValueError::BitsForPackets(shown(text))),
             other => {
                 let per = other.strip_prefix('/').ok_or_else(no_rate)?;
                 per.parse::<Span>().map_err(|_| no_rate())?.ns()
@@ -186,6 +204,67 @@ impl PartialOrd for Rate {
         Some(self.cmp(other))
     }
 }
+
+/// Bits a second, 1 to 100,000,000,000,000, of Ethernet frames without FCS: as sizes are given, and
+/// as the report's bit rate is.
+///
+/// Text: `10Mbit`, `1.5Gbit/s`, `500kbps`, `10M` (decimal); a number without unit is bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bandwidth(u64);
+
+impl Bandwidth {
+    /// In bits a second, never 0.
+    #[must_use]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+}
+
+impl FromStr for Bandwidth {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let none = || ValueError::NotABandwidth(shown(text));
+        let (number, rest) = Decimal::split(text.trim()).map_err(|_| none())?;
+        let rest = rest.trim_start();
+        let (factor, rest) = match rest.chars().next() {
+            Some('k' | 'K') => (1_000, rest.get(1..)),
+            Some('M') => (1_000_000, rest.get(1..)),
+            Some('G') => (1_000_000_000, rest.get(1..)),
+            Some('T') => (1_000_000_000_000, rest.get(1..)),
+            _ => (1, Some(rest)),
+        };
+        match rest.unwrap_or_default() {
+            "" | "bit" | "bits" | "b" | "bit/s" | "bits/s" | "b/s" | "bps" => {}
+            rest if rest.starts_with('B') => return Err(ValueError::Bytes(shown(text))),
+            rest if rest.starts_with("pps") || rest.starts_with("p/s") => {
+                return Err(ValueError::PacketsForBits(shown(text)));
+            }
+            _ => return Err(none()),
+        }
+        let bits = number.digits * factor;
+        if bits < number.one() || bits > number.one() * u128::from(BITS_MAX) {
+            return Err(none());
+        }
+        if bits % number.one() != 0 {
+            return Err(ValueError::TooManyDigits(shown(text)));
+        }
+        Ok(Self(narrow(bits / number.one())))
+    }
+}
+
+impl fmt::Display for Bandwidth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")];
+        let unit = units.into_iter().find(|(factor, _)| self.0 >= *factor);
+        let (factor, suffix) = unit.unwrap_or((1, ""));
+        let number = decimal(u128::from(self.0), factor.into()).unwrap_or_default();
+        f.pad(&format!("{number}{suffix}bit"))
+    }
+}
+
+/// The largest bandwidth.
+const BITS_MAX: u64 = 100_000_000_000_000;
 
 fn common_divisor(mut a: u128, mut b: u128) -> u128 {
     while b != 0 {
@@ -272,13 +351,15 @@ mod tests {
             ("0.00001", E::LowRate("0.00001".into())),
             ("1/25h", E::LowRate("1/25h".into())),
             ("1m", E::MilliRate("1m".into())),
+            ("5Mbps", E::BitsForPackets("5Mbps".into())),
+            ("10Mbit/s", E::BitsForPackets("10Mbit/s".into())),
             ("1.0000000001", E::TooManyDigits("1.0000000001".into())),
         ] {
             assert_eq!(text.parse::<Rate>().expect_err(text), error, "{text}");
         }
         for text in [
-            "", "-1", "+1", "k", ".", "1.", "1.2.3", "inf", "nan", "1e6", "1kk", "5Mbps", "1/",
-            "1/0s", "1/2", "1k pps x", "١",
+            "", "-1", "+1", "k", ".", "1.", "1.2.3", "inf", "nan", "1e6", "1kk", "1/", "1/0s",
+            "1/2", "1k pps x", "١",
         ] {
             let error = text.parse::<Rate>().expect_err(text);
             assert_eq!(error, E::NotARate(shown(text)), "{text}");
@@ -287,6 +368,55 @@ mod tests {
             E::ZeroRate.to_string(),
             "a rate of 0 sends nothing; use 1 or more"
         );
+    }
+
+    #[test]
+    fn bandwidths_read_and_print() {
+        for (text, bits, printed) in [
+            ("10Mbit", 10_000_000, "10Mbit"),
+            ("10M", 10_000_000, "10Mbit"),
+            ("10 Mbit/s", 10_000_000, "10Mbit"),
+            ("10Mbps", 10_000_000, "10Mbit"),
+            ("1.5Gbit", 1_500_000_000, "1.5Gbit"),
+            ("100Tb/s", 100_000_000_000_000, "100000Gbit"),
+            ("64000", 64_000, "64kbit"),
+            ("9.6k", 9_600, "9.6kbit"),
+            ("1bit", 1, "1bit"),
+        ] {
+            let read: Bandwidth = text.parse().unwrap_or_else(|e| panic!("{text}: {e}"));
+            assert_eq!((read.bits(), &*read.to_string()), (bits, printed), "{text}");
+            assert_eq!(printed.parse(), Ok(read));
+        }
+        use ValueError as E;
+        for (text, error) in [
+            ("10MB", E::Bytes("10MB".into())),
+            ("10MByte/s", E::Bytes("10MByte/s".into())),
+            ("10kpps", E::PacketsForBits("10kpps".into())),
+            ("0.0001k", E::NotABandwidth("0.0001k".into())),
+            ("1.5bit", E::TooManyDigits("1.5bit".into())),
+            ("0", E::NotABandwidth("0".into())),
+            ("101T", E::NotABandwidth("101T".into())),
+            ("10Mibit", E::NotABandwidth("10Mibit".into())),
+            ("fast", E::NotABandwidth("fast".into())),
+            ("10mbit", E::NotABandwidth("10mbit".into())),
+        ] {
+            assert_eq!(text.parse::<Bandwidth>(), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_bandwidth_is_a_rate_of_frames() {
+        let rate_of = |text: &str, octets, packets| {
+            Rate::of_bandwidth(text.parse().unwrap(), octets, packets).unwrap()
+        };
+        // 100 Mbit/s of frames of 1,250 octets, and of the dozen of IMIX, 4,322 octets.
+        assert_eq!(rate_of("100Mbit", 1250, 1), rate("10k"));
+        assert_eq!(rate_of("34576", 4322, 12), rate("12"));
+        let third = rate_of("8Mbit", 3, 1);
+        assert_eq!(third.due_ns(1_000_000), 3 * SECOND);
+        // One frame in six days.
+        let slow = Rate::of_bandwidth("1bit".parse().unwrap(), 65_569, 1);
+        assert_eq!(slow, Err(ValueError::LowRate("1bit".into())));
     }
 
     #[test]

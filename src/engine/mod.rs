@@ -449,6 +449,16 @@ pub fn source_address(remote: SocketAddr, interface: Option<&str>) -> Result<IpA
     })
 }
 
+/// The interface that packets from an address leave by, unless one is given, and its bits a second
+/// where the system tells them.
+#[must_use]
+pub fn link_of(local: IpAddr, interface: Option<&str>) -> (Option<String>, Option<u64>) {
+    let name = interface.map(str::to_owned);
+    let name = name.or_else(|| packets::interface_of(local));
+    let speed = name.as_deref().and_then(packets::speed_of);
+    (name, speed)
+}
+
 /// Octets of the largest IP packet that goes to `remote` unfragmented, as far as this system knows;
 /// `None` where it does not.
 #[must_use]

@@ -438,6 +438,23 @@ pub(crate) fn interface_of(addr: IpAddr) -> Option<String> {
     None
 }
 
+/// Bits a second of an interface; `None` where the system does not tell, as of loopback.
+pub(crate) fn speed_of(interface: &str) -> Option<u64> {
+    let told = |name: &str| {
+        let path = format!("/sys/class/net/{interface}/{name}");
+        let text = std::fs::read_to_string(path).ok()?;
+        text.trim().parse::<u64>().ok()
+    };
+    // In a network namespace that folder may still be the host's, with interfaces of the same name.
+    let index = nix::net::if_::if_nametoindex(interface).ok()?;
+    let mbit = told("ifindex").filter(|told| *told == u64::from(index));
+    // -1 where there is no carrier, or where the interface is virtual.
+    let mbit = mbit
+        .and_then(|_| told("speed"))
+        .filter(|mbit| *mbit > 0 && *mbit < u64::from(u32::MAX))?;
+    mbit.checked_mul(1_000_000)
+}
+
 fn new_socket(addr: SocketAddr) -> io::Result<socket2::Socket> {
     let domain = socket2::Domain::for_address(addr);
     let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;

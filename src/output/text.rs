@@ -322,12 +322,38 @@ fn details(report: &Report) -> Vec<String> {
     let legend = "IPDV: absolute difference of consecutive packets. PDV: delay above the smallest.";
     lines.push(wrap(&format!("{} {legend}", own_time(report)), 2));
     if gaps {
-        lines.push(
-            "-: not measured, or fewer than ten samples lie beyond the percentile.".to_owned(),
-        );
+        let delays = rows.iter().filter_map(|(_, _, delay)| *delay);
+        lines.push(wrap(&dash(delays, false), 2));
     }
     lines.extend(out_of_range(report));
     lines
+}
+
+/// What a dash says: how many samples it takes for a percentile that is not told, in `all` of the
+/// percentiles or the usual ones.
+fn dash<'a>(delays: impl Iterator<Item = &'a Delay>, all: bool) -> String {
+    let mut takes: Vec<(&str, u64)> = Vec::new();
+    for needed in delays.filter_map(|delay| delay.samples_needed) {
+        let usual = [
+            ("P90", needed.p90.filter(|_| all)),
+            ("P95", needed.p95),
+            ("P99", needed.p99),
+            ("P99.9", needed.p99_9),
+            ("P99.99", needed.p99_99.filter(|_| all)),
+            ("P99.999", needed.p99_999.filter(|_| all)),
+        ];
+        takes.extend(usual.iter().filter_map(|(name, n)| Some((*name, (*n)?))));
+    }
+    takes.sort_by_key(|(_, samples)| *samples);
+    takes.dedup();
+    let takes: Vec<String> = takes
+        .iter()
+        .map(|(name, samples)| format!("{name} takes {}", count(*samples)))
+        .collect();
+    match takes.as_slice() {
+        [] => "-: not measured.".to_owned(),
+        takes => format!("-: not measured, or too few samples: {}.", takes.join(", ")),
+    }
 }
 
 fn packets(report: &Report) -> Vec<String> {
@@ -804,7 +830,9 @@ pub(super) fn dropped(drops: Option<u64>, bundles: bool) -> String {
     }
 }
 
-fn megabits(bps: f64) -> String {
+/// A bit rate: `8,560.00 Mbit/s`.
+#[must_use]
+pub fn megabits(bps: f64) -> String {
     let megabits = bps / 1e6;
     let decimals = match megabits {
         m if m < 0.1 => 6,

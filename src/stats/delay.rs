@@ -582,6 +582,7 @@ impl Distribution {
             p99_9: percentile(P99_9),
             p99_99: percentile(P99_99),
             p99_999: percentile(P99_999),
+            samples_needed: needed(|part| percentile(part).is_none()),
             max,
             stddev: self.moments.stddev(),
             jitter: self.jitter.report().filter(|_| n > 1),
@@ -1112,6 +1113,20 @@ fn supported_rank(n: u64, part: u64) -> Option<u64> {
     (n - rank >= BEYOND).then_some(rank)
 }
 
+/// How many samples the percentiles take that are `missing`.
+fn needed(missing: impl Fn(u64) -> bool) -> Option<report::SamplesNeeded> {
+    let takes = |part: u64| missing(part).then_some(BEYOND * WHOLE / (WHOLE - part));
+    let needed = report::SamplesNeeded {
+        p90: takes(P90),
+        p95: takes(P95),
+        p99: takes(P99),
+        p99_9: takes(P99_9),
+        p99_99: takes(P99_99),
+        p99_999: takes(P99_999),
+    };
+    (needed != report::SamplesNeeded::default()).then_some(needed)
+}
+
 #[expect(
     clippy::cast_precision_loss,
     reason = "figures that are shown as floats: 53 bits are enough"
@@ -1163,6 +1178,30 @@ const P99_999: u64 = 99_999;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_percentile_that_is_missing_comes_with_the_samples_it_takes() {
+        for part in [P90, P95, P99, P99_9, P99_99, P99_999] {
+            let needed = needed(|p| p == part).unwrap();
+            let all = [
+                needed.p90,
+                needed.p95,
+                needed.p99,
+                needed.p99_9,
+                needed.p99_99,
+            ];
+            let mut told = all.into_iter().chain([needed.p99_999]).flatten();
+            let (n, more) = (told.next().unwrap(), told.next());
+            assert_eq!(more, None, "{part}");
+            assert!(supported_rank(n, part).is_some(), "{part}");
+            assert!(supported_rank(n - 1, part).is_none(), "{part}");
+        }
+        assert_eq!(needed(|_| false), None);
+        let delay = filled(Distribution::from_zero(), &[1; 999]);
+        let needed = delay.samples_needed.unwrap();
+        assert_eq!((delay.p95, needed.p95), (Some(1), None));
+        assert_eq!((delay.p99, needed.p99), (None, Some(1000)));
+    }
 
     #[test]
     fn the_clock_of_an_interface_is_never_compared_with_another() {
@@ -1290,6 +1329,7 @@ mod tests {
             p99_9: None,
             p99_99: None,
             p99_999: None,
+            samples_needed: needed(|_| true),
             max: 0,
             stddev: None,
             jitter: None,

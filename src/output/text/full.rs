@@ -1,7 +1,8 @@
 //! The long form: every figure of every direction, and the counts by bin.
 
 use super::{
-    WIDTH, cell, count, delay, directions, magnitude, not_told, ns, out_of_range, own_time, wrap,
+    WIDTH, cell, count, dash, delay, directions, magnitude, not_told, ns, out_of_range, own_time,
+    wrap,
 };
 use crate::report::{Delay, Report};
 
@@ -40,9 +41,9 @@ pub(super) fn figures(report: &Report) -> Vec<String> {
     lines.extend(rows.map(|(name, figure)| columns.line(name, |d| figure(d).map(in_row))));
     lines.push("-".repeat(WIDTH));
     let legend = "Jitter: smoothed (RFC 3550). IPDV: difference of consecutive packets (RFC 3393). \
-                  PDV: delay above the smallest (RFC 5481). -: not measured, or fewer than ten \
-                  samples lie beyond the percentile.";
-    lines.push(wrap(&format!("{} {legend}", own_time(report)), 2));
+                  PDV: delay above the smallest (RFC 5481).";
+    let dash = dash(columns.0.iter().filter_map(|column| column.delay), true);
+    lines.push(wrap(&format!("{} {legend} {dash}", own_time(report)), 2));
     lines.extend(out_of_range(report));
     lines
 }

@@ -1,9 +1,9 @@
-//! Whole summaries, as files.
+//! Whole summaries, as files; `RENEW_SNAPSHOTS=1 cargo test --lib snapshots` writes them anew.
 
 use super::*;
 use crate::report::{
     Bin, Cpu, DelaySet, Histograms, Host, Ipdv, LossBursts, OutOfRange, PathFacts, Pdv, Protocol,
-    Role, Schema, Scope, Security,
+    Role, SamplesNeeded, Schema, Scope, Security,
 };
 use proptest::prelude::*;
 
@@ -20,6 +20,11 @@ fn figures(samples: u64, min: i64, median: i64, max: i64) -> Delay {
         p99_9: Some(median.saturating_add(37_000)),
         p99_99: None,
         p99_999: None,
+        samples_needed: Some(SamplesNeeded {
+            p99_99: Some(100_000),
+            p99_999: Some(1_000_000),
+            ..SamplesNeeded::default()
+        }),
         max,
         stddev: Some(11_250.25),
         jitter: Some(23_456.7),
@@ -331,6 +336,10 @@ fn tool_limited() -> Report {
         .out_of_range
         .above = 4;
     report.delay_ns.reflector.as_mut().unwrap().p99_9 = None;
+    report.delay_ns.reflector.as_mut().unwrap().samples_needed = Some(SamplesNeeded {
+        p99_9: Some(10_000),
+        ..SamplesNeeded::default()
+    });
     report.host.reasons = vec![
         "this host's own sockets dropped 1234 datagrams for want of room; they count as lost, \
          and are not the path's loss"
@@ -343,23 +352,26 @@ fn tool_limited() -> Report {
 #[test]
 fn summaries_are_these() {
     let cases = [
-        (full(), include_str!("snapshots/full.txt")),
-        (nothing(), include_str!("snapshots/nothing.txt")),
-        (total_loss(), include_str!("snapshots/total-loss.txt")),
-        (
-            unsynchronised_stateless(),
-            include_str!("snapshots/unsynchronised-stateless.txt"),
-        ),
-        (tool_limited(), include_str!("snapshots/tool-limited.txt")),
+        (full(), "full"),
+        (nothing(), "nothing"),
+        (total_loss(), "total-loss"),
+        (unsynchronised_stateless(), "unsynchronised-stateless"),
+        (tool_limited(), "tool-limited"),
     ];
     for (report, expected) in cases {
         is(&report, Detail::Normal, expected);
     }
 }
 
-fn is(report: &Report, detail: Detail, expected: &str) {
+fn is(report: &Report, detail: Detail, name: &str) {
     let text = summary(report, detail);
-    assert_eq!(text, expected, "\n{text}");
+    let root = env!("CARGO_MANIFEST_DIR");
+    let file = format!("{root}/src/output/text/snapshots/{name}.txt");
+    if std::env::var_os("RENEW_SNAPSHOTS").is_some() {
+        std::fs::write(&file, &text).unwrap();
+    }
+    let expected = std::fs::read_to_string(&file).unwrap();
+    assert!(text == expected, "{file} is not what is shown:\n{text}");
     assert!(text.is_ascii() && text.ends_with('\n'));
     for line in text.lines() {
         assert!(line.len() <= WIDTH && line == line.trim_end(), "{line:?}");
@@ -368,7 +380,7 @@ fn is(report: &Report, detail: Detail, expected: &str) {
 
 #[test]
 fn the_brief_form_is_this() {
-    let brief = include_str!("snapshots/tool-limited-brief.txt");
+    let brief = "tool-limited-brief";
     is(&tool_limited(), Detail::Brief, brief);
 }
 
@@ -377,7 +389,7 @@ fn the_long_form_is_this() {
     let mut report = unsynchronised_stateless();
     report.delay_ns.reflector = None;
     report.path.hops_outbound = None;
-    let full = include_str!("snapshots/unsynchronised-full.txt");
+    let full = "unsynchronised-full";
     is(&report, Detail::Full, full);
     let nothing = summary(&nothing(), Detail::Full);
     assert!(!nothing.contains("not told by") && !nothing.contains("Delays"));
