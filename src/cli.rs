@@ -54,6 +54,8 @@ const TRIAL_TIMEOUT_NS: u64 = 2_000_000_000;
 const SPEED_IN_DOUBT: u64 = 5_000_000_000;
 /// The largest value of `--packet-timeout`: the delay statistics reach this far.
 const MAX_TIMEOUT_NS: u64 = 3_600_000_000_000;
+/// Frames that every path should carry: an IP packet of 1280 octets (RFC 8200 §5).
+const SMALL_FRAME: usize = 1294;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -319,7 +321,7 @@ struct IpArgs {
     /// TTL or Hop Limit; 255 lets hops be told
     #[arg(long, value_name = "N", default_value_t = 255, value_parser = parse_ttl, allow_negative_numbers = true)]
     ttl: u8,
-    /// Never fragment, here or on the way; what does not fit is refused and counted
+    /// Never fragment, here or on the way: what does not fit is not sent, or lost at a hop that says so
     #[arg(long)]
     do_not_fragment: bool,
     /// Network interface to use [example: eth0]
@@ -638,8 +640,8 @@ fn verdict(report: &Report) -> u8 {
         return 130;
     }
     if packets.sent == Some(0) {
-        let why = report.notes.iter().find(|note| note.contains("refused"));
-        let why = why.map_or("nothing was due", String::as_str);
+        let why = packets.not_sent_causes.first();
+        let why = why.map_or("nothing was due".to_owned(), ToString::to_string);
         complain(format!("nothing was sent: {why}"));
         return 1;
     }
@@ -656,8 +658,7 @@ fn verdict(report: &Report) -> u8 {
             (_, invalid @ 1.., _) => {
                 format!("{invalid} datagrams came that are no replies to these packets")
             }
-            _ => "no reply and no ICMP error: is a reflector there, and is a firewall between?"
-                .to_owned(),
+            _ => format!("no reply and no ICMP error: {}", silence(report)),
         };
         // Several sessions have several ports.
         let from = report
@@ -667,6 +668,28 @@ fn verdict(report: &Report) -> u8 {
         return 5;
     }
     0
+}
+
+/// What may be wrong where nothing came back and nobody said why.
+fn silence(report: &Report) -> String {
+    let sizes = report.load.sizes.iter().filter(|size| size.packets > 0);
+    let largest = sizes.max_by_key(|size| size.frame_bytes_l2);
+    let size = match largest {
+        Some(size) if size.fragments > Some(1) => {
+            format!(
+                ", or one that drops fragments ({} bytes leave in several: try a smaller size)",
+                size.frame_bytes_l2
+            )
+        }
+        Some(size) if size.frame_bytes_l2 > SMALL_FRAME => {
+            format!(
+                ", or a hop with a smaller MTU (try a smaller size than {} bytes)",
+                size.frame_bytes_l2
+            )
+        }
+        _ => String::new(),
+    };
+    format!("is a reflector there, and is a firewall between{size}?")
 }
 
 /// The reflector that a sender without REMOTE measures.

@@ -6,6 +6,7 @@
 
 pub mod find_rate;
 pub mod icmp;
+pub mod not_sent;
 pub mod reflector;
 pub mod server;
 
@@ -13,6 +14,7 @@ use serde::Serialize;
 use std::net::SocketAddr;
 
 pub use icmp::{Icmp, IcmpKind};
+pub use not_sent::{Cause, NotSent};
 
 /// One session's result: one line of JSON.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -396,6 +398,8 @@ pub struct SizeEntry {
     pub received: Option<u64>,
     /// Round-trip delay of this size, in nanoseconds.
     pub roundtrip: Option<Delay>,
+    /// IP packets that this host made of each: more than 1, fragments; `None` where the MTU is not known.
+    pub fragments: Option<u64>,
 }
 
 /// What became of the packets; counts.
@@ -409,6 +413,8 @@ pub struct Packets {
     /// Scheduled, but not handed to the network: too far behind schedule (RFC 4656 §4.1.1), or
     /// refused by the kernel. Takes no sequence number and never counts as lost.
     pub not_sent: Option<u64>,
+    /// Why packets were not sent, the most frequent cause first.
+    pub not_sent_causes: Vec<NotSent>,
     /// Distinct sequence numbers that came back before the timeout.
     pub received: Option<u64>,
     /// `sent` - `received`; the sum of the next three where the directions are known.
@@ -721,6 +727,9 @@ pub struct PathFacts {
     pub ecn_received: Option<u8>,
     /// Distinct UDP payload sizes of replies, in octets.
     pub reply_bytes: Option<Vec<usize>>,
+    /// Octets of the largest IP packet that this host knows to get to the reflector whole, at the end of
+    /// the session: the interface's MTU, or what a router told.
+    pub mtu: Option<usize>,
 }
 
 /// Whether this host kept up.
@@ -873,6 +882,7 @@ pub(crate) mod tests {
                     packets: 10,
                     received: Some(9),
                     roundtrip: Some(delay.clone()),
+                    fragments: Some(1),
                 }],
                 paced_by: Some(PacedBy::Sender),
                 late_departures: Some(0),
@@ -881,7 +891,12 @@ pub(crate) mod tests {
             packets: Packets {
                 sent: Some(10),
                 probes: Some(1),
-                not_sent: Some(0),
+                not_sent: Some(2),
+                not_sent_causes: vec![NotSent {
+                    cause: Cause::Refused,
+                    count: 2,
+                    error: Some("Operation not permitted".to_owned()),
+                }],
                 received: Some(7),
                 lost: Some(3),
                 lost_outbound: Some(1),
@@ -937,6 +952,7 @@ pub(crate) mod tests {
                 ecn_at_reflector: Some(1),
                 ecn_received: Some(3),
                 reply_bytes: Some(vec![41, 1472]),
+                mtu: Some(1500),
             },
             host: Host {
                 verdict: Verdict::ToolLimited,
@@ -1137,6 +1153,15 @@ pub(crate) mod tests {
             IcmpKind::Other,
         ] {
             check(&|r| r.packets.icmp[0].kind = kind);
+        }
+        for cause in [
+            Cause::BehindSchedule,
+            Cause::TooLarge,
+            Cause::QueueFull,
+            Cause::Refused,
+            Cause::DepartureTimePassed,
+        ] {
+            check(&|r| r.packets.not_sent_causes[0].cause = cause);
         }
     }
 }

@@ -197,3 +197,97 @@ fn a_portable_socket_tells_what_its_errno_allows() {
         assert!(told["type"].is_null() && told["from"].is_null(), "{told:#}");
     }
 }
+
+/// Has the router's far side carry packets of 1300 octets at most.
+fn narrow(routed: &Routed) -> Result<(), String> {
+    routed.router.set_up("ip link set right mtu 1300")?;
+    routed.far.set_up("ip link set far mtu 1300")
+}
+
+#[test]
+fn what_is_too_large_for_a_hop_is_told_with_its_mtu_in_each_run_alike() {
+    let routed = or_skip!(Routed::new());
+    or_skip!(narrow(&routed));
+    for (host, router) in HOSTS {
+        routed.warm_up(host);
+        // The second run finds the MTU in the system's memory, and with trains refuses them for it.
+        for burst in ["1", "1", "4"] {
+            let line = format!(
+                "sender {host}:862 -c 8 -i 10ms --payload-size 1400 --do-not-fragment --burst {burst}"
+            );
+            let outcome = routed
+                .near
+                .run(&format!("{line} --packet-timeout 300ms --json"));
+            assert_eq!(outcome.code, 5, "{outcome:?}");
+            let report = outcome.report();
+            let packets = &report["packets"];
+            assert_eq!(packets["sent"], 8, "{report:#}");
+            assert_eq!(packets["not_sent"], 0, "{report:#}");
+            let icmp = &packets["icmp"][0];
+            assert_eq!(icmp["kind"], "packet_too_big", "{report:#}");
+            assert_eq!(icmp["mtu"], 1300, "{report:#}");
+            assert_eq!(icmp["from"], router, "{report:#}");
+            assert_eq!(report["path"]["mtu"], 1300, "{report:#}");
+            assert_eq!(report["load"]["sizes"][0]["fragments"], 1, "{report:#}");
+            let complaint = outcome.complaint();
+            assert!(complaint.contains("MTU of 1300"), "{complaint}");
+            assert!(complaint.contains(router), "{complaint}");
+        }
+    }
+}
+
+#[test]
+fn fragments_are_told() {
+    let routed = or_skip!(Routed::new());
+    for (host, fragments) in [(HOSTS[0].0, 7), (HOSTS[1].0, 7)] {
+        routed.warm_up(host);
+        let reflector = routed.far.reflector(&format!("{host}:0"));
+        let line = format!(
+            "sender {} -c 20 -i 10ms --frame-size 9014",
+            reflector.address()
+        );
+        let report = routed.near.run(&format!("{line} --json")).measured();
+        assert_eq!(report["packets"]["lost"], 0, "{report:#}");
+        assert_eq!(report["load"]["sizes"][0]["fragments"], fragments);
+        assert_eq!(report["path"]["mtu"], 1500, "{report:#}");
+        let text = routed.near.run(&line).stdout;
+        let told =
+            format!("9014 bytes leave in {fragments} fragments: the MTU of the path is 1500");
+        assert!(text.contains(&told), "{text}");
+    }
+}
+
+#[test]
+fn a_size_that_is_lost_without_a_word_is_suspected() {
+    let routed = or_skip!(Routed::new());
+    or_skip!(narrow(&routed));
+    for (host, _) in HOSTS {
+        routed.warm_up(host);
+        // Nobody says that packets are too large.
+        or_skip!(routed.router.set_up(
+            "nft add table inet mute
+             nft add chain inet mute out '{ type filter hook output priority 0; }'
+             nft add rule inet mute out icmp type destination-unreachable drop
+             nft add rule inet mute out icmpv6 type packet-too-big drop"
+        ));
+        let reflector = routed.far.reflector(&format!("{host}:0"));
+        let line = format!(
+            "sender {} -c 60 -i 5ms --do-not-fragment --packet-timeout 300ms --json",
+            reflector.address()
+        );
+        let report = routed
+            .near
+            .run(&format!("{line} --size-mix 200:1,1514:1 --seed 1"))
+            .measured();
+        let notes = report["notes"].to_string();
+        assert!(
+            notes.contains("packets of 1514 bytes or more came back"),
+            "{notes}"
+        );
+        let outcome = routed.near.run(&format!("{line} --frame-size 1514"));
+        assert_eq!(outcome.code, 5, "{outcome:?}");
+        let complaint = outcome.complaint();
+        assert!(complaint.contains("smaller size than 1514"), "{complaint}");
+        or_skip!(routed.router.set_up("nft delete table inet mute"));
+    }
+}

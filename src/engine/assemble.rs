@@ -24,6 +24,8 @@ const MOST_BUFFER: u64 = 1 << 30;
 const KEPT: f64 = 0.999;
 /// Most ports that are listed one by one.
 const LISTED: usize = 64;
+/// Large packets that are lost by chance.
+const FEW_LARGE: u64 = 5;
 /// So many late departures say nothing yet.
 const FEW_LATE: u64 = 2;
 
@@ -110,7 +112,8 @@ pub(super) fn report(parts: &Parts<'_>) -> Report {
         }
     }
     let packets = packets(parts);
-    let notes = notes(parts, received, &delay_ns, &packets.icmp);
+    let mut notes = notes(parts, received, &delay_ns, &packets);
+    notes.extend(lost_for_size(&load.sizes, &packets.icmp));
     Report {
         schema: report::Schema::default(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -174,6 +177,7 @@ fn load(parts: &Parts<'_>) -> report::Load {
         .zip(&sent.by_class)
         .map(|(class, packets)| u64::try_from(class.frame).unwrap_or(0) * packets)
         .sum();
+    let mtu = mtu(parts);
     let sizes = classes
         .iter()
         .enumerate()
@@ -183,6 +187,7 @@ fn load(parts: &Parts<'_>) -> report::Load {
             packets: sent.by_class[index],
             received: Some(parts.received.facts.received_by_class[index]),
             roundtrip: parts.delays.size_roundtrip(index),
+            fragments: fragments(parts, class.payload, mtu),
         });
     let flood = config.departures == Departures::Flood;
     report::Load {
@@ -219,6 +224,38 @@ fn load(parts: &Parts<'_>) -> report::Load {
     }
 }
 
+/// Octets of the largest IP packet that this system knows to get to the peer whole.
+fn mtu(parts: &Parts<'_>) -> Option<usize> {
+    let (remote, socket) = (parts.config.remote, &parts.config.socket);
+    crate::io::path_mtu(remote, socket.interface.as_deref()).filter(|_| !parts.differs.host)
+}
+
+/// IP packets that this system makes of a packet.
+fn fragments(parts: &Parts<'_>, payload: usize, mtu: Option<usize>) -> Option<u64> {
+    let (v6, whole) = (
+        parts.config.remote.is_ipv6(),
+        parts.config.socket.do_not_fragment,
+    );
+    let fragments = if whole {
+        1
+    } else {
+        fragments_of(payload, v6, mtu?)
+    };
+    u64::try_from(fragments).ok()
+}
+
+/// Fragments of a UDP datagram, all but the last of a multiple of 8 octets (RFC 791 §3.2, RFC 8200 §4.5).
+fn fragments_of(payload: usize, v6: bool, mtu: usize) -> usize {
+    const UDP_HEADER: usize = 8;
+    let (header, fragment_header) = if v6 { (40, 8) } else { (20, 0) };
+    let octets = UDP_HEADER + payload;
+    if header + octets <= mtu {
+        return 1;
+    }
+    let room = mtu.saturating_sub(header + fragment_header) / 8 * 8;
+    octets.div_ceil(room.max(8))
+}
+
 /// Packets that left late: those that the sender paced, and those that the queueing discipline did,
 /// where each of these is known by its stamp.
 fn late_departures(parts: &Parts<'_>) -> Option<u64> {
@@ -253,6 +290,7 @@ fn packets(parts: &Parts<'_>) -> report::Packets {
         sent: Some(left),
         probes: Some(sent.probes),
         not_sent: Some(sent.overdue + sent.refused + missed),
+        not_sent_causes: not_sent(sent, missed),
         received: Some(counts.received),
         lost: Some(lost),
         lost_outbound: directions.map(|d| d.lost_outbound),
@@ -277,6 +315,35 @@ fn packets(parts: &Parts<'_>) -> report::Packets {
         icmp_unreachable: Some(icmp.total()),
         icmp: icmp.report(crate::io::is_local),
     }
+}
+
+/// Why packets were not sent.
+fn not_sent(sent: &Sent, missed: u64) -> Vec<report::NotSent> {
+    use report::Cause;
+
+    let error = sent.refusal.map(|errno| Errno::from_raw(errno).desc());
+    let mut causes: Vec<_> = [
+        (Cause::BehindSchedule, sent.overdue, None),
+        (Cause::TooLarge, sent.too_large, None),
+        (Cause::QueueFull, sent.no_room, None),
+        (Cause::Refused, turned_away(sent), error),
+        (Cause::DepartureTimePassed, missed, None),
+    ]
+    .into_iter()
+    .filter(|(_, count, _)| *count > 0)
+    .map(|(cause, count, error)| report::NotSent {
+        cause,
+        count,
+        error: error.map(str::to_owned),
+    })
+    .collect();
+    causes.sort_by_key(|not_sent| std::cmp::Reverse(not_sent.count));
+    causes
+}
+
+/// Packets that the system refused for what was no full queue and no size.
+fn turned_away(sent: &Sent) -> u64 {
+    sent.refused.saturating_sub(sent.no_room + sent.too_large)
 }
 
 fn rejected(parts: &Parts<'_>) -> u64 {
@@ -393,6 +460,7 @@ fn path(parts: &Parts<'_>) -> report::PathFacts {
         ecn_at_reflector: tos_there.map(|tos| tos & 0b11),
         ecn_received: tos.map(|tos| tos & 0b11),
         reply_bytes: (!facts.reply_sizes.is_empty()).then(|| facts.reply_sizes.clone()),
+        mtu: mtu(parts),
     }
 }
 
@@ -460,7 +528,7 @@ fn reasons(parts: &Parts<'_>, kernel_drops: Option<u64>, load: &report::Load) ->
             sent.overdue
         ));
     }
-    let turned_away = sent.refused.saturating_sub(sent.no_room + sent.too_large);
+    let turned_away = turned_away(sent);
     if turned_away > 0 {
         reasons.push(format!(
             "this system refused {turned_away} packets: the load was less than asked for"
@@ -538,7 +606,7 @@ fn notes(
     parts: &Parts<'_>,
     received: &Received,
     delays: &report::DelaySet,
-    icmp: &[report::Icmp],
+    packets: &report::Packets,
 ) -> Vec<String> {
     let (config, sent, counts) = (parts.config, parts.sent, &received.counts);
     let mut notes = parts.granted.remarks.clone();
@@ -614,13 +682,15 @@ fn notes(
             ));
         }
     }
-    if let Some(errno) = sent.refusal {
-        notes.push(format!(
-            "{} packets were refused by this system and not sent: {}",
-            sent.refused,
-            Errno::from_raw(errno).desc()
-        ));
-    }
+    // The others are among the reasons of the verdict.
+    let told = |not_sent: &&report::NotSent| {
+        matches!(
+            not_sent.cause,
+            report::Cause::TooLarge | report::Cause::Refused
+        )
+    };
+    let told = packets.not_sent_causes.iter().filter(told);
+    notes.extend(told.map(ToString::to_string));
     if let Some(errno) = sent.unfolded {
         notes.push(format!(
             "this system refuses trains of some or all of these sizes ({}): their packets left one \
@@ -628,7 +698,7 @@ fn notes(
             Errno::from_raw(errno).desc()
         ));
     }
-    notes.extend(icmp.iter().map(|icmp| format!("ICMP {icmp}")));
+    notes.extend(packets.icmp.iter().map(|icmp| format!("ICMP {icmp}")));
     if let Some(directions) = &counts.directions
         && directions.duplicates_outbound > 0
     {
@@ -766,6 +836,34 @@ fn no_direction(counts: &Counts, probes: bool) -> Option<String> {
         None => "whether the reflector counts its replies could not be proved",
     };
     Some(format!("{why}: {what}"))
+}
+
+/// What to think where large packets are lost and small ones are not, and nobody said why.
+fn lost_for_size(sizes: &[report::SizeEntry], icmp: &[report::Icmp]) -> Option<String> {
+    let mut sizes: Vec<_> = sizes.iter().filter(|size| size.packets > 0).collect();
+    sizes.sort_by_key(|size| size.payload_bytes);
+    let none = |size: &&report::SizeEntry| size.received == Some(0);
+    let small = sizes.iter().rposition(|size| !none(size))? + 1;
+    let (small, large) = sizes.split_at(small);
+    let count = |sizes: &[&report::SizeEntry]| sizes.iter().map(|size| size.packets).sum::<u64>();
+    let came = small.iter().filter_map(|size| size.received).sum::<u64>();
+    let told = (icmp.iter()).any(|icmp| icmp.kind == report::IcmpKind::PacketTooBig);
+    if told || count(large) < FEW_LARGE || came * 2 <= count(small) {
+        return None;
+    }
+    let frame = large.first()?.frame_bytes_l2;
+    let fragments = large.iter().any(|size| size.fragments > Some(1));
+    let why = if fragments {
+        "a hop that takes no packets of this size, or a firewall that takes no fragments,"
+    } else {
+        "a hop that takes no packets of this size"
+    };
+    Some(format!(
+        "none of {} packets of {frame} bytes or more came back, of smaller ones {came} of {}: {why} may \
+         drop them without a word (ICMP may be filtered)",
+        count(large),
+        count(small)
+    ))
 }
 
 fn list(ports: &[u16]) -> String {
@@ -913,6 +1011,53 @@ mod tests {
             reflected: None,
             same_clock: false,
         })
+    }
+
+    #[test]
+    fn a_datagram_has_as_many_fragments_as_it_takes() {
+        for (payload, v6, mtu, fragments) in [
+            (1472, false, 1500, 1),
+            (1473, false, 1500, 2),
+            (8972, false, 1500, 7),
+            (1452, true, 1500, 1),
+            (1453, true, 1500, 2),
+            (2 * 1448 - 8, true, 1500, 2),
+            (2 * 1448 - 7, true, 1500, 3),
+            (65_507, false, 68, 1365),
+        ] {
+            assert_eq!(fragments_of(payload, v6, mtu), fragments, "{payload} {mtu}");
+        }
+    }
+
+    #[test]
+    fn sizes_that_are_lost_as_a_whole_are_suspected() {
+        let size = |frame, packets, received, fragments| report::SizeEntry {
+            payload_bytes: frame - 42,
+            frame_bytes_l2: frame,
+            packets,
+            received: Some(received),
+            roundtrip: None,
+            fragments: Some(fragments),
+        };
+        let suspected = |sizes: &[report::SizeEntry]| lost_for_size(sizes, &[]);
+        let lost = suspected(&[size(1514, 40, 0, 1), size(83, 60, 59, 1)]).unwrap();
+        assert!(
+            lost.starts_with("none of 40 packets of 1514 bytes"),
+            "{lost}"
+        );
+        assert!(!lost.contains("fragments"), "{lost}");
+        let lost = suspected(&[size(83, 60, 59, 1), size(9014, 40, 0, 7)]).unwrap();
+        assert!(lost.contains("no fragments"), "{lost}");
+        for none in [
+            [size(83, 60, 0, 1), size(1514, 40, 0, 1)],
+            [size(83, 60, 0, 1), size(1514, 40, 40, 1)],
+            [size(83, 60, 20, 1), size(1514, 40, 0, 1)],
+            [size(83, 60, 60, 1), size(1514, 40, 1, 1)],
+            [size(83, 60, 60, 1), size(1514, 4, 0, 1)],
+            [size(83, 60, 60, 1), size(1514, 0, 0, 1)],
+        ] {
+            assert_eq!(suspected(&none), None, "{none:?}");
+        }
     }
 
     #[test]

@@ -105,7 +105,7 @@ pub(crate) struct Sent {
     pub(crate) sent: u64,
     /// Too far behind schedule.
     pub(crate) overdue: u64,
-    /// Refused by the kernel, and its last reason.
+    /// Refused by the kernel, and its last reason where that was neither of the next two.
     pub(crate) refused: u64,
     pub(crate) refusal: Option<i32>,
     /// Threads that stopped before their time, since all their packets were refused.
@@ -734,10 +734,12 @@ impl<'a, S: SendHalf> Sender<'a, S> {
                     _ => {
                         let count = u64::from(self.batch[from].count);
                         self.totals.refused += count;
-                        self.totals.refusal = error.raw_os_error();
-                        self.totals.no_room += if no_room(&error) { count } else { 0 };
-                        if error.raw_os_error() == Some(libc::EMSGSIZE) {
+                        if no_room(&error) {
+                            self.totals.no_room += count;
+                        } else if error.raw_os_error() == Some(libc::EMSGSIZE) {
                             self.totals.too_large += count;
+                        } else {
+                            self.totals.refusal = error.raw_os_error();
                         }
                         // It came again at once: it was of this packet.
                         self.told = None;

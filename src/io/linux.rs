@@ -75,7 +75,7 @@ pub(crate) fn open_session(plan: &SocketPlan) -> io::Result<OpenSession> {
 
     for socket in [&tx, &rx] {
         set_plain_options(socket, plan)?;
-        set_fragmentation(socket, plan)?;
+        set_fragmentation(socket, plan, WHOLE_AS_FAR_AS_IT_GOES)?;
         raise_buffers(socket, plan.buffer);
     }
     let hardware = plan.hardware && hardware_stamps(&tx, local.ip(), plan, &mut remarks);
@@ -229,7 +229,7 @@ pub(crate) fn open_mirrors(
             socket.bind(&local.into())?;
         }
         set_plain_options(&socket, plan)?;
-        set_fragmentation(&socket, plan)?;
+        set_fragmentation(&socket, plan, WHOLE_OR_NOT_AT_ALL)?;
         raise_buffers(&socket, plan.buffer);
         let any_address = plan.local.ip().is_unspecified();
         ask_for_header_fields(&socket, plan.local.is_ipv4(), any_address)?;
@@ -272,22 +272,22 @@ fn bound(socket: &Socket) -> io::Result<SocketAddr> {
         .ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
 }
 
-fn set_fragmentation(socket: &Socket, plan: &SocketPlan) -> io::Result<()> {
+/// How `--do-not-fragment` is asked for, over IPv4 and IPv6. A sender's packets leave whatever the system
+/// knows of the path, and come as far as they can: a run finds what the one before it found, and each time
+/// the router says which MTU it has. A reflector counts those that it cannot send.
+const WHOLE_AS_FAR_AS_IT_GOES: (c_int, c_int) =
+    (libc::IP_PMTUDISC_PROBE, libc::IPV6_PMTUDISC_PROBE);
+const WHOLE_OR_NOT_AT_ALL: (c_int, c_int) = (libc::IP_PMTUDISC_DO, libc::IPV6_PMTUDISC_DO);
+
+fn set_fragmentation(socket: &Socket, plan: &SocketPlan, whole: (c_int, c_int)) -> io::Result<()> {
     let (level, name, value) = match (plan.local.is_ipv4(), plan.do_not_fragment) {
-        (true, true) => (
-            libc::IPPROTO_IP,
-            libc::IP_MTU_DISCOVER,
-            libc::IP_PMTUDISC_DO,
-        ),
+        (true, true) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, whole.0),
         (true, false) => (
             libc::IPPROTO_IP,
             libc::IP_MTU_DISCOVER,
             libc::IP_PMTUDISC_DONT,
         ),
-        (false, true) => {
-            let value = libc::IPV6_PMTUDISC_DO;
-            (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, value)
-        }
+        (false, true) => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, whole.1),
         (false, false) => return Ok(()),
     };
     sys::set_option(socket.as_fd(), level, name, value)?;

@@ -5,8 +5,8 @@
 //! not everything never as 100 %; a one-way delay that contains the offset of two clocks is marked.
 
 use crate::report::{
-    Clock, Delay, Granularity, Io, Load, PacedBy, Packets, Profile, Report, Schedule, SizeEntry,
-    StampKind, Timestamps, Verdict,
+    Cause, Clock, Delay, Granularity, IcmpKind, Io, Load, PacedBy, Packets, Profile, Report,
+    Schedule, SizeEntry, StampKind, Timestamps, Verdict,
 };
 
 mod full;
@@ -479,7 +479,36 @@ fn load(report: &Report) -> Vec<String> {
         )),
         sizes => lines.extend(mix(load.profile, sizes)),
     }
+    lines.extend(mtu(report).map(|line| format!("{:LABEL$}{line}", "")));
     lines
+}
+
+/// What the path's MTU makes of the packets, where it matters.
+fn mtu(report: &Report) -> Option<String> {
+    let (packets, mtu) = (&report.packets, report.path.mtu?);
+    let fragments: Vec<String> = (report.load.sizes.iter())
+        .filter_map(|size| {
+            let fragments = size.fragments.filter(|fragments| *fragments > 1)?;
+            Some(format!(
+                "{} bytes leave in {fragments} fragments",
+                size.frame_bytes_l2
+            ))
+        })
+        .collect();
+    let refused = packets.not_sent_causes.iter();
+    let told = packets.icmp.iter();
+    let too_large = refused
+        .map(|not_sent| not_sent.cause == Cause::TooLarge)
+        .chain(told.map(|icmp| icmp.kind == IcmpKind::PacketTooBig))
+        .any(|too_large| too_large);
+    match fragments.as_slice() {
+        [] if too_large => Some(format!("the MTU of the path is {mtu}")),
+        [] => None,
+        fragments => Some(format!(
+            "{}: the MTU of the path is {mtu}",
+            fragments.join(", ")
+        )),
+    }
 }
 
 fn schedule(report: &Report, load: &Load) -> Vec<String> {

@@ -72,6 +72,7 @@ fn size(frame: usize, packets: u64, received: u64, median: i64) -> SizeEntry {
         packets,
         received: Some(received),
         roundtrip: Some(figures(received, median - 9_000, median, median + 99_000)),
+        fragments: Some(1),
     }
 }
 
@@ -113,6 +114,7 @@ fn full() -> Report {
             sent: Some(1_000_000),
             probes: Some(0),
             not_sent: Some(0),
+            not_sent_causes: Vec::new(),
             received: Some(999_963),
             lost: Some(37),
             lost_outbound: Some(12),
@@ -168,6 +170,7 @@ fn full() -> Report {
             ecn_at_reflector: None,
             ecn_received: Some(0),
             reply_bytes: Some(vec![41, 548, 1472]),
+            mtu: Some(1500),
         },
         host: Host {
             verdict: Verdict::Ok,
