@@ -2,9 +2,13 @@
 
 mod common;
 
+use std::collections::{HashMap, HashSet};
 use std::net::UdpSocket;
 use std::process::Command;
 use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 use common::{FakeReflector, LIMIT, Reflector, Running, binary, run, short_reply, words};
 
@@ -16,8 +20,8 @@ fn each_size_has_a_line_of_json() {
     let found = outcome.found_rates();
     let sizes: Vec<&str> = found.iter().map(|f| f["size"].as_str().unwrap()).collect();
     assert_eq!(sizes, ["128", "imix", "9014"]);
-    // One says that the reflector is inside this process.
-    let mut lines = 1;
+    // One says that the reflector is inside this process, and one how long it will take.
+    let mut lines = 2;
     for found in &found {
         assert_eq!(found["rate_pps"], 500, "{found:#}");
         assert_eq!(found["limited_by"], "max-rate", "{found:#}");
@@ -27,12 +31,145 @@ fn each_size_has_a_line_of_json() {
         assert_eq!([0, 1, 2].map(offered), [Some(250), Some(450), Some(500)]);
         let trials = found["trials"].as_array().unwrap().len();
         assert!(trials >= 3, "{found:#}");
-        // A line for each of the two other loads.
-        lines += trials + 2;
+        // Lines for the two other loads.
+        let loads = found["loads"].as_array().unwrap()[..2].iter();
+        let tried =
+            |load: &Value| load["held"].as_u64().unwrap() + load["failed"].as_u64().unwrap();
+        lines += trials + usize::try_from(loads.map(tried).sum::<u64>()).unwrap();
+        assert!(
+            found["warm_up"]["received"].as_u64().unwrap() > 0,
+            "{found:#}"
+        );
         let samples = &found["loads"][2]["roundtrip_ns"]["samples"];
         assert!((90..=100).contains(&samples.as_u64().unwrap()), "{found:#}");
     }
     assert_eq!(outcome.stderr.lines().count(), lines, "{outcome:?}");
+    let told = "some 5 trials of 200 ms for each of 3 sizes: about";
+    assert!(outcome.stderr.contains(told), "{outcome:?}");
+}
+
+/// A path that is gone for the first 0.6 s, as the one behind a link that comes up.
+#[test]
+fn an_outage_at_the_start_bounds_nothing() {
+    let (mut first, mut replies) = (None, 0);
+    let reflector = FakeReflector::start(move |request| {
+        let since: &mut Instant = first.get_or_insert_with(Instant::now);
+        if since.elapsed() < Duration::from_millis(600) {
+            return vec![];
+        }
+        replies += 1;
+        vec![short_reply(request, replies)]
+    });
+    let line = format!("sender {} -q --find-rate --json", reflector.address);
+    let outcome = run(&format!(
+        "{line} --sizes 83 --max-rate 2k --duration 200ms --packet-timeout 200ms --loss 30%"
+    ));
+    let found = &outcome.found_rates()[0];
+    assert_eq!(found["rate_pps"], 2_000, "{found:#}");
+    assert_eq!(found["limited_by"], "max-rate", "{found:#}");
+    assert!(found["upper"].is_null(), "{found:#}");
+    assert!(found["warm_up"]["runs"].as_u64().unwrap() >= 2, "{found:#}");
+}
+
+#[test]
+fn an_outage_of_one_trial_bounds_nothing() {
+    let mut requests = 0;
+    let reflector = FakeReflector::start(move |request| {
+        requests += 1;
+        // Those after ten slow packets: the first trial.
+        match requests {
+            11..=110 => vec![],
+            _ => vec![short_reply(request, requests)],
+        }
+    });
+    let line = format!("sender {} -q --find-rate --json", reflector.address);
+    let outcome = run(&format!(
+        "{line} --sizes 83 --max-rate 2k --duration 100ms --packet-timeout 200ms --loss 30%"
+    ));
+    let found = &outcome.found_rates()[0];
+    assert_eq!(found["trials"][0]["outcome"], "nothing", "{found:#}");
+    assert_eq!(found["trials"][1]["offered_pps"], 1_000, "{found:#}");
+    assert_eq!(found["rate_pps"], 2_000, "{found:#}");
+    assert_eq!(found["limited_by"], "max-rate", "{found:#}");
+}
+
+#[test]
+fn trials_at_one_rate_that_disagree_are_not_repeatable() {
+    let mut requests = 0;
+    let reflector = FakeReflector::start(move |request| {
+        requests += 1;
+        // Of the second trial, the first of those that confirm.
+        match requests {
+            121..=180 => vec![],
+            _ => vec![short_reply(request, requests)],
+        }
+    });
+    let line = format!("sender {} --find-rate", reflector.address);
+    let line = format!("{line} --sizes 83 --max-rate 1k --duration 100ms --packet-timeout 200ms");
+    let outcome = run(&format!("{line} --loss 30% -q --json"));
+    let found = &outcome.found_rates()[0];
+    assert_eq!(found["rate_pps"], 1_000, "{found:#}");
+    assert_eq!(found["standing"], "not-repeatable", "{found:#}");
+    assert_eq!(found["stable"], false, "{found:#}");
+    assert!(found["lower"]["failed"].as_u64().unwrap() >= 1, "{found:#}");
+    assert!(found["lower"]["held"].as_u64().unwrap() >= 3, "{found:#}");
+}
+
+#[test]
+fn a_rate_above_a_slower_one_that_fails_is_not_stable() {
+    let (mut sessions, mut ports) = (0, HashSet::new());
+    let mut replies = 0;
+    let reflector = FakeReflector::start_with_peer(move |request, from| {
+        if ports.insert(from.port()) {
+            sessions += 1;
+        }
+        replies += 1;
+        // Slow packets and three trials; then the two at 50 %, with slow packets between.
+        match sessions {
+            5 | 7 if replies % 10 > 3 => vec![],
+            _ => vec![short_reply(request, replies)],
+        }
+    });
+    let line = format!("sender {} -q --find-rate", reflector.address);
+    let outcome = run(&format!(
+        "{line} --sizes 83 --max-rate 1k --duration 100ms --packet-timeout 200ms --loss 30%"
+    ));
+    let mut rows = outcome
+        .stdout
+        .lines()
+        .filter(|line| line.starts_with("83 "));
+    let row = rows.find(|row| row.contains(" of ")).unwrap_or_default();
+    assert!(row.ends_with("not stable"), "{outcome:?}");
+    assert!(outcome.stdout.contains("1,000*"), "{outcome:?}");
+}
+
+#[test]
+fn a_limit_that_lets_so_much_through_is_named() {
+    let mut let_through = HashMap::new();
+    let reflector = FakeReflector::start_with_peer(move |request, from| {
+        let number: &mut u32 = let_through.entry(from.port()).or_insert(0);
+        *number += 1;
+        match *number {
+            ..=60 => vec![short_reply(request, *number)],
+            _ => vec![],
+        }
+    });
+    let line = format!("sender {} -q --find-rate --json", reflector.address);
+    let outcome = run(&format!(
+        "{line} --sizes 83 --max-rate 2k --duration 100ms --packet-timeout 200ms"
+    ));
+    let found = &outcome.found_rates()[0];
+    let pps = found["rate_pps"].as_u64().unwrap();
+    // A busy host finds less.
+    assert!((1..=600).contains(&pps), "{found:#}");
+    assert_eq!(found["limited_by"], "path", "{found:#}");
+    if pps < 560 {
+        return;
+    }
+    let ceiling = &found["ceiling"];
+    let received = ceiling["received_pps"].as_f64().unwrap();
+    assert!((560.0..=640.0).contains(&received), "{found:#}");
+    assert!(ceiling["trials"].as_u64().unwrap() >= 2, "{found:#}");
 }
 
 #[test]
@@ -79,7 +216,7 @@ fn without_json_there_are_tables_and_with_q_nothing_else() {
         .stdout
         .lines()
         .filter(|line| line.starts_with("imix"));
-    assert_eq!(rows.count(), 2, "{outcome:?}");
+    assert_eq!(rows.count(), 3, "{outcome:?}");
 }
 
 #[test]
@@ -100,7 +237,8 @@ fn a_search_that_nobody_answers_is_exit_5() {
     for found in outcome.found_rates() {
         assert!(found["rate_pps"].is_null(), "{found:#}");
         assert!(found["limited_by"].is_null(), "{found:#}");
-        assert_eq!(found["trials"].as_array().unwrap().len(), 1, "{found:#}");
+        assert_eq!(found["trials"].as_array().unwrap().len(), 0, "{found:#}");
+        assert_eq!(found["warm_up"]["received"], 0, "{found:#}");
     }
 }
 
@@ -110,12 +248,12 @@ fn an_interrupted_search_shows_what_held_until_then() {
     let mut requests = 0;
     let reflector = FakeReflector::start(move |request| {
         requests += 1;
-        if requests == 300 {
+        if requests == 320 {
             tx.send(()).unwrap();
         }
         vec![short_reply(request, requests - 1)]
     });
-    // 100 requests in the first trial, 200 in the second.
+    // 10 slow requests, 100 in the first trial, 200 in the second.
     let line = format!("sender {} -q --find-rate --json", reflector.address);
     let line = format!("{line} --sizes 83,128 --duration 100ms --packet-timeout 200ms --loss 90%");
     let sender = Running::start(&mut words(Command::new(binary()), &line));

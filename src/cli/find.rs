@@ -14,8 +14,8 @@ use crate::config::{
 };
 use crate::engine::{self, Progress, Reflecting, Stop};
 use crate::output::find_rate;
-use crate::report::find_rate::{FindRate, Outcome};
-use crate::search::{self, Plan, Run, Update};
+use crate::report::find_rate::FindRate;
+use crate::search::{self, Length, Plan, Run, Update};
 use crate::wire::MAX_UDP_PAYLOAD;
 
 /// Length of a trial, in nanoseconds.
@@ -31,7 +31,8 @@ const USUAL_MTU: usize = 1500;
 #[command(next_help_heading = "Search for the fastest rate")]
 pub(super) struct FindArgs {
     /// Search the fastest rate without loss (RFC 2544 section 26.1), for each of --sizes or for the
-    /// size given; --duration is the length of one trial, 2 s by default
+    /// size given; --duration is the length of one trial, 2 s by default, where RFC 2544 section 24
+    /// wants 60 s at least
     #[arg(
         long,
         conflicts_with_all = [
@@ -137,10 +138,21 @@ pub(super) fn search(
 ) -> Result<u8, Error> {
     let talk = !args.log.quiet;
     let mut line = ProgressLine::new(talk);
+    if talk {
+        complain(beforehand(plan));
+    }
     let mut results: Vec<FindRate> = Vec::new();
     let mut printed = Ok(());
     let ended = search::find(plan, stop, trial, |update| match update {
         Update::Progress(now) => line.show(now),
+        Update::Silent(size) => {
+            line.clear();
+            if talk {
+                complain(format!(
+                    "size {size}: no slow packet came back either; waiting for the path"
+                ));
+            }
+        }
         Update::Trial(size, number, trial) => {
             line.clear();
             if talk {
@@ -165,26 +177,51 @@ pub(super) fn search(
     Ok(exit_code(&results, stop.requested(), &plan.session.remote))
 }
 
+/// How long a search will take.
+fn beforehand(plan: &Plan) -> String {
+    let Length {
+        sizes,
+        trials,
+        usual_ns,
+        most_ns,
+    } = plan.length();
+    let sizes = match sizes {
+        1 => String::new(),
+        n => format!(" for each of {n} sizes"),
+    };
+    format!(
+        "some {trials} trials of {}{sizes}: about {}, at most {}",
+        find_rate::length(plan.trial_ns),
+        rough(usual_ns),
+        rough(most_ns)
+    )
+}
+
+/// A time in seconds or minutes, rounded up.
+fn rough(ns: u64) -> String {
+    let seconds = ns.div_ceil(1_000_000_000);
+    match seconds {
+        ..=99 => format!("{seconds} s"),
+        _ => format!("{} min", seconds.div_ceil(60)),
+    }
+}
+
 /// The exit code, with a line on standard error where nothing was measured.
 fn exit_code(results: &[FindRate], interrupted: bool, remote: &SocketAddr) -> u8 {
     if interrupted {
         return 130;
     }
-    let mut trials = results.iter().flat_map(|result| &result.trials);
-    if trials
-        .clone()
-        .any(|trial| trial.outcome != Outcome::Nothing)
-    {
-        return 0;
-    }
-    if trials.all(|trial| trial.sent == 0) {
-        let why = results.iter().flat_map(|result| &result.notes);
-        let mut why = why.filter(|note| note.contains("refused"));
-        let why = why
-            .next()
-            .map_or("this system did not say why", |note| note);
-        complain(format!("nothing was sent: {why}"));
-        return 1;
+    let sums = results.iter().fold((0, 0), |(sent, received), found| {
+        let warm_up = &found.warm_up;
+        (sent + warm_up.sent, received + warm_up.received)
+    });
+    match sums {
+        (_, 1..) => return 0,
+        (0, 0) => {
+            complain("nothing was sent: this system refused every packet; the notes say why");
+            return 1;
+        }
+        (1.., 0) => {}
     }
     complain(format!(
         "nothing came back from {remote}: is a reflector there, and is a firewall between?"

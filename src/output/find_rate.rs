@@ -1,7 +1,9 @@
 //! What a search for the fastest rate found, for a terminal of 79 columns.
 
 use super::text::{count, delay, rate, wrap};
-use crate::report::find_rate::{FindRate, LimitedBy, Outcome, Roundtrip, Trial};
+use crate::report::find_rate::{
+    Bound, Ceiling, CeilingKind, FindRate, LimitedBy, Outcome, Roundtrip, Standing, Trial,
+};
 
 /// A line about a trial: the size, the trial's number, what it tried and what came of it.
 #[must_use]
@@ -10,12 +12,12 @@ pub fn progress(size: &str, number: usize, trial: &Trial) -> String {
         Outcome::Held if trial.lost == 0 => "no loss".to_owned(),
         Outcome::Held => format!("lost {} of {}", count(trial.lost), count(trial.sent)),
         Outcome::Path => format!(
-            "too fast for the path: lost {} of {}",
+            "not held by the path: lost {} of {}",
             count(trial.lost),
             count(trial.sent)
         ),
         Outcome::Host => format!(
-            "too fast for this host: sent {}, {} lost, {} not sent, {} dropped by its sockets",
+            "not held by this host: sent {}, {} lost, {} not sent, {} dropped by its sockets",
             trial.achieved_pps.map_or("-".to_owned(), rate),
             count(trial.lost),
             count(trial.not_sent),
@@ -39,10 +41,14 @@ pub fn summary(results: &[FindRate]) -> String {
         wrap(
             &format!(
                 "Fastest rate with at most {} % loss, by frame size (Ethernet without FCS), in \
-                 trials of {} (RFC 2544 section 26.1)",
+                 trials of {} (RFC 2544 section 26.1{})",
                 // To the millionth, as it was typed.
                 (first.loss_bound * 1e6).round() / 1e4,
-                delay(first.trial_ns as f64)
+                length(first.trial_ns),
+                match first.trial_ns < RFC_TRIAL_NS {
+                    true => ", whose section 24 wants 60 s at least",
+                    false => "",
+                }
             ),
             0,
         ),
@@ -68,15 +74,23 @@ pub fn summary(results: &[FindRate]) -> String {
         line.clone(),
     ]);
     lines.extend(results.iter().map(delays));
+    lines.extend([
+        line.clone(),
+        format!(
+            "{:<8}{:>13}{:>12}{:>16}{:>12}  Verdict",
+            "Frame", "Held at", "trials", "Too fast at", "trials"
+        ),
+        line.clone(),
+    ]);
+    lines.extend(results.iter().map(bounds));
     lines.push(line);
     lines.push(wrap(
-        "L2: frames with FCS; L1: with preamble and gap too; L3: IP packets. -: not measured, or \
-         fewer than ten samples lie beyond the percentile.",
+        "L2: frames without FCS; L1: with FCS, preamble and gap; L3: IP packets. -: not measured, or \
+         fewer than ten samples lie beyond the percentile. Trials: how many of those at this rate \
+         ended so.",
         2,
     ));
-    if results.iter().any(|r| r.rate_pps.is_some() && !r.stable) {
-        lines.push(wrap("* not confirmed by two further trials.", 2));
-    }
+    lines.extend(remarks(results));
     if results
         .iter()
         .any(|r| r.limited_by == Some(LimitedBy::Host))
@@ -94,6 +108,97 @@ pub fn summary(results: &[FindRate]) -> String {
     lines.join("\n") + "\n"
 }
 
+/// How long a trial is: `2 s`, `250 ms`.
+#[must_use]
+pub fn length(ns: u64) -> String {
+    match ns % 1_000_000_000 {
+        0 => format!("{} s", ns / 1_000_000_000),
+        _ => format!("{} ms", ns / 1_000_000),
+    }
+}
+
+/// What the words of the tables mean, where they are there.
+fn remarks(results: &[FindRate]) -> Vec<String> {
+    let stands = |standing| results.iter().any(|r| r.standing == Some(standing));
+    let mut lines = Vec::new();
+    if results.iter().any(|r| r.rate_pps.is_some() && !r.stable) {
+        lines.push("* not stable, or not known to be: see the verdict.".to_owned());
+    }
+    for (standing, meaning) in [
+        (
+            Standing::NotConfirmed,
+            "not confirmed: the search ended before the rate had held three times, and at 50 and 90 % \
+             too.",
+        ),
+        (
+            Standing::NotStable,
+            "not stable: the rate held, and a slower one did not: what is lost is not lost by the rate \
+             alone.",
+        ),
+        (
+            Standing::NotRepeatable,
+            "not repeatable: trials at the same rate ended differently.",
+        ),
+    ] {
+        if stands(standing) {
+            lines.push(wrap(meaning, 2));
+        }
+    }
+    for result in results {
+        if let Some(ceiling) = &result.ceiling {
+            lines.push(wrap(&limit(&result.size, ceiling), 2));
+        }
+    }
+    lines
+}
+
+/// What a ceiling is a sign of.
+fn limit(size: &str, ceiling: &Ceiling) -> String {
+    let flat = format!(
+        "size {size}: {} came back in {} trials, whatever was offered",
+        rate(ceiling.received_pps),
+        ceiling.trials
+    );
+    match ceiling.kind {
+        CeilingKind::RateLimit => format!(
+            "{flat}, and without more delay: that is the limit of a policer, or packet_rate or bit_rate \
+             of a server's policy. Longer trials find its rate more exactly: each begins with its burst."
+        ),
+        CeilingKind::Queue => format!(
+            "{flat}, and with more delay: packets queue in front of what is the limit, such as a slow \
+             link, a shaper, or a busy reflector."
+        ),
+    }
+}
+
+/// How many trials bear each bound.
+fn bounds(result: &FindRate) -> String {
+    let cells = |bound: Option<Bound>, these: fn(Bound) -> u32| {
+        let pps = bound.map_or("-".to_owned(), |bound| count(bound.rate_pps));
+        let trials = bound.map_or("-".to_owned(), |bound| {
+            format!("{} of {}", these(bound), bound.held + bound.failed)
+        });
+        (pps, trials)
+    };
+    let (held, held_in) = cells(result.lower, |bound| bound.held);
+    let (failed, failed_in) = cells(result.upper, |bound| bound.failed);
+    let verdict = match result.standing {
+        _ if result.interrupted => "interrupted",
+        None => "-",
+        Some(Standing::Stable) => "stable",
+        Some(Standing::NotConfirmed) => "not confirmed",
+        Some(Standing::NotStable) => "not stable",
+        Some(Standing::NotRepeatable) => "not repeatable",
+    };
+    format!(
+        "{:<8}{held:>13}{held_in:>12}{failed:>16}{failed_in:>12}  {verdict}",
+        name(result, 8)
+    )
+}
+
+/// RFC 2544 section 24.
+const RFC_TRIAL_NS: u64 = 60_000_000_000;
+
 fn rates(result: &FindRate) -> String {
     let mark = if result.rate_pps.is_some() && !result.stable {
         "*"
@@ -104,6 +209,7 @@ fn rates(result: &FindRate) -> String {
     let mbps = |bps: Option<f64>| bps.map_or("-".to_owned(), |bps| format!("{:.2}", bps / 1e6));
     let why = match result.limited_by {
         _ if result.interrupted => "interrupted",
+        Some(LimitedBy::Path) if limited_by_rate(result) => "rate limit",
         Some(LimitedBy::Path) => "path",
         Some(LimitedBy::Host) => "host",
         Some(LimitedBy::MaxRate) => "max-rate",
@@ -113,9 +219,14 @@ fn rates(result: &FindRate) -> String {
         "{:<8}{pps:>16}{:>15}{:>14}{:>14}  {why}",
         name(result, 8),
         mbps(result.bps_l1),
-        mbps(result.bps_l2),
+        mbps(result.bps_l2_without_fcs),
         mbps(result.bps_l3)
     )
+}
+
+fn limited_by_rate(result: &FindRate) -> bool {
+    let limit = |ceiling: Ceiling| ceiling.kind == CeilingKind::RateLimit;
+    result.ceiling.is_some_and(limit)
 }
 
 fn delays(result: &FindRate) -> String {
@@ -154,28 +265,80 @@ mod tests {
         none.set_rate(None);
         none.loads.clear();
         none.stable = false;
+        (none.lower, none.upper, none.standing) = (None, None, None);
         none.limited_by = None;
         none.notes.clear();
         let mut unsure = full();
         unsure.size = "imix".into();
         unsure.stable = false;
+        unsure.standing = Some(Standing::NotStable);
         unsure.limited_by = Some(LimitedBy::Host);
         let text = summary(&[full(), none, unsure]);
         assert!(text.lines().all(|line| line.len() <= 79), "{text}");
         for line in [
-            "1514              81,274        1000.00        986.99        975.29  path",
+            "1514              81,274        1000.00        984.39        975.29  path",
             "mix                    -              -             -             -  -",
-            "imix             81,274*        1000.00        986.99        975.29  host",
+            "imix             81,274*        1000.00        984.39        975.29  host",
             "1514       31us  1.05ms       -    31us  1.05ms       -    31us  1.05ms       -",
             "mix           -       -       -       -       -       -       -       -       -",
-            "* not confirmed by two further trials.",
+            "1514           81,274      3 of 3          82,543      3 of 3  stable",
+            "mix                 -           -               -           -  -",
+            "imix           81,274      3 of 3          82,543      3 of 3  not stable",
+            "* not stable, or not known to be: see the verdict.",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }
         assert_eq!(summary(&[]), "");
+        assert!(
+            text.contains("section 26.1, whose section 24 wants 60 s"),
+            "{text}"
+        );
+        let mut long = full();
+        long.trial_ns = RFC_TRIAL_NS;
+        assert!(summary(&[long]).contains("(RFC 2544 section 26.1)"));
         let mut some = full();
         some.loss_bound = 0.07;
         assert!(summary(&[some]).contains(" 7 % loss"));
+    }
+
+    #[test]
+    fn a_limit_is_named_where_what_comes_back_shows_it() {
+        let mut found = full();
+        for (kind, cell, words) in [
+            (
+                CeilingKind::RateLimit,
+                "rate limit",
+                "a policer, or packet_rate",
+            ),
+            (CeilingKind::Queue, "path", "packets queue in front of"),
+        ] {
+            found.ceiling = Some(Ceiling {
+                received_pps: 81_300.0,
+                trials: 4,
+                kind,
+            });
+            let text = summary(&[found.clone()]);
+            assert!(text.lines().all(|line| line.len() <= 79), "{text}");
+            assert!(text.contains(&format!("975.29  {cell}\n")), "{text}");
+            let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(text.contains("81,300/s came back in 4 trials"), "{text}");
+            assert!(text.contains(words), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_verdict_is_explained_where_it_is_not_plain() {
+        for (standing, verdict) in [
+            (Standing::NotConfirmed, "not confirmed"),
+            (Standing::NotStable, "not stable"),
+            (Standing::NotRepeatable, "not repeatable"),
+        ] {
+            let mut found = full();
+            found.standing = Some(standing);
+            let text = summary(&[found]);
+            assert!(text.contains(&format!("3 of 3  {verdict}\n")), "{text}");
+            assert!(text.contains(&format!("\n{verdict}: ")), "{text}");
+        }
     }
 
     #[test]
@@ -186,10 +349,10 @@ mod tests {
         (trial.outcome, trial.lost) = (Outcome::Path, 12);
         assert_eq!(
             told(&trial),
-            "size 83, trial 3, 5,000/s: too fast for the path: lost 12 of 10,000"
+            "size 83, trial 3, 5,000/s: not held by the path: lost 12 of 10,000"
         );
         trial.outcome = Outcome::Host;
-        assert!(told(&trial).contains("too fast for this host: sent 5,000/s"));
+        assert!(told(&trial).contains("not held by this host: sent 5,000/s"));
         trial.outcome = Outcome::Nothing;
         assert!(told(&trial).ends_with("nothing came back"));
     }

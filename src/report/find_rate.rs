@@ -36,14 +36,26 @@ pub struct FindRate {
     /// That rate on the wire, in bits a second: frames with FCS, preamble and gap (IEEE 802.3:
     /// 4 + 8 + 12 octets), short ones filled up to 60 octets.
     pub bps_l1: Option<f64>,
-    /// The same in frames with FCS (4 octets).
+    /// The same in frames with FCS (4 octets), short ones filled up likewise: RFC 2544 counts so.
     pub bps_l2: Option<f64>,
+    /// The same in frames without FCS, none filled up: what L2 means in a session's report.
+    pub bps_l2_without_fcs: Option<f64>,
     /// The same in IP packets: frames less 14 octets of Ethernet header.
     pub bps_l3: Option<f64>,
-    /// The rate held in two further trials.
+    /// The trials at that rate, the first and those that confirm it; `None` without a rate.
+    pub lower: Option<Bound>,
+    /// The trials at the slowest rate that failed; `None` where none did.
+    pub upper: Option<Bound>,
+    /// What the rate rests on; `None` without a rate.
+    pub standing: Option<Standing>,
+    /// No trial at the rate failed, two further ones held, and so did those at 50 and 90 % of it.
     pub stable: bool,
     /// Why it is not more; `None` where that was not found out.
     pub limited_by: Option<LimitedBy>,
+    /// What came back in trials that were too fast, where that was always the same.
+    pub ceiling: Option<Ceiling>,
+    /// Slow packets ahead of the trials.
+    pub warm_up: WarmUp,
     /// Ended by a signal: the rate is what had held until then.
     pub interrupted: bool,
     /// Delay at 50, 90 and 100 % of the rate; fewer where the search was interrupted.
@@ -74,6 +86,7 @@ impl FindRate {
         };
         self.bps_l1 = bps(|frame| frame.max(LEAST_FRAME) + FCS + PREAMBLE + GAP);
         self.bps_l2 = bps(|frame| frame.max(LEAST_FRAME) + FCS);
+        self.bps_l2_without_fcs = bps(|frame| frame);
         self.bps_l3 = bps(|frame| frame - ETHERNET);
     }
 }
@@ -121,6 +134,64 @@ pub enum LimitedBy {
     MaxRate,
 }
 
+/// The trials at one rate: how many bear it as a bound, and how many speak against that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Bound {
+    /// Packets a second.
+    pub rate_pps: u64,
+    /// Trials that held.
+    pub held: u32,
+    /// Trials that did not.
+    pub failed: u32,
+}
+
+/// What a rate rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    /// It held three times, and no trial disagrees.
+    Stable,
+    /// The search ended before the rate had held three times, and at 50 and 90 % too.
+    NotConfirmed,
+    /// The rate held, and 50 or 90 % of it did not, in two trials.
+    NotStable,
+    /// Two trials at the same rate ended differently: this one, the next one above, or a part of it.
+    NotRepeatable,
+}
+
+/// What came back in trials that were too fast: the same rate, whatever was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Ceiling {
+    /// Packets a second that came back, at the median of these trials.
+    pub received_pps: f64,
+    /// How many trials show it.
+    pub trials: usize,
+    /// What that is a sign of.
+    pub kind: CeilingKind,
+}
+
+/// What keeps the rate of replies the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CeilingKind {
+    /// What is beyond a rate is dropped at once: a policer, or the limit of a server's policy.
+    RateLimit,
+    /// It waits first: the delay grew, as with a queue in front of a link, or a busy reflector.
+    Queue,
+}
+
+/// Slow packets that show whether the path answers: before the first trial, and after each that
+/// failed. Their loss counts nowhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct WarmUp {
+    /// Sessions of such packets.
+    pub runs: u32,
+    /// Packets sent.
+    pub sent: u64,
+    /// Packets that came back.
+    pub received: u64,
+}
+
 /// How a trial ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -154,6 +225,8 @@ pub struct Trial {
     pub kernel_drops: Option<u64>,
     /// Largest delay of a departure behind its schedule, in nanoseconds.
     pub max_slip_ns: Option<u64>,
+    /// Median of the roundtrip delay, in nanoseconds; `None` where nothing came back.
+    pub roundtrip_median_ns: Option<i64>,
     /// How it ended.
     pub outcome: Outcome,
 }
@@ -163,8 +236,12 @@ pub struct Trial {
 pub struct LoadPoint {
     /// Of the found rate: 50, 90 or 100.
     pub percent: u64,
-    /// The trial.
+    /// The trial; of two, the second one.
     pub trial: Trial,
+    /// Trials at this load that held.
+    pub held: u32,
+    /// Trials at this load that did not.
+    pub failed: u32,
     /// Round-trip delay, in nanoseconds; `None` where nothing came back.
     pub roundtrip_ns: Option<Roundtrip>,
 }
@@ -197,11 +274,14 @@ pub(crate) mod tests {
             lost: 0,
             kernel_drops: Some(0),
             max_slip_ns: Some(12_345),
+            roundtrip_median_ns: Some(31_000),
             outcome: Outcome::Held,
         };
         let point = |percent| LoadPoint {
             percent,
             trial: trial.clone(),
+            held: 1,
+            failed: 0,
             roundtrip_ns: Some(Roundtrip {
                 samples: 10_000,
                 median: 31_000,
@@ -228,9 +308,27 @@ pub(crate) mod tests {
             rate_pps: None,
             bps_l1: None,
             bps_l2: None,
+            bps_l2_without_fcs: None,
             bps_l3: None,
+            lower: Some(Bound {
+                rate_pps: 81_274,
+                held: 3,
+                failed: 0,
+            }),
+            upper: Some(Bound {
+                rate_pps: 82_543,
+                held: 0,
+                failed: 3,
+            }),
+            standing: Some(Standing::Stable),
             stable: true,
             limited_by: Some(LimitedBy::Path),
+            ceiling: None,
+            warm_up: WarmUp {
+                runs: 2,
+                sent: 20,
+                received: 20,
+            },
             interrupted: false,
             loads: vec![point(50), point(90), point(100)],
             trials: vec![trial.clone()],
@@ -274,6 +372,7 @@ pub(crate) mod tests {
         found.set_rate(Some(1));
         assert_eq!(found.bps_l1, Some(84.0 * 8.0));
         assert_eq!(found.bps_l2, Some(64.0 * 8.0));
+        assert_eq!(found.bps_l2_without_fcs, Some(56.0 * 8.0));
         assert_eq!(found.bps_l3, Some(42.0 * 8.0));
         found.frames = vec![frame(100, 3), frame(200, 1)];
         found.set_rate(Some(1));
@@ -288,9 +387,28 @@ pub(crate) mod tests {
         (found.remote, found.limited_by) = (None, None);
         found.trials[0].achieved_pps = None;
         found.trials[0].kernel_drops = None;
+        found.trials[0].roundtrip_median_ns = None;
         found.loads[0].roundtrip_ns = None;
+        (found.lower, found.upper, found.standing) = (None, None, None);
         for by in [LimitedBy::Path, LimitedBy::Host, LimitedBy::MaxRate] {
             found.limited_by = Some(by);
+            assert_eq!(errors(&found), Vec::<String>::new());
+        }
+        for standing in [
+            Standing::Stable,
+            Standing::NotConfirmed,
+            Standing::NotStable,
+            Standing::NotRepeatable,
+        ] {
+            found.standing = Some(standing);
+            assert_eq!(errors(&found), Vec::<String>::new());
+        }
+        for kind in [CeilingKind::RateLimit, CeilingKind::Queue] {
+            found.ceiling = Some(Ceiling {
+                received_pps: 2_000.5,
+                trials: 4,
+                kind,
+            });
             assert_eq!(errors(&found), Vec::<String>::new());
         }
         for outcome in [
