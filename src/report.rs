@@ -499,6 +499,9 @@ impl DelaySet {
 pub struct Delay {
     /// How many delays the figures rest on.
     pub samples: u64,
+    /// How many replies these samples stand for: each is weighed by those without a transmit timestamp
+    /// that came just before it. As many as `samples` where every packet has one.
+    pub packets: u64,
     /// Smallest, exact, in nanoseconds.
     pub min: i64,
     /// Mean, in nanoseconds.
@@ -808,6 +811,7 @@ pub(crate) mod tests {
     pub(crate) fn full() -> Report {
         let delay = Delay {
             samples: 1_000_000,
+            packets: 1_000_000,
             min: -7,
             mean: 1234.5,
             median: 1200,

@@ -387,7 +387,7 @@ fn timestamps(parts: &Parts<'_>) -> report::Timestamps {
             .granted
             .transmit
             .filter(|_| parts.delays.t1_stamped())
-            .map(|_| parts.sent.stamp_one_in),
+            .map(|_| parts.sent.stamp_one_in.1),
         clock: report::Clock {
             same_clock: same_clock && measured,
             local_synchronised: local.map(|(synchronised, _)| synchronised),

@@ -91,8 +91,8 @@ pub(crate) struct Flight {
     attempted: Apart<AtomicU64>,
     /// Packets that left.
     departed: Apart<AtomicU64>,
-    /// Transmit stamps that came back.
-    stamps_back: Apart<AtomicU64>,
+    /// Transmit stamps of packets that were answered that did not come.
+    stamps_lost: Apart<AtomicU64>,
     /// How many packets were sent, once that is known.
     sent: AtomicU64,
     done: AtomicBool,
@@ -165,7 +165,7 @@ impl Flight {
             burst: AtomicU32::new(1),
             attempted: Apart::default(),
             departed: Apart::default(),
-            stamps_back: Apart::default(),
+            stamps_lost: Apart::default(),
             sent: AtomicU64::new(0),
             done: AtomicBool::new(false),
             last_ns: AtomicI64::new(0),
@@ -253,7 +253,7 @@ impl Flight {
 
     /// Receiver: nothing came back of what was withdrawn.
     pub(crate) fn forget(&self) {
-        self.stamps_back.0.store(0, Ordering::Relaxed);
+        self.stamps_lost.0.store(0, Ordering::Relaxed);
         self.trial_stamp.store(NO_STAMP, Ordering::Release);
         self.early.store(false, Ordering::Relaxed);
     }
@@ -452,14 +452,14 @@ impl Flight {
         Verdict::from_u8(self.verdict.load(Ordering::Relaxed))
     }
 
-    /// Receiver: so many transmit stamps came back in all.
-    pub(crate) fn set_stamps_back(&self, count: u64) {
-        self.stamps_back.0.store(count, Ordering::Relaxed);
+    /// Receiver: so many transmit stamps of packets that were answered did not come.
+    pub(crate) fn set_stamps_lost(&self, count: u64) {
+        self.stamps_lost.0.store(count, Ordering::Relaxed);
     }
 
-    /// Sender: transmit stamps that came back in all.
-    pub(crate) fn stamps_back(&self) -> u64 {
-        self.stamps_back.0.load(Ordering::Relaxed)
+    /// Sender: transmit stamps of packets that were answered that did not come.
+    pub(crate) fn stamps_lost(&self) -> u64 {
+        self.stamps_lost.0.load(Ordering::Relaxed)
     }
 
     /// Sender: no more packets will leave.

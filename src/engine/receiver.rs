@@ -12,10 +12,13 @@ use std::mem::offset_of;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+mod waiting;
+
 use crossbeam_channel::Sender;
 use mio::{Token, Waker};
 use zerocopy::{FromZeros, IntoBytes};
 
+use self::waiting::Waiting;
 use super::flight::{Anew, Flight, PROBES, Timing};
 use super::icmp::IcmpErrors;
 use super::live::{Copier, Tap};
@@ -30,8 +33,6 @@ use crate::wire::protected::{self, Protection, Refused};
 use crate::wire::{Format, REFLECTOR_LEN, Reply, ReplyHead, TestFormat, Timestamp};
 pub(crate) use estimates::Estimates;
 
-/// Samples that wait for their transmit stamp.
-const PENDING: usize = 4096;
 /// Started blocks are handed over this often.
 const FLUSH_NS: i64 = 50_000_000;
 /// Batches taken without a look at anything else.
@@ -410,6 +411,8 @@ fn drain<R: ReceiveHalf>(half: &mut R, matcher: &mut Matcher<'_>) -> (Drained, u
         if look || round % EVENTS_EVERY == 0 {
             taken += half.events(|event| matcher.on_event(event));
             look = taken >= MANY_EVENTS;
+            // While more stamps are to be fetched nobody waits in vain.
+            matcher.release(if look { i64::MIN } else { matcher.now_ns });
         }
         matcher.look_at_clocks();
         if matcher.withdrawn {
@@ -737,9 +740,8 @@ pub(super) struct Matcher<'a> {
     errors_queued: bool,
     /// For each granule of the window one more than its number, and the time of its transmit stamp.
     stamps: Vec<(u64, i64)>,
-    /// Samples whose stamp has not come yet.
-    pending: Vec<Option<Sample>>,
-    /// The same of packets of which nothing else tells when they left: not shown without a stamp.
+    waiting: Waiting,
+    /// Samples without a stamp of packets of which nothing else tells when they left.
     trials: Vec<Sample>,
     punctuality: Option<Punctuality>,
     /// Packets in a row that left before their departure time.
@@ -749,6 +751,8 @@ pub(super) struct Matcher<'a> {
     probed: [bool; PROBES],
     /// What comes from now on may be an answer to a probe, and is outside all counts.
     probing: bool,
+    /// By the monotonic clock, as of the last look.
+    now_ns: i64,
     clock_offset: Option<(i64, i64)>,
     /// Packets below were under way when a clock was set: their delays are not known.
     step_below: u64,
@@ -758,7 +762,6 @@ impl<'a> Matcher<'a> {
     pub(super) fn new(plan: &Plan, flight: &'a Flight, pipe: Pipe) -> Self {
         let places = if plan.stamps { flight.granules() } else { 0 };
         let places = usize::try_from(places).expect("a window fits the address space");
-        let pending = usize::try_from(flight.window()).map_or(PENDING, |w| w.min(PENDING));
         let begun_ns = os::realtime_ns();
         Self {
             flight,
@@ -779,13 +782,14 @@ impl<'a> Matcher<'a> {
             hardware: plan.hardware,
             errors_queued: plan.errors_queued,
             stamps: vec![NO_STAMP; places],
-            pending: vec![None; if plan.stamps { pending } else { 0 }],
+            waiting: Waiting::new(if plan.stamps { flight.window() } else { 0 }),
             trials: Vec::with_capacity(plan.punctuality.map_or(0, |_| TRIALS)),
             punctuality: plan.punctuality,
             early: 0,
             longest_ns: 0,
             probed: [false; PROBES],
             probing: false,
+            now_ns: 0,
             clock_offset: None,
             step_below: 0,
         }
@@ -804,7 +808,7 @@ impl<'a> Matcher<'a> {
         }
         self.begun_ns = os::realtime_ns();
         self.stamps.fill(NO_STAMP);
-        self.pending.fill(None);
+        self.waiting.clear();
         self.trials.clear();
         (self.early, self.longest_ns, self.step_below) = (0, 0, 0);
         self.flight.forget();
@@ -900,7 +904,6 @@ impl<'a> Matcher<'a> {
 
     fn on_stamp(&mut self, seq: u32, ns: i64) {
         self.facts.stamps_back += 1;
-        self.flight.set_stamps_back(self.facts.stamps_back);
         let attempted = self.flight.attempted();
         let mut first = extend(seq, attempted);
         let granules = usize::try_from(self.flight.granules()).unwrap_or(0);
@@ -915,16 +918,9 @@ impl<'a> Matcher<'a> {
         // A train may have several granules; the stamp is of all of them, and of no other train.
         loop {
             let granule = self.flight.granule(first);
-            let (places, pending) = (self.stamps.len(), self.pending.len());
+            let places = self.stamps.len();
             self.stamps[place(granule, places)] = (granule + 1, ns);
             let next = first + self.flight.granule_len(first);
-            for seq in first..next {
-                let waiting = &mut self.pending[place(seq, pending)];
-                if let Some(mut sample) = waiting.take_if(|sample| sample.seq == seq) {
-                    sample.t1_stamp_ns = Some(ns);
-                    self.pipe.push(sample);
-                }
-            }
             let mut trials = self.trials.len();
             while let Some(at) = trials.checked_sub(1) {
                 if (first..next).contains(&self.trials[at].seq) {
@@ -976,6 +972,7 @@ impl<'a> Matcher<'a> {
     /// Notices that the system's clock was set: then the delays of all packets under way are wrong.
     fn look_at_clocks(&mut self) {
         let (now, wall) = (os::monotonic_ns(), os::realtime_ns());
+        self.now_ns = now;
         if os::monotonic_ns() - now > STEP_NS / 10 {
             // This thread was interrupted in between: the two readings do not belong together.
             return;
@@ -1294,10 +1291,8 @@ impl<'a> Matcher<'a> {
             size_class: class,
             count,
         };
-        if stamped && !self.stamps.is_empty() {
-            let granule = self.flight.granule(seq);
-            let (stamp_of, ns) = self.stamps[place(granule, self.stamps.len())];
-            sample.t1_stamp_ns = (stamp_of == granule + 1).then_some(ns);
+        if stamped {
+            sample.t1_stamp_ns = stamp_of(self.flight, &self.stamps, seq);
         }
         if sample.t1_stamp_ns.is_none() && self.flight.timing(seq) == Timing::Trial {
             // Its T1 says when it was handed over, and it may have waited.
@@ -1308,17 +1303,11 @@ impl<'a> Matcher<'a> {
             }
             return self.unusable(answer);
         }
-        if let Some(tap) = &mut self.tap {
-            for (seq, reflector_seq) in answer.numbers() {
-                let one = Sample {
-                    seq,
-                    count: 1,
-                    ..sample
-                };
-                tap.reply(one, reflector_seq);
-            }
-        }
-        self.pass_on(sample, stamped);
+        self.pass_on(waiting::Reply {
+            sample,
+            reflector_seq: answer.reflector_seq,
+            wants_stamp: stamped && !self.stamps.is_empty() && sample.t1_stamp_ns.is_none(),
+        });
     }
 
     fn unusable(&mut self, answer: &Answer) {
@@ -1329,15 +1318,42 @@ impl<'a> Matcher<'a> {
         }
     }
 
-    fn pass_on(&mut self, sample: Sample, stamped: bool) {
-        if !stamped || self.stamps.is_empty() || sample.t1_stamp_ns.is_some() {
-            self.pipe.push(sample);
-            return;
+    /// Has a reply recorded in its turn.
+    fn pass_on(&mut self, reply: waiting::Reply) {
+        if self.waiting.is_empty() && !reply.wants_stamp {
+            return self.record(&reply);
         }
-        let pending = self.pending.len();
-        if let Some(other) = self.pending[place(sample.seq, pending)].replace(sample) {
-            // Its stamp has not come for thousands of packets.
-            self.pipe.push(other);
+        if !self.waiting.has_room() {
+            self.release(i64::MAX);
+        }
+        self.waiting.push(reply, self.now_ns);
+    }
+
+    /// Records the replies that need not wait any longer at `now`, by the monotonic clock.
+    fn release(&mut self, now: i64) {
+        loop {
+            let (flight, stamps) = (self.flight, &self.stamps);
+            let stamp = |sample: &Sample| stamp_of(flight, stamps, sample.seq);
+            let Some(reply) = self.waiting.next(now, stamp) else {
+                break;
+            };
+            self.record(&reply);
+        }
+        self.flight.set_stamps_lost(self.waiting.lost());
+    }
+
+    fn record(&mut self, reply: &waiting::Reply) {
+        self.pipe.push(reply.sample);
+        let Some(tap) = &mut self.tap else {
+            return;
+        };
+        for n in 0..reply.sample.count {
+            let one = Sample {
+                seq: reply.sample.seq + u64::from(n),
+                count: 1,
+                ..reply.sample
+            };
+            tap.reply(one, reply.reflector_seq.wrapping_add(n.into()));
         }
     }
 
@@ -1363,11 +1379,7 @@ impl<'a> Matcher<'a> {
         kernel_drops: Option<u64>,
         cpus: Option<Vec<usize>>,
     ) -> Received {
-        let mut waiting: Vec<Sample> = self.pending.iter_mut().filter_map(Option::take).collect();
-        waiting.sort_unstable_by_key(|sample| sample.seq);
-        for sample in waiting {
-            self.pipe.push(sample);
-        }
+        self.release(i64::MAX);
         self.facts.rejected += self.trials.iter().map(Sample::packets).sum::<u64>();
         self.facts.reply_sizes.sort_unstable();
         if let Some(tap) = &mut self.tap {
@@ -1411,6 +1423,14 @@ impl Answer {
     }
 }
 
+/// The transmit stamp of a packet, as far as it is known.
+#[inline]
+fn stamp_of(flight: &Flight, stamps: &[(u64, i64)], seq: u64) -> Option<i64> {
+    let granule = flight.granule(seq);
+    let (of, ns) = *stamps.get(place(granule, stamps.len()))?;
+    (of == granule + 1).then_some(ns)
+}
+
 /// How many of the first replies of a bundle, of `step` octets each, differ in their numbers alone, and
 /// these go on from one to the next: all that is told of the first one is then true of all. At least 1.
 #[inline]
@@ -1451,7 +1471,7 @@ fn number_at(reply: &[u8; REFLECTOR_LEN], at: usize) -> u32 {
 /// Of a power of two places.
 fn place(seq: u64, places: usize) -> usize {
     let mask = u64::try_from(places).unwrap_or(0).saturating_sub(1);
-    debug_assert_eq!((mask + 1) & mask, 0);
+    debug_assert_eq!(mask.wrapping_add(1) & mask, 0);
     usize::try_from(seq & mask).unwrap_or(0)
 }
 
@@ -2069,6 +2089,7 @@ mod tests {
                 }
             }
             let now = (train + 1) * 100_000;
+            matcher.release(if train % 5 == 4 { i64::MAX } else { now });
             matcher.tick(now, BEGIN_NS + now);
         }
         let received = matcher.finish(seq, None, None);
@@ -2085,7 +2106,6 @@ mod tests {
                 }
             }
         }) {}
-        // What waits for a stamp is passed on in the order of its first packet.
         shown.sort_by_key(|sample| sample.seq);
         (format!("{received:?}"), shown, watched.told())
     }

@@ -72,8 +72,8 @@ pub(crate) struct Plan {
     pub(crate) pacing: Pacing,
     /// Whether spinning starves nobody: there is another CPU for the receiver.
     pub(crate) may_spin: bool,
-    /// Transmit stamps that may be under way at once; 0: none are to be asked for.
-    pub(crate) stamps_under_way: u64,
+    /// Transmit stamps that the system keeps until they are fetched; 0: none are to be asked for.
+    pub(crate) stamps_kept: u64,
     /// What is known of departure times to begin with.
     pub(crate) txtime: Verdict,
     pub(crate) cpu: Option<usize>,
@@ -132,8 +132,8 @@ pub(crate) struct Sent {
     /// First departure, since the Unix epoch.
     pub(crate) started_ns: i64,
     pub(crate) stamps_requested: u64,
-    /// One packet in so many asked for a stamp, at the end of the session.
-    pub(crate) stamp_one_in: u32,
+    /// Two consecutive packets in so many asked for a stamp: at least, and at most.
+    pub(crate) stamp_one_in: (u32, u32),
     /// Of the packets that carried a departure time, `late_departures` says nothing.
     pub(crate) txtime: Outcome,
     pub(crate) interrupted: bool,
@@ -252,8 +252,12 @@ impl Sent {
             all.late_departures += thread.late_departures;
             all.longest_burst = all.longest_burst.max(thread.longest_burst);
             all.max_slip_ns = all.max_slip_ns.max(thread.max_slip_ns);
+            let ((least, most), (from, to)) = (all.stamp_one_in, thread.stamp_one_in);
+            all.stamp_one_in = match all.stamps_requested {
+                0 => (from, to),
+                _ => (least.min(from), most.max(to)),
+            };
             all.stamps_requested += thread.stamps_requested;
-            all.stamp_one_in = all.stamp_one_in.max(thread.stamp_one_in);
             all.txtime = all.txtime.and(&thread.txtime);
             all.interrupted |= thread.interrupted;
             all.began_anew += thread.began_anew;
@@ -333,7 +337,7 @@ pub(crate) fn run<S: SendHalf>(
         ..thread.handover.outcome()
     };
     thread.totals.stamps_requested = thread.stamps.requested;
-    thread.totals.stamp_one_in = thread.stamps.one_in;
+    thread.totals.stamp_one_in = thread.stamps.apart;
     Ok(thread.totals)
 }
 
@@ -475,7 +479,7 @@ impl<'a, S: SendHalf> Sender<'a, S> {
                 error_estimate: ErrorEstimate::UNKNOWN,
             },
             quality_until: i64::MIN,
-            stamps: Stamps::new(plan.stamps_under_way, plan.mean_gap_ns, plan.count),
+            stamps: Stamps::new(plan.stamps_kept, plan.mean_gap_ns, plan.count),
             totals: Sent {
                 by_class: vec![0; plan.payloads.len()],
                 ..Sent::default()
@@ -569,7 +573,7 @@ impl<'a, S: SendHalf> Sender<'a, S> {
         self.batch.clear();
         self.held.clear();
         let plan = &self.plan;
-        self.stamps = Stamps::new(plan.stamps_under_way, plan.mean_gap_ns, plan.count);
+        self.stamps = Stamps::new(plan.stamps_kept, plan.mean_gap_ns, plan.count);
         self.handover = Handover::new(plan.txtime);
         if self.handover.concerned() {
             // It was that clock to begin with: that is permitted.
@@ -1002,10 +1006,7 @@ impl<'a, S: SendHalf> Sender<'a, S> {
             }
             left += step;
         }
-        let back = self.flight.stamps_back();
-        // Ahead of their time many leave together whatever the load.
-        let crowded = count * 2 >= self.batch.capacity() && !self.handover.ahead();
-        self.stamps.adapt(after, back, crowded);
+        self.stamps.adapt(after, self.flight.stamps_lost());
     }
 
     /// Counts the packets of a place, which left, or which the queueing discipline was handed.
@@ -1118,28 +1119,23 @@ pub(crate) fn error_estimate(format: Format) -> ErrorEstimate {
 /// Which packets ask for a transmit stamp: two consecutive ones in every N, so that IPDV exists.
 ///
 /// N is 1 up to 18,750 packets a second, and grows with the rate from there: a stamp costs about as
-/// much as a quarter of a packet, on the CPU that also takes the replies. It grows further where
-/// stamps do not come back as fast as they are asked for, and shrinks again when they do. A stamp
-/// that has not come back for a second is lost (its packet was dropped without a word), not late.
+/// much as a quarter of a packet, on the CPU that also takes the replies. It is larger where the system
+/// keeps few stamps until they are fetched. Where stamps of packets that were answered do not come, the
+/// system had no room for them: N grows, and shrinks again as soon as they come. A stamp of a packet that
+/// was not answered says nothing of that: the packet may wait in a queue, or have been dropped there.
 #[derive(Debug)]
 struct Stamps {
-    /// Stamps that may be under way at once; 0: none are asked for.
-    limit: u64,
+    /// None are asked for.
+    off: bool,
     one_in: u32,
-    /// `one_in` at this rate without any pressure.
+    /// `one_in` where none are lost.
     least_apart: u32,
+    /// The smallest and the largest `one_in` so far.
+    apart: (u32, u32),
     requested: u64,
-    /// Requests may go on until here without a look at what came back.
-    room_until: u64,
     window_ends: i64,
-    strikes: u32,
-    /// Windows without pressure in a row, and how many it takes to ask for more stamps again.
-    calm: u32,
-    patience: u32,
-    /// Requested and back, as of one to two seconds ago, and as of less than a second ago.
+    /// Requested and lost at the end of the last window.
     before: (u64, u64),
-    lately: (u64, u64),
-    remember_at: i64,
 }
 
 impl Stamps {
@@ -1147,17 +1143,17 @@ impl Stamps {
     const LEAST_PAIRS: u64 = 128;
     /// Two stamps in this time are what every host keeps up with: 12,500 a second.
     const EASY_GAP_NS: i64 = 160_000;
-    const WINDOW_NS: i64 = 5_000_000;
-    /// Windows under pressure until fewer are asked for.
-    const STRIKES: u32 = 4;
-    /// Stamps under way at the end of a window that mean pressure.
-    const PRESSURE: u64 = 256;
-    /// Windows without pressure until more are asked for: at first, and at most.
-    const PATIENCE: (u32, u32) = (400, 400 << 6);
-    const LOST_AFTER_NS: i64 = 1_000_000_000;
+    /// The system has room for what is asked for in twice this time, during which nobody may come by to
+    /// fetch it.
+    const UNFETCHED_NS: i64 = 50_000_000;
+    const WINDOW_NS: i64 = 100_000_000;
+    /// Where more than one in so many is lost there are too many.
+    const LOST_ONE_IN: u64 = 32;
 
-    fn new(limit: u64, mean_gap_ns: i64, count: Option<u64>) -> Self {
-        let per_gap = Self::EASY_GAP_NS / mean_gap_ns.max(1);
+    fn new(kept: u64, mean_gap_ns: i64, count: Option<u64>) -> Self {
+        let kept = i64::try_from(kept).unwrap_or(i64::MAX);
+        let gap_ns = Self::EASY_GAP_NS.max(4 * Self::UNFETCHED_NS / kept.max(1));
+        let per_gap = gap_ns / mean_gap_ns.max(1);
         // However short a session is, some of its packets are stamped.
         let most = count.map_or(u32::MAX, |count| {
             u32::try_from(count / Self::LEAST_PAIRS).unwrap_or(u32::MAX)
@@ -1171,65 +1167,38 @@ impl Stamps {
             apart => apart.next_power_of_two(),
         };
         Self {
-            limit,
+            off: kept == 0,
             one_in,
             least_apart: one_in,
+            apart: (one_in, one_in),
             requested: 0,
-            room_until: limit,
-            window_ends: 0,
-            strikes: 0,
-            calm: 0,
-            patience: Self::PATIENCE.0,
+            window_ends: i64::MIN,
             before: (0, 0),
-            lately: (0, 0),
-            remember_at: i64::MIN,
         }
-    }
-
-    fn fewer(&mut self) {
-        self.one_in *= 4;
-        self.strikes = 0;
-        self.calm = 0;
-        self.patience = (self.patience * 2).min(Self::PATIENCE.1);
     }
 
     /// Whether packet or train number `train` asks for one.
     fn wanted(&self, train: u64) -> bool {
-        self.requested < self.room_until && train % u64::from(self.one_in) < 2
+        !self.off && train % u64::from(self.one_in) < 2
     }
 
-    /// Looks at how many came back, and at whether many packets were due together.
-    fn adapt(&mut self, now: i64, back: u64, crowded: bool) {
-        if now >= self.remember_at {
-            self.before = self.lately;
-            self.lately = (self.requested, back);
-            self.remember_at = now.saturating_add(Self::LOST_AFTER_NS);
-        }
-        let (asked, came) = (self.requested - self.before.0, back - self.before.1);
-        let under_way = asked.saturating_sub(came);
-        self.room_until = self.requested + self.limit.saturating_sub(under_way);
-        if under_way * 2 > self.limit && self.limit > 0 && self.one_in < Self::MOST_APART {
-            // So close to what the buffer holds there is no time for a second look.
-            self.fewer();
-            self.window_ends = now + 4 * Self::WINDOW_NS;
-        }
+    /// Looks at how many were lost in all.
+    fn adapt(&mut self, now: i64, lost: u64) {
         if now < self.window_ends {
             return;
         }
-        self.window_ends = now + Self::WINDOW_NS;
-        let pressed = under_way > Self::PRESSURE || crowded;
-        self.strikes = if pressed {
-            self.strikes + 1
-        } else {
-            self.strikes.saturating_sub(1)
-        };
-        self.calm = if pressed { 0 } else { self.calm + 1 };
-        if self.strikes >= Self::STRIKES && self.one_in < Self::MOST_APART {
-            self.fewer();
-        } else if self.calm >= self.patience && self.one_in > self.least_apart {
-            self.one_in = (self.one_in / 4).max(self.least_apart);
-            self.calm = 0;
+        self.window_ends = now.saturating_add(Self::WINDOW_NS);
+        let (requested_before, lost_before) =
+            std::mem::replace(&mut self.before, (self.requested, lost));
+        let requested = self.requested - requested_before;
+        let lost = lost.saturating_sub(lost_before);
+        if lost * Self::LOST_ONE_IN > requested {
+            self.one_in = (self.one_in * 4).min(Self::MOST_APART);
+        } else if lost == 0 {
+            self.one_in = (self.one_in / 2).max(self.least_apart);
         }
+        let (least, most) = self.apart;
+        self.apart = (least.min(self.one_in), most.max(self.one_in));
     }
 }
 
@@ -1408,7 +1377,7 @@ mod tests {
             format: Format::Ptp,
             pacing: Pacing::Sleep,
             may_spin: false,
-            stamps_under_way: 1000,
+            stamps_kept: 1000,
             txtime: Verdict::Untried,
             cpu: None,
             realtime: false,
@@ -1512,84 +1481,57 @@ mod tests {
 
     #[test]
     fn stamps_are_asked_for_in_pairs() {
-        let mut stamps = Stamps::new(1000, 100_000, None);
-        assert!((0..10).all(|seq| stamps.wanted(seq)));
-        stamps.one_in = 4;
-        let wanted: Vec<u64> = (0..9).filter(|seq| stamps.wanted(*seq)).collect();
-        assert_eq!(wanted, [0, 1, 4, 5, 8]);
-    }
-
-    #[test]
-    fn no_more_stamps_are_under_way_than_the_buffer_holds() {
-        let mut stamps = Stamps::new(10, 100_000, None);
-        let ask = |stamps: &mut Stamps, seqs: std::ops::Range<u64>| {
-            for seq in seqs {
-                stamps.requested += u64::from(stamps.wanted(seq));
-            }
-        };
-        ask(&mut stamps, 0..100);
-        assert_eq!(stamps.requested, 10);
-        stamps.adapt(0, 5, false);
-        ask(&mut stamps, 100..300);
-        assert_eq!(stamps.requested, 15);
+        let stamps = Stamps::new(1000, 100_000, None);
+        assert!((0..100).all(|seq| stamps.wanted(seq)));
+        // 100,000 packets a second.
+        let stamps = Stamps::new(1 << 16, 10_000, None);
+        let wanted: Vec<u64> = (0..40).filter(|seq| stamps.wanted(*seq)).collect();
+        assert_eq!(wanted, [0, 1, 16, 17, 32, 33]);
         assert!(!Stamps::new(0, 100_000, None).wanted(0));
     }
 
     #[test]
-    fn lasting_pressure_thins_the_stamps_and_a_single_stall_does_not() {
-        let mut stamps = Stamps::new(1_000_000, 100_000, None);
-        stamps.requested = 1000;
-        stamps.adapt(Stamps::WINDOW_NS, 0, false);
-        for i in 2..20 {
-            stamps.adapt(i * Stamps::WINDOW_NS, 1000, false);
+    fn no_more_stamps_are_asked_for_than_the_system_keeps_while_nobody_fetches_them() {
+        // An ordinary user's socket buffer keeps 208 of them: 100 in 50 ms.
+        for (kept, gap_ns, one_in) in [
+            (208, 1_000_000, 1),
+            (208, 10_000, 128),
+            (8192, 10_000, 16),
+            (1 << 16, 10_000, 16),
+            (1, 1_000_000, 256),
+        ] {
+            assert_eq!(
+                Stamps::new(kept, gap_ns, None).one_in,
+                one_in,
+                "{kept} {gap_ns}"
+            );
         }
-        assert_eq!(stamps.one_in, 1);
-        for i in 20..25 {
-            stamps.adapt(i * Stamps::WINDOW_NS, 0, false);
-        }
-        assert_eq!(stamps.one_in, 4);
-    }
-
-    /// A session at 1,000 packets a second for `seconds`, in which one stamp in `lost` never comes.
-    fn with_lost_stamps(stamps: &mut Stamps, seconds: i64, lost: u64) -> u64 {
-        let mut back = 0;
-        for seq in 0..seconds.unsigned_abs() * 1000 {
-            let wanted = stamps.wanted(seq);
-            stamps.requested += u64::from(wanted);
-            back += u64::from(wanted && seq % lost != 0);
-            stamps.adapt(i64::try_from(seq).unwrap() * 1_000_000, back, false);
-        }
-        back
+        // Few packets are stamped all the same.
+        assert_eq!(Stamps::new(208, 10_000, Some(256)).one_in, 1);
     }
 
     #[test]
-    fn lost_stamps_are_forgiven() {
-        let mut stamps = Stamps::new(8192, 1_000_000, None);
-        assert_eq!(with_lost_stamps(&mut stamps, 600, 100), 600 * 990);
-        assert_eq!(stamps.one_in, 1);
-        let mut stamps = Stamps::new(1024, 1_000_000, None);
-        with_lost_stamps(&mut stamps, 600, 10);
-        assert_eq!(stamps.one_in, 1);
-    }
-
-    #[test]
-    fn after_a_calm_time_more_stamps_are_asked_for_again() {
-        let mut stamps = Stamps::new(1_000_000, 100_000, None);
-        stamps.requested = 1000;
-        let mut at = 0;
-        let mut windows = |stamps: &mut Stamps, count: u32, back| {
+    fn stamps_that_are_lost_thin_them_out_and_a_second_later_they_are_as_before() {
+        let mut stamps = Stamps::new(1 << 16, 10_000, None);
+        let (mut at, mut lost) = (0, 0);
+        let mut windows = |stamps: &mut Stamps, count: u32, share: u64| {
             for _ in 0..count {
+                let asked = 1_000_000 * 2 / u64::from(stamps.one_in);
+                stamps.requested += asked;
+                lost += asked / 100 * share;
                 at += Stamps::WINDOW_NS;
-                stamps.adapt(at, back, false);
+                stamps.adapt(at, lost);
             }
         };
-        windows(&mut stamps, 8, 0);
+        windows(&mut stamps, 5, 0);
         assert_eq!(stamps.one_in, 16);
-        windows(&mut stamps, 10, 1000);
-        assert_eq!(stamps.one_in, 16);
-        let patience = stamps.patience;
-        windows(&mut stamps, 4 * patience, 1000);
-        assert_eq!(stamps.one_in, 1);
+        windows(&mut stamps, 5, 2);
+        assert_eq!(stamps.one_in, 16, "few may be lost");
+        windows(&mut stamps, 10, 50);
+        assert_eq!(stamps.one_in, Stamps::MOST_APART);
+        windows(&mut stamps, 9, 0);
+        assert_eq!(stamps.one_in, 16, "less than a second");
+        assert_eq!(stamps.apart, (16, Stamps::MOST_APART));
     }
 }
 

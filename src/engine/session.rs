@@ -843,7 +843,7 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
         format: share.format,
         pacing: share.pacing,
         may_spin: pair.apart,
-        stamps_under_way: match (granted.transmit, granted.receive_buffer) {
+        stamps_kept: match (granted.transmit, granted.receive_buffer) {
             (Some(_), Some(octets)) => u64::try_from(octets / STAMP_OCTETS).unwrap_or(u64::MAX),
             _ => 0,
         },

@@ -88,7 +88,6 @@ pub struct Sending<'a> {
     load: Load,
     /// Sequence number of the next packet that is built.
     built: u64,
-    stamps: u64,
     /// When the packet or train before had left.
     left_ns: i64,
 }
@@ -128,7 +127,7 @@ pub fn sending(load: Load, run: impl FnOnce(&mut Sending<'_>)) -> io::Result<()>
         format: Format::Ntp,
         pacing: Pacing::Auto,
         may_spin: true,
-        stamps_under_way: WINDOW,
+        stamps_kept: WINDOW,
         txtime: Verdict::NotAsked,
         cpu: None,
         realtime: false,
@@ -144,7 +143,6 @@ pub fn sending(load: Load, run: impl FnOnce(&mut Sending<'_>)) -> io::Result<()>
         flight: &flight,
         load,
         built: 0,
-        stamps: 0,
         left_ns: os::monotonic_ns(),
     });
     Ok(())
@@ -170,14 +168,11 @@ impl Sending<'_> {
             class: 0,
             count: self.load.burst,
         });
-        let stamp = self.sender.note(0, 0, seq, seq);
+        self.sender.note(0, 0, seq, seq);
         self.flight.attempt(seq + self.load.packets());
         let now = os::monotonic_ns();
         self.sender.account(0, 1, self.left_ns, now);
         self.left_ns = now;
-        // The receiver's part, without which no more stamps are asked for.
-        self.stamps += u64::from(stamp);
-        self.flight.set_stamps_back(self.stamps);
     }
 }
 

@@ -9,6 +9,7 @@
 use std::sync::{Arc, OnceLock};
 
 use super::bins::Bins;
+use super::spread::Spread;
 use crate::report;
 use crate::sample::Sample;
 use hdrhistogram::Histogram;
@@ -19,6 +20,11 @@ use hdrhistogram::Histogram;
 /// until the first sample with a transmit stamp is accepted, and from then on on stamped samples
 /// alone; what had been collected from user space is dropped. Inbound and reflector delays need no
 /// T1 and take every accepted sample.
+///
+/// Where not every packet asks for a stamp, or some stamps are lost, a stamped sample stands for the
+/// replies without one that came just before it as well, and is weighed by their number: so round-trip
+/// and outbound delays are of the same stretches of the session, in the same proportion, as inbound
+/// delays. See [`Weigher`].
 ///
 /// A sample whose timestamps contradict each other (T3 before T2, a negative round-trip delay, or a
 /// difference beyond 64 bits) is kept out of everything and counted.
@@ -39,6 +45,10 @@ pub struct Delays {
     best: Option<(i64, i64)>,
     recorded: u64,
     rejected: u64,
+    weigher: Weigher,
+    /// What the packets after those of the last sample are compared with.
+    last: Option<Sample>,
+    spread: Spread,
 }
 
 impl Delays {
@@ -75,6 +85,9 @@ impl Delays {
             best: None,
             recorded: 0,
             rejected: 0,
+            weigher: Weigher::default(),
+            last: None,
+            spread: Spread::default(),
         }
     }
 
@@ -105,6 +118,9 @@ impl Delays {
             best: None,
             recorded: 0,
             rejected: 0,
+            weigher: Weigher::default(),
+            last: None,
+            spread: Spread::default(),
         }
     }
 
@@ -127,9 +143,11 @@ impl Delays {
         self.inbound.merge(&other.inbound);
         self.reflector.merge(&other.reflector);
         if other.t1_stamped && !self.t1_stamped {
-            self.start_over_with_stamps();
+            self.start_over_with_stamps(0);
         }
-        if other.t1_stamped != self.t1_stamped {
+        let comparable = other.t1_stamped == self.t1_stamped;
+        self.spread.merge(&other.spread, comparable);
+        if !comparable {
             return;
         }
         self.roundtrip.merge(&other.roundtrip);
@@ -173,22 +191,33 @@ impl Delays {
         if count == 0 {
             return;
         }
+        let joined = self.last.is_some_and(|last| last.continues_in(sample));
+        self.last = Some(Sample {
+            seq: sample.seq.wrapping_add(count - 1),
+            count: 1,
+            ..*sample
+        });
         self.recorded += count;
         let packets = Packets {
-            first: sample.seq,
-            count,
+            joined,
+            ..Packets::of(sample.seq, count)
         };
         self.columns.packets.push(packets);
         self.columns.inbound.push(delay.inbound);
         self.columns.reflector.push(delay.reflector);
         let stamped = sample.t1_stamp_ns.is_some();
         if stamped && !self.t1_stamped {
-            self.start_over_with_stamps();
+            self.start_over_with_stamps(self.recorded - count);
         }
-        if let Some(sent) = delay.sent.filter(|_| stamped == self.t1_stamped) {
-            let class = usize::from(sample.size_class);
-            self.sort_with_t1(packets, class, &sent, delay.inbound);
-        }
+        let sent = delay.sent.filter(|_| stamped == self.t1_stamped);
+        self.spread.note(sample.t4_ns, count, sent.is_some());
+        let Some(sent) = sent else {
+            self.weigher.pass(count, sample.t4_ns);
+            return;
+        };
+        let packets = self.weigher.weigh(packets, sample.t4_ns);
+        let class = usize::from(sample.size_class);
+        self.sort_with_t1(packets, class, &sent, delay.inbound);
     }
 
     fn record_columns(&mut self) {
@@ -215,6 +244,9 @@ impl Delays {
         }
         self.best = None;
         (self.recorded, self.rejected) = (0, 0);
+        self.weigher = Weigher::default();
+        self.last = None;
+        self.spread = Spread::default();
     }
 
     /// The figures so far.
@@ -261,6 +293,12 @@ impl Delays {
         self.best.map(|(_, offset)| offset)
     }
 
+    /// How the samples lie over the session.
+    #[must_use]
+    pub fn spread(&self) -> &Spread {
+        &self.spread
+    }
+
     /// Samples accepted: each is in the inbound and reflector delays, and in the other two where
     /// its kind of T1 is the one in use.
     #[must_use]
@@ -290,9 +328,14 @@ impl Delays {
         }
     }
 
-    fn start_over_with_stamps(&mut self) {
+    /// The first of the stamped samples has come, and stands for those before as well.
+    fn start_over_with_stamps(&mut self, before: u64) {
         self.t1_stamped = true;
         self.best = None;
+        self.weigher = Weigher::default();
+        self.weigher
+            .pass(before, self.spread.from_ns().unwrap_or(0));
+        self.spread.forget_samples();
         self.columns.clear_sent();
         self.roundtrip.clear();
         self.outbound.start_over();
@@ -307,6 +350,75 @@ impl Delays {
 struct Packets {
     first: u64,
     count: u64,
+    /// How many packets they stand for, themselves among them.
+    weight: u64,
+    /// They share their timestamps with the packet before the first of them.
+    joined: bool,
+    /// Replies came between the last delay and this one whose delay is not known.
+    apart: bool,
+}
+
+impl Packets {
+    /// Packets that stand for themselves.
+    fn of(first: u64, count: u64) -> Self {
+        Self {
+            first,
+            count,
+            weight: count,
+            joined: false,
+            apart: false,
+        }
+    }
+}
+
+/// Weighs the samples whose T1 is known by the replies that they stand for.
+///
+/// Half of the replies without T1 that no sample stands for yet are given to the next sample with one: of
+/// two in a row, as the sender asks for stamps, both then weigh about as much. A sample stands for what came
+/// within a second before it, and not for replies of long ago, where stamps were lost for so long.
+#[derive(Clone, Copy, Debug, Default)]
+struct Weigher {
+    /// Replies for which no sample stands yet, and when the first of them came.
+    waiting: u64,
+    since_ns: i64,
+    apart: bool,
+}
+
+impl Weigher {
+    const LONGEST_NS: u64 = 1_000_000_000;
+
+    /// Replies without T1 that came at `at_ns`.
+    fn pass(&mut self, count: u64, at_ns: i64) {
+        if self.waiting == 0 {
+            self.since_ns = at_ns;
+        }
+        self.waiting += count;
+        self.apart |= count > 0;
+    }
+
+    /// A sample with T1 that came at `at_ns`. Of packets that share their timestamps the first one alone stands
+    /// for others.
+    fn weigh(&mut self, packets: Packets, at_ns: i64) -> Packets {
+        let apart = std::mem::take(&mut self.apart);
+        if packets.joined || self.waiting == 0 {
+            return Packets { apart, ..packets };
+        }
+        let waited = at_ns.saturating_sub(self.since_ns).unsigned_abs();
+        if waited > Self::LONGEST_NS {
+            let recent =
+                u128::from(self.waiting) * u128::from(Self::LONGEST_NS) / u128::from(waited);
+            self.waiting = u64::try_from(recent).unwrap_or(self.waiting);
+        }
+        let others = self.waiting.div_ceil(2);
+        self.waiting -= others;
+        // What is left came lately, and is nearly as good as new.
+        self.since_ns = at_ns;
+        Packets {
+            weight: packets.count + others,
+            apart,
+            ..packets
+        }
+    }
 }
 
 /// The differences of a part of a block, quantity by quantity: recorded one after the other, each has
@@ -406,6 +518,8 @@ impl SinceT1 {
 /// shown as the minimum or the maximum.
 #[derive(Clone, Debug)]
 pub struct Distribution {
+    /// Packets that were measured; the moments, cells and bins have those for which they stand.
+    samples: u64,
     moments: Moments,
     jitter: Jitter,
     pairs: Pairs,
@@ -458,6 +572,7 @@ impl Distribution {
 
     fn new(base: Base, memory: Memory) -> Self {
         Self {
+            samples: 0,
             moments: Moments::default(),
             jitter: Jitter::default(),
             pairs: Pairs::new(memory),
@@ -476,11 +591,7 @@ impl Distribution {
 
     /// Adds the delay of packet `seq`. Call in order of arrival, once for each sequence number.
     pub fn record(&mut self, seq: u64, value_ns: i64) {
-        let one = Packets {
-            first: seq,
-            count: 1,
-        };
-        self.record_all(&[one], &[value_ns]);
+        self.record_all(&[Packets::of(seq, 1)], &[value_ns]);
     }
 
     /// Adds delays, in order of arrival, each of one packet or of several; both slices have one length.
@@ -488,14 +599,15 @@ impl Distribution {
         self.moments.record(packets, values_ns);
         let each = || packets.iter().zip(values_ns);
         for (packets, &value_ns) in each() {
-            self.jitter.record(value_ns, packets.count);
-            self.bins.record(value_ns, packets.count);
+            self.samples += packets.count;
+            self.jitter.record(value_ns, packets);
+            self.bins.record(value_ns, packets.weight);
         }
         for (packets, &value_ns) in each() {
             self.pairs.record(*packets, value_ns);
         }
         for (packets, &value_ns) in each() {
-            let mut count = packets.count;
+            let mut count = packets.weight;
             while count > 0 && !self.settled {
                 count -= 1;
                 self.early.push(value_ns);
@@ -514,6 +626,7 @@ impl Distribution {
         if other.moments.count == 0 {
             return;
         }
+        self.samples += other.samples;
         self.jitter.merge(&other.jitter, self.moments.count > 0);
         self.moments.merge(&other.moments);
         self.pairs.merge(&other.pairs);
@@ -550,7 +663,7 @@ impl Distribution {
     /// The figures so far; `None` where there is no sample.
     #[must_use]
     pub fn report(&self) -> Option<report::Delay> {
-        let n = self.moments.count;
+        let (n, packets) = (self.samples, self.moments.count);
         if n == 0 {
             return None;
         }
@@ -568,11 +681,15 @@ impl Distribution {
                 Ranked::Above => max,
             }
         };
-        let percentile = |part| supported_rank(n, part).map(at_rank);
-        let median = at_rank(nearest_rank(n, MEDIAN));
+        let percentile = |part| {
+            supported_rank(n, part)?;
+            Some(at_rank(nearest_rank(packets, part)))
+        };
+        let median = at_rank(nearest_rank(packets, MEDIAN));
         let p99 = percentile(P99);
         Some(report::Delay {
             samples: n,
+            packets,
             min,
             mean: self.moments.mean(),
             median,
@@ -585,7 +702,7 @@ impl Distribution {
             samples_needed: needed(|part| percentile(part).is_none()),
             max,
             stddev: self.moments.stddev(),
-            jitter: self.jitter.report().filter(|_| n > 1),
+            jitter: self.jitter.report(),
             ipdv: self.pairs.report(),
             pdv: report::Pdv {
                 // None is negative: all values are clamped to the minimum.
@@ -628,6 +745,7 @@ impl Distribution {
 
     /// Forgets all samples; allocates nothing.
     fn clear(&mut self) {
+        self.samples = 0;
         self.moments = Moments::default();
         self.jitter = Jitter::default();
         self.pairs.clear();
@@ -708,16 +826,16 @@ impl Moments {
         };
         let mut sum_of_differences = 0.0;
         for (packets, &value) in packets.iter().zip(values) {
-            block.count += packets.count;
+            block.count += packets.weight;
             block.min = block.min.min(value);
             block.max = block.max.max(value);
-            block.sum += i128::from(value) * i128::from(packets.count);
-            sum_of_differences += difference(value) * of_count(packets.count);
+            block.sum += i128::from(value) * i128::from(packets.weight);
+            sum_of_differences += difference(value) * of_count(packets.weight);
         }
         block.mean_of_differences = sum_of_differences / of_count(block.count);
         for (packets, &value) in packets.iter().zip(values) {
             let distance = difference(value) - block.mean_of_differences;
-            block.sum_of_squares += distance * distance * of_count(packets.count);
+            block.sum_of_squares += distance * distance * of_count(packets.weight);
         }
         self.merge(&block);
     }
@@ -753,37 +871,38 @@ impl Moments {
     }
 }
 
-/// Smoothed interarrival jitter (RFC 3550 §6.4.1, appendix A.8).
+/// Smoothed interarrival jitter (RFC 3550 §6.4.1, appendix A.8), of consecutive packets in order of
+/// arrival. Replies whose delay is not known are no gap to be jumped over: of a stream of which only some
+/// packets have T1 it takes the pairs.
 #[derive(Clone, Debug, Default)]
 struct Jitter {
     smoothed: f64,
     previous: Option<i64>,
-    /// Values of several flows: no jitter of any.
-    mixed: bool,
+    measured: bool,
+    /// Values of several flows, or of packets that share their timestamps, between which nothing was
+    /// measured: no jitter of any.
+    none: bool,
 }
 
 impl Jitter {
-    /// Adds a value of `count` packets.
-    fn record(&mut self, value: i64, count: u64) {
-        if let Some(previous) = self.previous.replace(value) {
+    fn record(&mut self, value: i64, packets: &Packets) {
+        self.none |= packets.count > 1 || packets.joined;
+        let previous = self.previous.replace(value);
+        if let Some(previous) = previous.filter(|_| !packets.apart) {
             self.smoothed += (of_count(value.abs_diff(previous)) - self.smoothed) / 16.0;
-        }
-        if count > 1 {
-            // As many differences of 0 as it takes to forget anything are few enough.
-            let equal = usize::try_from(count - 1).unwrap_or(usize::MAX);
-            self.smoothed *= UNCHANGED[equal.min(UNCHANGED.len() - 1)];
+            self.measured = true;
         }
     }
 
     fn merge(&mut self, other: &Self, mixed: bool) {
         *self = Self {
-            mixed: mixed || other.mixed,
+            none: mixed || self.none || other.none,
             ..other.clone()
         };
     }
 
     fn report(&self) -> Option<f64> {
-        (!self.mixed).then_some(self.smoothed)
+        (self.measured && !self.none).then_some(self.smoothed)
     }
 }
 
@@ -792,7 +911,9 @@ impl Jitter {
 struct Pairs {
     /// The newest (sequence number, value) of each residue.
     recent: Box<[Option<(u64, i64)>]>,
+    /// Differences, and how many of all they stand for.
     count: u64,
+    weight: u64,
     min: i64,
     max: i64,
     sum_of_absolutes: i128,
@@ -804,6 +925,7 @@ impl Pairs {
         Self {
             recent: vec![None; RECENT].into_boxed_slice(),
             count: 0,
+            weight: 0,
             min: 0,
             max: 0,
             sum_of_absolutes: 0,
@@ -811,71 +933,58 @@ impl Pairs {
         }
     }
 
+    /// Adds a value of packets that share their timestamps: only the first one differs from the packet
+    /// before, and only the last one from the packet after. Between the others nothing was measured.
     fn record(&mut self, packets: Packets, value: i64) {
-        self.record_one(packets.first, value);
         let Some(last) = (packets.count - 1).checked_add(packets.first) else {
             return;
         };
-        // Between two of a train each only differs from the one before: by nothing.
-        let mut equal = 0;
-        let mut stored = self.value_of(packets.first).is_some();
-        for seq in (packets.first..last).skip(1) {
-            let slot = &mut self.recent[slot(seq)];
-            let newest = slot.is_none_or(|(newest, _)| newest < seq);
-            if newest {
-                *slot = Some((seq, value));
-                equal += u64::from(stored);
-            }
-            stored = newest;
+        // The first one stands for others, too.
+        let weight = packets.weight - packets.count + 1;
+        let first = packets.first;
+        let stored = self.store(first, value);
+        if stored
+            && !packets.joined
+            && let Some(before) = first.checked_sub(1).and_then(|seq| self.value_of(seq))
+        {
+            self.add(before, value, weight);
         }
-        if equal > 0 {
-            self.add_equal(equal);
+        for seq in (first..last).skip(1) {
+            self.store(seq, value);
         }
-        if packets.count > 1 {
-            self.record_one(last, value);
+        if (last == first && stored || last != first && self.store(last, value))
+            && let Some(after) = last.checked_add(1).and_then(|seq| self.value_of(seq))
+        {
+            self.add(value, after, if last == first { weight } else { 1 });
         }
     }
 
-    fn record_one(&mut self, seq: u64, value: i64) {
+    /// Remembers a value; false for a repetition, or one so late that its neighbours are forgotten.
+    fn store(&mut self, seq: u64, value: i64) -> bool {
         let slot = &mut self.recent[slot(seq)];
-        if slot.is_some_and(|(newest, _)| newest >= seq) {
-            return; // a repetition, or so late that its neighbours are forgotten
+        let newest = slot.is_none_or(|(newest, _)| newest < seq);
+        if newest {
+            *slot = Some((seq, value));
         }
-        *slot = Some((seq, value));
-        if let Some(before) = seq.checked_sub(1).and_then(|seq| self.value_of(seq)) {
-            self.add(before, value);
-        }
-        if let Some(after) = seq.checked_add(1).and_then(|seq| self.value_of(seq)) {
-            self.add(value, after);
-        }
+        newest
     }
 
     fn value_of(&self, seq: u64) -> Option<i64> {
         self.recent[slot(seq)].and_then(|(of, value)| (of == seq).then_some(value))
     }
 
-    fn add(&mut self, before: i64, after: i64) {
+    fn add(&mut self, before: i64, after: i64, weight: u64) {
         // Exact but for differences of more than 292 years.
         let difference = after.saturating_sub(before);
         if self.count == 0 {
             (self.min, self.max) = (difference, difference);
         }
         self.count += 1;
+        self.weight += weight;
         self.min = self.min.min(difference);
         self.max = self.max.max(difference);
-        self.sum_of_absolutes += i128::from(difference.unsigned_abs());
-        self.absolutes.record(difference.unsigned_abs(), 1);
-    }
-
-    /// Adds differences of 0.
-    fn add_equal(&mut self, times: u64) {
-        if self.count == 0 {
-            (self.min, self.max) = (0, 0);
-        }
-        self.count += times;
-        self.min = self.min.min(0);
-        self.max = self.max.max(0);
-        self.absolutes.record(0, times);
+        self.sum_of_absolutes += i128::from(difference.unsigned_abs()) * i128::from(weight);
+        self.absolutes.record(difference.unsigned_abs(), weight);
     }
 
     /// Adds the differences of another flow.
@@ -887,6 +996,7 @@ impl Pairs {
             (self.min, self.max) = (other.min, other.max);
         }
         self.count += other.count;
+        self.weight += other.weight;
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
         self.sum_of_absolutes += other.sum_of_absolutes;
@@ -904,15 +1014,16 @@ impl Pairs {
         };
         Some(report::Ipdv {
             min: self.min,
-            mean_abs: float(self.sum_of_absolutes) / of_count(self.count),
-            p99_abs: supported_rank(self.count, P99).map(at_rank),
+            mean_abs: float(self.sum_of_absolutes) / of_count(self.weight),
+            p99_abs: supported_rank(self.count, P99)
+                .map(|_| at_rank(nearest_rank(self.weight, P99))),
             max: self.max,
         })
     }
 
     fn clear(&mut self) {
         self.recent.fill(None);
-        self.count = 0;
+        (self.count, self.weight) = (0, 0);
         self.sum_of_absolutes = 0;
         self.absolutes.clear();
     }
@@ -1146,17 +1257,6 @@ fn of_count(value: u64) -> f64 {
 
 /// Samples that are recorded together.
 const COLUMN: usize = 256;
-/// What is left of smoothed jitter after so many differences of 0: powers of 15/16, the last one
-/// 10^-28.
-const UNCHANGED: [f64; 1024] = {
-    let mut powers = [1.0; 1024];
-    let mut times = 1;
-    while times < powers.len() {
-        powers[times] = powers[times - 1] * (15.0 / 16.0);
-        times += 1;
-    }
-    powers
-};
 /// Samples held until the base is settled.
 const EARLY: usize = 1024;
 /// Sequence numbers whose delays are remembered for IPDV.
@@ -1320,6 +1420,7 @@ mod tests {
         let got = filled(Distribution::from_zero(), &[0]);
         let expected = report::Delay {
             samples: 1,
+            packets: 1,
             min: 0,
             mean: 0.0,
             median: 0,
@@ -1492,12 +1593,15 @@ mod tests {
                 let (packets, values): (Vec<Packets>, Vec<i64>) = runs
                     .map(|run| {
                         let (first, value) = run[0];
-                        (Packets { first, count: run.len() as u64 }, value)
+                        (Packets::of(first, run.len() as u64), value)
                     })
                     .unzip();
                 together.record_all(&packets, &values);
-                for (seq, value) in block {
-                    one.record(*seq, *value);
+                for (packets, value) in packets.iter().zip(values) {
+                    for n in 0..packets.count {
+                        let packet = Packets { joined: n > 0, ..Packets::of(packets.first + n, 1) };
+                        one.record_all(&[packet], &[value]);
+                    }
                 }
             }
             prop_assert_eq!(together.histogram(), one.histogram());
@@ -1862,6 +1966,146 @@ mod tests {
         delays.record(&[Sample { seq: 2, ..good }]);
         let got = delays.report().reflector.unwrap();
         assert_eq!((got.samples, got.min, got.max), (3, 0, 5));
+    }
+
+    /// A session whose path and whose share of stamped packets change at random, with what is known of
+    /// all its replies: samples with 2 in N stamped, in order of arrival, and the true round trips.
+    fn changing_session(parts: &[(u64, u32, u32, bool)], seed: u64) -> (Vec<Sample>, Vec<i64>) {
+        let mut random = Pcg64Mcg::seed_from_u64(seed);
+        let (mut samples, mut truth) = (Vec::new(), Vec::new());
+        let mut seq = 0;
+        for &(packets, apart_log, level_us, outage) in parts {
+            for _ in 0..packets {
+                seq += 1;
+                if outage {
+                    continue;
+                }
+                // A level of the path, and queueing on top of it.
+                let queue = i64::from(random.next_u32() % 50_000);
+                let outbound = i64::from(level_us) * 1000 + queue;
+                let inbound = 40_000;
+                let t1_ns = i64::try_from(seq).unwrap() * 1_000_000;
+                let stamped = seq % (1 << apart_log) < 2;
+                truth.push(outbound + inbound);
+                samples.push(Sample {
+                    seq,
+                    // That of user space is much too early.
+                    t1_ns: t1_ns - 5_000_000,
+                    t1_stamp_ns: stamped.then_some(t1_ns),
+                    t2_ns: t1_ns + outbound,
+                    t3_ns: t1_ns + outbound + 1000,
+                    t4_ns: t1_ns + outbound + 1000 + inbound,
+                    size_class: 0,
+                    count: 1,
+                });
+            }
+        }
+        (samples, truth)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// However few packets are stamped at a time, roundtrip and outbound delay are those of the whole
+        /// session, in proportion, as inbound delay is.
+        #[test]
+        fn a_thinned_stream_has_the_figures_of_the_whole(
+            parts in prop::collection::vec(
+                (2000..20_000_u64, 0..7_u32, 10..20_000_u32, prop::bool::weighted(0.15)),
+                2..8,
+            ),
+            seed: u64,
+        ) {
+            let (samples, mut truth) = changing_session(&parts, seed);
+            prop_assume!(truth.len() > 4000);
+            let mut delays = Delays::new(1, false);
+            for block in samples.chunks(256) {
+                delays.record(block);
+            }
+            let got = delays.report();
+            let (roundtrip, inbound) = (got.roundtrip.unwrap(), got.inbound.unwrap());
+            let n = truth.len() as u64;
+            prop_assert_eq!(inbound.samples, n);
+            // The last replies may stand for nothing yet.
+            prop_assert!(roundtrip.packets <= n && n - roundtrip.packets <= 256, "{} of {n}", roundtrip.packets);
+            let stamped = samples.iter().filter(|s| s.t1_stamp_ns.is_some()).count() as u64;
+            prop_assert_eq!(roundtrip.samples, stamped);
+            truth.sort_unstable();
+            let mean = float(truth.iter().map(|v| i128::from(*v)).sum::<i128>()) / of_count(n);
+            let range = float(i128::from(truth[truth.len() - 1] - truth[0]));
+            // Each boundary of parts may be off by what is between two pairs, 64 packets at most; within a
+            // part queueing is 50 us at most.
+            let share = 200.0 * of_count(parts.len() as u64) / of_count(n);
+            let bound = range * share + 3000.0;
+            prop_assert!((roundtrip.mean - mean).abs() < bound, "{} for {mean} ({bound})", roundtrip.mean);
+            let rank = |share: f64| {
+                let at = (of_count(n) * share.clamp(0.0, 1.0)) as usize;
+                truth[at.min(truth.len() - 1)]
+            };
+            let (low, high) = (rank(0.5 - share - 0.02), rank(0.5 + share + 0.02));
+            prop_assert!(roundtrip.median >= low - low / 500 && roundtrip.median <= high + high / 500);
+            let (_, stretches) = delays.spread().stretches();
+            prop_assert_eq!(stretches.iter().map(|s| s.samples).sum::<u64>(), stamped);
+        }
+    }
+
+    #[test]
+    fn jitter_of_a_thinned_stream_is_of_its_pairs() {
+        let mut delays = Delays::new(1, false);
+        let (mut samples, _) = changing_session(&[(4096, 4, 100, false)], 1);
+        // A slow change: between the two of a pair it is small.
+        for (sample, n) in samples.iter_mut().zip(0_i32..) {
+            let slow = 10 * i64::from(n);
+            sample.t2_ns = sample.t1_ns + 5_000_000 + slow;
+            sample.t3_ns = sample.t2_ns + 1;
+            sample.t4_ns = sample.t3_ns + 40_000;
+        }
+        delays.record(&samples);
+        let got = delays.report();
+        let outbound = got.outbound.unwrap();
+        assert!(near(outbound.jitter.unwrap().round(), 10.0), "{outbound:?}");
+        assert_eq!(outbound.ipdv.unwrap().max, 10);
+    }
+
+    #[test]
+    fn packets_of_one_train_have_no_jitter_and_no_difference() {
+        let train = |seq, count, delay: i64| Sample {
+            t4_ns: 2_000_000 + delay,
+            count,
+            ..sample(seq, 1_000_000, Some(1_000_001), 0)
+        };
+        let mut delays = Delays::new(1, false);
+        delays.record(&[train(0, 4, 0), train(4, 4, 70), train(16, 4, 0)]);
+        // The rest of the last one comes later.
+        delays.record(&[train(20, 4, 0)]);
+        let got = delays.report().roundtrip.unwrap();
+        assert_eq!((got.samples, got.jitter), (16, None));
+        let ipdv = got.ipdv.unwrap();
+        assert_eq!(
+            (ipdv.min, ipdv.max, delays.roundtrip.pairs.count),
+            (70, 70, 1)
+        );
+        assert!(near(ipdv.mean_abs, 70.0));
+    }
+
+    #[test]
+    fn a_sample_stands_for_what_came_before_it_but_not_for_everything() {
+        const SECOND: i64 = 1_000_000_000;
+        let mut weigher = Weigher::default();
+        let weigh = |weigher: &mut Weigher, at| {
+            let weighed = weigher.weigh(Packets::of(0, 1), at);
+            (weighed.weight, weighed.apart)
+        };
+        weigher.pass(14, 0);
+        assert_eq!(weigh(&mut weigher, 5), (8, true));
+        assert_eq!(weigh(&mut weigher, 6), (5, false));
+        assert_eq!(weigher.waiting, 3);
+        // Ten seconds without any: most of these replies are represented by nothing.
+        weigher.waiting = 0;
+        weigher.pass(500, SECOND);
+        weigher.pass(500, 10 * SECOND);
+        assert_eq!(weigh(&mut weigher, 11 * SECOND), (51, true));
+        assert_eq!(weigher.waiting, 50);
     }
 
     /// Values of every magnitude up to about the bounds, on any offset.

@@ -8,3 +8,4 @@
 mod bins;
 pub mod delay;
 pub mod sequence;
+pub mod spread;

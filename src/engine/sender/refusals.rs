@@ -122,7 +122,7 @@ fn plan(sizes: &[usize], count: u64, start: (ChannelSender<()>, Receiver<i64>)) 
         format: Format::Ntp,
         pacing: Pacing::Sleep,
         may_spin: false,
-        stamps_under_way: 1 << 20,
+        stamps_kept: 1 << 20,
         txtime: Verdict::NotAsked,
         cpu: None,
         realtime: false,

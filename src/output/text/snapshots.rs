@@ -11,6 +11,7 @@ fn figures(samples: u64, min: i64, median: i64, max: i64) -> Delay {
     let above = |ns: i64| ns.saturating_sub(min).unsigned_abs();
     Delay {
         samples,
+        packets: samples,
         min,
         mean: ns(median) + 900.5,
         median,
