@@ -661,10 +661,26 @@ pub struct Timestamps {
     /// What one receive timestamp stands for.
     pub granularity: Option<Granularity>,
     /// Two consecutive packets, or trains, of this many ask for a transmit stamp, 1: all; `None`
-    /// without stamps.
+    /// without stamps. Of several threads the smallest.
     pub tx_stamp_one_in: Option<u32>,
+    /// The largest that this became, where the system had no room for the stamps.
+    pub tx_stamp_one_in_most: Option<u32>,
+    /// How the replies whose T1 is known lie over the session; `None` where nothing was measured.
+    pub t1_spread: Option<Spread>,
     /// The two ends' clocks.
     pub clock: Clock,
+}
+
+/// Replies, and those of them whose T1 is known, in stretches of the session from the first reply on.
+/// `roundtrip` and `outbound` rest on the latter, each weighed by the replies that it stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Spread {
+    /// Length of a stretch, in nanoseconds.
+    pub stretch_ns: u64,
+    /// Replies with delays that came in each.
+    pub replies: Vec<u64>,
+    /// Those of them whose T1 is known.
+    pub samples: Vec<u64>,
 }
 
 /// Who took a timestamp.
@@ -936,6 +952,12 @@ pub(crate) mod tests {
                 t4: Some(StampKind::Kernel),
                 granularity: Some(Granularity::Train),
                 tx_stamp_one_in: Some(16),
+                tx_stamp_one_in_most: Some(64),
+                t1_spread: Some(Spread {
+                    stretch_ns: 268_435_456,
+                    replies: vec![10, 20],
+                    samples: vec![2, 3],
+                }),
                 clock: Clock {
                     same_clock: true,
                     local_synchronised: Some(true),
@@ -1011,6 +1033,8 @@ pub(crate) mod tests {
                 t4: None,
                 granularity: None,
                 tx_stamp_one_in: None,
+                tx_stamp_one_in_most: None,
+                t1_spread: None,
                 clock: Clock::default(),
             },
             path: PathFacts::default(),

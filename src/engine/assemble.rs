@@ -13,6 +13,7 @@ use crate::os;
 use crate::report::{self, Report, finite};
 use crate::stats::delay::Delays;
 use crate::stats::sequence::{Counts, Directions};
+use crate::stats::spread::Spread;
 use crate::wire::Sid;
 
 /// Share of departures later than one interval from which the host is said to have missed them:
@@ -374,6 +375,7 @@ fn timestamps(parts: &Parts<'_>) -> report::Timestamps {
     };
     let local = os::clock_quality();
     let facts = &parts.received.facts;
+    let stamped = parts.granted.transmit.filter(|_| parts.delays.t1_stamped());
     report::Timestamps {
         t1: delays.roundtrip.map(|_| kind(t1)),
         t2: parts.reflected.and_then(|(_, receive)| *receive).map(kind),
@@ -383,11 +385,9 @@ fn timestamps(parts: &Parts<'_>) -> report::Timestamps {
         } else {
             report::Granularity::Packet
         }),
-        tx_stamp_one_in: parts
-            .granted
-            .transmit
-            .filter(|_| parts.delays.t1_stamped())
-            .map(|_| parts.sent.stamp_one_in.1),
+        tx_stamp_one_in: stamped.map(|_| parts.sent.stamp_one_in.0),
+        tx_stamp_one_in_most: stamped.map(|_| parts.sent.stamp_one_in.1),
+        t1_spread: measured.then(|| spread(parts.delays.spread())),
         clock: report::Clock {
             same_clock: same_clock && measured,
             local_synchronised: local.map(|(synchronised, _)| synchronised),
@@ -401,6 +401,15 @@ fn timestamps(parts: &Parts<'_>) -> report::Timestamps {
                 .offset_estimate_ns()
                 .filter(|_| !same_clock && !parts.differs.host),
         },
+    }
+}
+
+fn spread(spread: &Spread) -> report::Spread {
+    let (stretch_ns, stretches) = spread.stretches();
+    report::Spread {
+        stretch_ns,
+        replies: stretches.iter().map(|stretch| stretch.replies).collect(),
+        samples: stretches.iter().map(|stretch| stretch.samples).collect(),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use crate::report::{
     Cause, Clock, Delay, Granularity, IcmpKind, Io, Load, PacedBy, Packets, Profile, Report,
-    Schedule, SizeEntry, StampKind, Timestamps, Verdict,
+    Schedule, SizeEntry, Spread, StampKind, Timestamps, Verdict,
 };
 
 mod full;
@@ -625,9 +625,12 @@ fn transmit_stamps(report: &Report, stamps: &Timestamps) -> String {
     } else {
         "packet"
     };
-    let every = match one_in {
-        1 => format!("every {what}"),
-        n => format!("2 {what}s in {}", count(n.into())),
+    let most = stamps.tx_stamp_one_in_most.unwrap_or(one_in);
+    let every = match (one_in, most) {
+        (1, 1) => format!("every {what}"),
+        (1, most) => format!("every {what}, at times 2 in {}", count(most.into())),
+        (n, most) if n == most => format!("2 {what}s in {}", count(n.into())),
+        (n, most) => format!("2 {what}s in {} to {}", count(n.into()), count(most.into())),
     };
     // T1 is in the round trip, but not in the inbound delay, which every reply has.
     let delays = &report.delay_ns;
@@ -639,11 +642,39 @@ fn transmit_stamps(report: &Report, stamps: &Timestamps) -> String {
             format!(" ({every}: all {} replies carry one)", count(all))
         }
         Some((with, all)) => format!(
-            " ({every}: {} of {} replies carry one; Outbound and Roundtrip rest on these)",
+            " ({every}: {} of {} replies carry one; Outbound and Roundtrip rest on these, weighed by \
+             the replies that they stand for{})",
             count(with),
-            count(all)
+            count(all),
+            uneven(stamps.t1_spread.as_ref())
         ),
     }
+}
+
+/// `, 0.2 to 12.5 % of those in 268 ms`, where that differs much over the session.
+fn uneven(spread: Option<&Spread>) -> String {
+    let Some(spread) = spread else {
+        return String::new();
+    };
+    let most = spread.replies.iter().max().copied().unwrap_or(0);
+    // In a short stretch there is little to be told.
+    let shares = spread.replies.iter().zip(&spread.samples);
+    let mut shares: Vec<(u64, u64)> = shares
+        .filter(|(replies, _)| **replies * 8 >= most.max(8))
+        .map(|(replies, samples)| (*samples, *replies))
+        .collect();
+    shares.sort_by(|(a, of_a), (b, of_b)| (a * of_b).cmp(&(b * of_a)));
+    let (Some((low, of_low)), Some((high, of_high))) = (shares.first(), shares.last()) else {
+        return String::new();
+    };
+    if 2 * low * of_high >= high * of_low {
+        return String::new();
+    }
+    let length = u32::try_from(spread.stretch_ns / 1_000_000).unwrap_or(u32::MAX);
+    format!(
+        "; unevenly: in stretches of {} {low} of {of_low} to {high} of {of_high} replies",
+        delay(f64::from(length) * 1e6)
+    )
 }
 
 fn clock(report: &Report) -> Vec<String> {
@@ -1047,6 +1078,29 @@ Direction         Min         Max         Avg          Jitter     Loss
             report.load.burst = burst;
             let text = summary(&report, Detail::Normal);
             assert!(text.contains(what), "{text}");
+        }
+    }
+
+    #[test]
+    fn samples_that_lie_unevenly_over_the_session_are_said_to() {
+        let mut report = full();
+        report.load.burst = 1;
+        if let Some(roundtrip) = &mut report.delay_ns.roundtrip {
+            roundtrip.samples /= 8;
+        }
+        let text = summary(&report, Detail::Normal).replace("\n           ", " ");
+        assert!(text.contains("2 packets in 16 to 64"), "{text}");
+        for (samples, said) in [(vec![12, 13, 1], false), (vec![12, 3, 1], true)] {
+            report.timestamps.t1_spread = Some(Spread {
+                stretch_ns: 1 << 28,
+                // The last one is short.
+                replies: vec![100, 100, 10],
+                samples,
+            });
+            let text = summary(&report, Detail::Normal);
+            fits(&text);
+            let text = text.replace("\n           ", " ");
+            assert_eq!(text.contains("3 of 100 to 12 of 100"), said, "{text}");
         }
     }
 

@@ -151,6 +151,8 @@ fn full() -> Report {
             t4: Some(StampKind::Kernel),
             granularity: Some(Granularity::Packet),
             tx_stamp_one_in: Some(16),
+            tx_stamp_one_in_most: Some(16),
+            t1_spread: None,
             clock: Clock {
                 same_clock: false,
                 local_synchronised: Some(true),
@@ -225,6 +227,8 @@ fn nothing() -> Report {
             t4: None,
             granularity: None,
             tx_stamp_one_in: None,
+            tx_stamp_one_in_most: None,
+            t1_spread: None,
             clock: Clock::default(),
         },
         path: PathFacts::default(),
