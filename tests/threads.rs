@@ -68,7 +68,12 @@ fn the_combined_report_is_the_sum_of_the_threads() {
         assert_eq!(roundtrip["min"], json!(extreme("min", i64::min)), "{line}");
         assert_eq!(roundtrip["max"], json!(extreme("max", i64::max)), "{line}");
         assert!(roundtrip["jitter"].is_null(), "{line}");
-        assert!(threads[0]["delay_ns"]["roundtrip"]["jitter"].is_number());
+        let jitter = &threads[0]["delay_ns"]["roundtrip"]["jitter"];
+        // Packets that share their timestamps have none.
+        assert!(
+            jitter.is_number() || line.contains("burst") || line.contains("flood"),
+            "{line}"
+        );
         let bins = |report: &Value| -> u64 {
             let bins = report["delay_ns"]["roundtrip"]["bins"].as_array().unwrap();
             bins.iter().map(|bin| bin["count"].as_u64().unwrap()).sum()
