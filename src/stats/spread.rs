@@ -51,7 +51,7 @@ impl Spread {
     }
 
     /// T4 of the first reply.
-    pub(super) fn from_ns(&self) -> Option<i64> {
+    pub(super) fn began_ns(&self) -> Option<i64> {
         self.from_ns
     }
 
@@ -132,7 +132,7 @@ mod tests {
             let (length, stretches) = all.stretches();
             let first = came[0].0;
             for (place, stretch) in (0..).zip(stretches) {
-                let here = came.iter().filter(|(at, _, _)| (at - first) as u64 / length == place);
+                let here = came.iter().filter(|(at, _, _)| (at - first).unsigned_abs() / length == place);
                 let (mut replies, mut samples) = (0, 0);
                 for (_, count, with_t1) in here {
                     replies += count;
