@@ -206,6 +206,52 @@ fn duplicates_spoil_neither_delay_nor_loss() {
 }
 
 #[test]
+fn packets_that_somebody_else_sends_from_our_port_turn_no_direction_of_loss_round() {
+    // It cannot tell them from ours: their replies come here, and have numbers of the same counter.
+    let (mut number, mut lost, mut forged) = (0, 0, 0);
+    let reflector = FakeReflector::start(move |request| {
+        let seq = u32::from_be_bytes(request[..4].try_into().unwrap());
+        let mut replies = Vec::new();
+        if seq % 15 == 4 && forged < 20 {
+            let mut other = common::request(seq.wrapping_mul(7));
+            // Its clock is not ours.
+            other[4] ^= 1;
+            replies.push(short_reply(&other, number));
+            (number, forged) = (number + 1, forged + 1);
+        }
+        if seq % 9 == 5 && lost < 31 {
+            lost += 1;
+        } else {
+            replies.push(short_reply(request, number));
+            number += 1;
+        }
+        replies
+    });
+    let timeout = "--packet-timeout 500ms";
+    let line = format!(
+        "sender {} -i 1ms -c 300 {timeout} --json",
+        reflector.address
+    );
+    let report = run(&line).measured();
+    let packets = &report["packets"];
+    for (field, count) in [
+        ("received", 269),
+        ("lost_outbound", 31),
+        ("lost_inbound", 0),
+        ("lost_unattributed", 0),
+        ("invalid", 20),
+        ("probes", 0),
+    ] {
+        assert_eq!(packets[field], count, "{field}: {packets:#}");
+    }
+    let notes = report["notes"].to_string();
+    assert!(
+        notes.contains("answered 20 packets that are not of this session"),
+        "{notes}"
+    );
+}
+
+#[test]
 fn a_reflector_that_tells_neither_ttl_nor_its_own_time_is_measured() {
     let shapes: [fn(Vec<u8>) -> Vec<u8>; 2] = [
         // twampy's 38 octets, and with padding of its own: zeros where the Sender TTL would be.

@@ -725,6 +725,14 @@ fn notes(
             counts.counter_began_at & u64::from(u32::MAX)
         ));
     }
+    if counts.given_to_others > 0 {
+        notes.push(format!(
+            "the reflector answered {} packets that are not of this session but came from its address and port \
+             (sent by somebody else there, or forged): their replies are among the invalid ones, and loss \
+             by direction leaves out what they took of its count",
+            counts.given_to_others
+        ));
+    }
     if received.facts.forged > 0 {
         notes.push(format!(
             "{} datagrams were not made with the keys of the session, or were changed on the way: they \

@@ -1102,16 +1102,35 @@ impl<'a> Matcher<'a> {
         self.withdrawn
     }
 
-    /// A reply that is none to a packet under way: forged, or to one that was withdrawn.
+    /// A reply of the peer that is none to a packet under way: forged, to one that somebody else sent from
+    /// our address, or to one that was withdrawn.
     #[cold]
-    fn no_answer(&mut self, t1: Timestamp) {
-        let withdrawn = self.first_begun_ns < self.begun_ns
-            && t1
-                .unix_ns(self.format, self.begun_ns)
-                .is_some_and(|t1| (self.first_begun_ns..self.begun_ns).contains(&t1));
-        if !withdrawn {
+    fn no_answer(&mut self, head: &ReplyHead) {
+        if !self.was_withdrawn(head.sender_timestamp) {
+            self.invalid();
+            self.tracker.on_other(head.seq.get());
+        }
+    }
+
+    /// A reply with the number of a packet under way, which had another T1. Where that packet is
+    /// unanswered and the two are of one second, it is the reply to that packet, spoiled on the way.
+    #[cold]
+    fn wrong_t1(&mut self, seq: u64, head: &ReplyHead) {
+        let second = |raw: u64| raw >> 32;
+        let t1 = head.sender_timestamp;
+        let near = second(self.flight.t1(seq)) == second(t1.raw());
+        if !near || self.tracker.in_time(seq) {
+            self.no_answer(head);
+        } else if !self.was_withdrawn(t1) {
             self.invalid();
         }
+    }
+
+    fn was_withdrawn(&self, t1: Timestamp) -> bool {
+        self.first_begun_ns < self.begun_ns
+            && t1
+                .unix_ns(self.format, self.begun_ns)
+                .is_some_and(|t1| (self.first_begun_ns..self.begun_ns).contains(&t1))
     }
 
     /// An unauthenticated reply, or the fields of a protected one as it would have them; the datagram
@@ -1136,13 +1155,13 @@ impl<'a> Matcher<'a> {
         };
         let t1 = reply.head.sender_timestamp;
         if attempted == 0 {
-            self.no_answer(t1);
+            self.no_answer(reply.head);
             return 1;
         }
         let number = reply.head.sender_seq.get().wrapping_sub(self.first_seq);
         let seq = extend(number, attempted - 1);
         if seq >= attempted {
-            self.no_answer(t1);
+            self.no_answer(reply.head);
             return 1;
         }
         if let Some(tap) = &mut self.tap {
@@ -1170,7 +1189,7 @@ impl<'a> Matcher<'a> {
                     let index = u64::try_from(index).unwrap_or(0);
                     self.tracker.on_probe(index, reply.head.seq.get());
                 }
-                _ => self.no_answer(t1),
+                _ => self.wrong_t1(seq, reply.head),
             }
             return 1;
         }
@@ -1234,7 +1253,7 @@ impl<'a> Matcher<'a> {
             let arrival = self.tracker.on_reply(seq, reply.head.seq.get(), true);
             self.further(seq, arrival);
         } else {
-            self.no_answer(t1);
+            self.no_answer(reply.head);
         }
     }
 
@@ -2329,6 +2348,45 @@ mod tests {
         let octets = reply(&mut mirror, &sent, BEGIN_NS + 5, Format::Ntp);
         arrive(&mut matcher, &octets, BEGIN_NS + 10);
         assert_eq!((matcher.answered(), matcher.facts.invalid), (1, 2));
+    }
+
+    #[test]
+    fn replies_to_others_take_their_numbers_out_of_the_count_and_spoiled_ones_do_not() {
+        let flight = Flight::new(64, 0);
+        let (samples, _blocks) = pipe();
+        let mut matcher = Matcher::new(&plan(false), &flight, samples);
+        let mut mirror = reflector(false, Format::Ntp);
+        let elsewhere = Flight::new(64, 0);
+        for seq in 0..20 {
+            let octets = request(&flight, seq, BEGIN_NS, false);
+            if seq == 5 {
+                // Lost outbound, and another sender has the same number a while later.
+                let other = request(&elsewhere, 5, BEGIN_NS + 3_000_000_000, false);
+                let octets = reply(&mut mirror, &other, BEGIN_NS + 5, Format::Ntp);
+                arrive(&mut matcher, &octets, BEGIN_NS + 10);
+                continue;
+            }
+            let mut octets = reply(&mut mirror, &octets, BEGIN_NS + 5, Format::Ntp);
+            if seq == 9 {
+                // Spoiled on the way back: the packet came there all the same.
+                octets[35] ^= 1;
+            }
+            arrive(&mut matcher, &octets, BEGIN_NS + 10);
+            if seq == 12 {
+                // Of one that was answered, and of none that was sent.
+                for seq in [12, 40] {
+                    let other = request(&elsewhere, seq, BEGIN_NS + 1, false);
+                    let octets = reply(&mut mirror, &other, BEGIN_NS + 5, Format::Ntp);
+                    arrive(&mut matcher, &octets, BEGIN_NS + 10);
+                }
+            }
+        }
+        let received = matcher.finish(20, None, None);
+        let counts = &received.counts;
+        let directions = counts.directions.unwrap();
+        assert_eq!((counts.received, received.facts.invalid), (18, 4));
+        assert_eq!((directions.lost_outbound, directions.lost_inbound), (1, 1));
+        assert_eq!(counts.given_to_others, 3);
     }
 
     #[test]

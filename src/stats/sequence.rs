@@ -14,6 +14,9 @@ const FIRST_REPLIES: u32 = 32;
 /// For so many sequence numbers behind the window it is known whether they were answered, and for so many
 /// of the reflector's whether they came: 2 MiB each.
 const HISTORY: u64 = 1 << 24;
+/// So near to the highest number of the reflector that a reply of ours had, others may have been given
+/// numbers.
+const NEAR: u64 = 1 << 16;
 /// A counter that begins anew more often in a session is none.
 const MOST_RESTARTS: u64 = 16;
 /// Nor is one that begins anew with one reply in so many, or more of them.
@@ -56,6 +59,8 @@ pub struct Counts {
     pub restarts: u64,
     /// The value at which the reflector's counter was taken to have begun, where not 0.
     pub counter_began_at: u64,
+    /// Numbers that the reflector is known to have given to packets that are not of this session.
+    pub given_to_others: u64,
 }
 
 impl Counts {
@@ -94,6 +99,7 @@ impl Counts {
             all.senseless |= counts.senseless;
             all.restarts += counts.restarts;
             all.counter_began_at = all.counter_began_at.max(counts.counter_began_at);
+            all.given_to_others += counts.given_to_others;
             let unattributed = Directions {
                 lost_unattributed: sent,
                 ..Directions::default()
@@ -194,6 +200,7 @@ pub struct Tracker {
     /// The reflector's numbers that were seen, of this epoch, and the lowest of them.
     replied: Bits,
     replied_from: u64,
+    others: Others,
     /// Every sequence number below is decided.
     decided: u64,
     counts: Counts,
@@ -247,6 +254,8 @@ struct Epoch {
     looked_at: u32,
     least_lead: i64,
     first_lead: i64,
+    /// The number of the first reply that came.
+    first_reply: u64,
     next_expected: u64,
     order: Resequencer,
 }
@@ -268,6 +277,7 @@ impl Epoch {
             looked_at: 0,
             least_lead: i64::MAX,
             first_lead: 0,
+            first_reply: 0,
             next_expected: 0,
             order,
         }
@@ -292,11 +302,13 @@ impl Epoch {
         u64::try_from(lead).unwrap_or(0)
     }
 
-    /// Looks at the lead of `r` over `s`, which so many replies have.
-    fn look_at(&mut self, s: u64, r: u64, count: u64) {
+    /// Looks at the lead of `r` over `s`, which so many replies have, without the numbers below that others
+    /// were given.
+    fn look_at(&mut self, s: u64, r: u64, count: u64, others: &Others) {
         if self.looked_at >= FIRST_REPLIES {
             return;
         }
+        let r = r.saturating_sub(others.below(r, self.highest_reply));
         self.looked_at = self
             .looked_at
             .saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
@@ -351,6 +363,7 @@ impl Tracker {
             answers: Bits::new(HISTORY),
             replied: Bits::new(window.max(HISTORY)),
             replied_from: u64::MAX,
+            others: Others::new(window.max(HISTORY)),
             decided: 0,
             counts: Counts::default(),
             directions: Directions::default(),
@@ -420,7 +433,9 @@ impl Tracker {
             .replied
             .count(checkpoint.reply + 1, epoch.highest_reply);
         let came = (epoch.replies + epoch.late).saturating_sub(came);
-        let made = (checkpoint.reply + 1).saturating_sub(epoch.base());
+        let next = checkpoint.reply + 1;
+        let others = self.others.below(next, epoch.highest_reply);
+        let made = next.saturating_sub(epoch.base() + others);
         Some(self.directions.lost_inbound + made.saturating_sub(came))
     }
 
@@ -540,7 +555,7 @@ impl Tracker {
         let epoch = &mut self.epoch;
         epoch.highest = epoch.highest.max(s + count - 1);
         epoch.replies += count;
-        epoch.look_at(s, first_reply, count);
+        epoch.look_at(s, first_reply, count, &self.others);
         epoch.next_expected = first_reply + count;
         self.directions.reordered_outbound += epoch.order.push_run(first_reply, s, count);
         true
@@ -569,6 +584,7 @@ impl Tracker {
                 next: first,
             });
             self.forget_numbers();
+            self.others.forget();
             self.epoch.begin(first);
         }
         let known = self.epoch.started && self.see(r);
@@ -583,10 +599,12 @@ impl Tracker {
         if !epoch.started {
             epoch.started = true;
             epoch.highest_reply = r;
+            epoch.first_reply = r;
             epoch.next_expected = r;
             epoch.order.start(r);
             self.replied.set(r);
             self.replied_from = r;
+            self.others.begin(r);
         }
         epoch.highest = epoch.highest.max(s);
         match arrival {
@@ -597,7 +615,7 @@ impl Tracker {
                 epoch.repeated += u64::from(arrival == Arrival::Duplicate);
             }
         }
-        epoch.look_at(s, r, 1);
+        epoch.look_at(s, r, 1, &self.others);
         if arrival == Arrival::First {
             if r >= epoch.next_expected {
                 epoch.next_expected = r + 1;
@@ -660,6 +678,7 @@ impl Tracker {
         let known = self.replied.has(r);
         self.replied.set(r);
         self.replied_from = self.replied_from.min(r);
+        self.others.give_back(r, 1);
         known
     }
 
@@ -669,11 +688,14 @@ impl Tracker {
         self.forget_before(r);
         self.replied.set_run(r, count);
         self.epoch.highest_reply = r + count - 1;
+        self.others.rise(r + count - 1, r);
+        self.others.give_back(r, count);
     }
 
     /// Makes the places of the reflector's numbers free from the highest one so far to `r`.
     fn forget_before(&mut self, r: u64) {
         let highest = self.epoch.highest_reply;
+        self.others.rise(r, highest);
         if r - highest >= self.replied.len() {
             self.forget_numbers();
             self.replied_from = r;
@@ -704,12 +726,43 @@ impl Tracker {
     }
 
     fn close_epoch(&mut self) {
-        let arrivals = self.epoch.highest_reply + 1 - self.epoch.base();
+        let arrivals = self.made_until(self.epoch.highest_reply + 1);
         self.senseless |= !self.epoch.plausible(self.epoch.highest, arrivals);
         let (outbound, inbound) = self.epoch.losses(self.epoch.highest, arrivals);
         self.lose(outbound, inbound);
         self.counts.counter_began_at = self.counts.counter_began_at.max(self.epoch.base());
         self.directions.reordered_outbound += self.epoch.order.flush();
+    }
+
+    /// Notes that the reflector's number `r` is of its reply to a packet that is not of this session.
+    ///
+    /// Such a reply comes here where somebody else sends from our address and port: forged requests, or a
+    /// sender behind the same address translation. Its number proves no arrival of ours. Whoever can
+    /// send such a reply can make any up, so that it is believed only where it is one that the reflector can
+    /// have given, and only until a reply of ours has it.
+    pub fn on_other(&mut self, r: u32) {
+        let epoch = &self.epoch;
+        let highest = match (epoch.started, self.others.any()) {
+            (true, _) => epoch.highest_reply,
+            (false, true) => self.others.first,
+            (false, false) => u64::from(r),
+        };
+        let r = extend(r, highest);
+        let ours = epoch.started && r <= highest && self.replied.has(r);
+        if r.abs_diff(highest) <= NEAR && !ours && !self.senseless {
+            let noted = self.others.note(r, epoch.started && r <= highest);
+            if noted && epoch.started && r < epoch.first_reply {
+                // It is a part of the lead that the first replies showed.
+                self.epoch.first_lead -= 1;
+                self.epoch.least_lead -= 1;
+            }
+        }
+    }
+
+    /// Replies to this session that have a number below `next`.
+    fn made_until(&self, next: u64) -> u64 {
+        let others = self.others.below(next, self.epoch.highest_reply);
+        next.saturating_sub(self.epoch.base() + others)
     }
 
     /// Notes the answer to probe `index`: the last sequence number, sent again after the session,
@@ -759,6 +812,7 @@ impl Tracker {
             _ if sent <= 1 => None,
             _ => Some(false),
         };
+        self.counts.given_to_others = self.others.total;
         self.senseless |= self.repeats_numbers() && self.counts.received < sent;
         if own && self.epoch.started {
             self.attribute(sent);
@@ -812,11 +866,12 @@ impl Tracker {
     /// How many replies the reflector made before the probes, if their answers say so exactly.
     fn arrivals(&mut self, sent: u64) -> Option<u64> {
         let base = self.epoch.base();
-        let mut low = self.epoch.highest_reply + 1 - base;
+        let mut low = self.made_until(self.epoch.highest_reply + 1);
         let mut high = u64::MAX;
         self.probes.sort_unstable();
         for (answered, (index, r)) in (0_u64..).zip(&self.probes) {
-            let r = extend(*r, self.epoch.highest_reply).checked_sub(base)?;
+            let r = extend(*r, self.epoch.highest_reply);
+            let r = r.checked_sub(base + self.others.below(r, self.epoch.highest_reply))?;
             // Of the probes before this one at least the answered ones arrived, at most all.
             low = low.max(r.saturating_sub(*index));
             high = high.min(r.checked_sub(answered)?);
@@ -829,6 +884,117 @@ impl Tracker {
         // No more can have arrived than left, but for copies.
         high = high.min((sent - self.epoch.first + self.epoch.repeated).max(low));
         (low == high).then_some(low)
+    }
+}
+
+/// The reflector's numbers that it gave to packets of others, of this epoch.
+#[derive(Debug)]
+struct Others {
+    numbers: Bits,
+    /// The first one that was noted, and the lowest and highest.
+    first: u64,
+    from: u64,
+    to: u64,
+    /// How many are not above the highest one that a reply of ours had.
+    passed: u64,
+    /// Of all epochs.
+    total: u64,
+}
+
+impl Others {
+    fn new(window: u64) -> Self {
+        Self {
+            numbers: Bits::new(window),
+            first: 0,
+            from: u64::MAX,
+            to: 0,
+            passed: 0,
+            total: 0,
+        }
+    }
+
+    fn any(&self) -> bool {
+        self.from <= self.to
+    }
+
+    /// Notes a number, which is `passed` where replies of ours had higher ones; false where it is known.
+    fn note(&mut self, r: u64, passed: bool) -> bool {
+        if self.numbers.has(r) {
+            return false;
+        }
+        if !self.any() {
+            self.first = r;
+        }
+        self.numbers.set(r);
+        (self.from, self.to) = (self.from.min(r), self.to.max(r));
+        self.passed += u64::from(passed);
+        self.total += 1;
+        true
+    }
+
+    /// The first reply of ours has number `r`.
+    fn begin(&mut self, r: u64) {
+        if !self.any() {
+        } else if self.first.abs_diff(r) > NEAR {
+            // They are of another time.
+            self.forget();
+        } else {
+            self.passed = self.numbers.count(self.from, r.min(self.to));
+            self.give_back(r, 1);
+        }
+    }
+
+    /// The highest number of a reply of ours rises to `to`.
+    fn rise(&mut self, to: u64, before: u64) {
+        if !self.any() || to <= before {
+            return;
+        }
+        self.passed += self.numbers.count(before + 1, to.min(self.to));
+        // The places of the numbers that may be noted next have those of long ago.
+        if to - before < self.numbers.len() / 2 {
+            self.numbers.clear_range(before + NEAR + 1, to + NEAR);
+        } else {
+            self.clear();
+        }
+    }
+
+    /// Replies of ours have `count` numbers from `r` on, which are not above the highest one.
+    fn give_back(&mut self, r: u64, count: u64) {
+        if self.any() {
+            let taken = self.numbers.count(r, r + count - 1);
+            self.numbers.clear_range(r, r + count - 1);
+            self.passed = self.passed.saturating_sub(taken);
+            self.total = self.total.saturating_sub(taken);
+        }
+    }
+
+    /// How many lie below `r`, when the highest number of a reply of ours is `highest`.
+    fn below(&self, r: u64, highest: u64) -> u64 {
+        if !self.any() {
+            self.passed
+        } else if r > highest {
+            self.passed + self.numbers.count(highest + 1, (r - 1).min(self.to))
+        } else if highest - r < self.numbers.len() / 2 {
+            let not = self.numbers.count(r, highest);
+            self.passed.saturating_sub(not)
+        } else {
+            self.passed
+        }
+    }
+
+    /// Which ones they were is no longer known.
+    fn clear(&mut self) {
+        if self.any() && self.to - self.from < self.numbers.len() {
+            self.numbers.clear_range(self.from, self.to);
+        } else if self.any() {
+            self.numbers.clear();
+        }
+        (self.from, self.to) = (u64::MAX, 0);
+    }
+
+    fn forget(&mut self) {
+        self.clear();
+        self.passed = 0;
     }
 }
 
@@ -1615,7 +1781,116 @@ mod tests {
         }
     }
 
+    /// A session of `sent` packets through a reflector that also answers packets that somebody else sends
+    /// from the same address: what was lost outbound and inbound, what was found, and how many replies to
+    /// the others were lost.
+    fn beside_others(
+        seed: u64,
+        (sent, begin): (u64, u32),
+        [out_loss, in_loss, forged, swapped]: [f64; 4],
+        others_lost: bool,
+    ) -> Option<([u64; 2], Counts, u64)> {
+        let mut rng = Pcg64Mcg::seed_from_u64(seed);
+        let (mut lost, mut silent, mut r) = ([0, 0], 0, begin);
+        let mut replies: Vec<(Option<u64>, u32)> = Vec::new();
+        for s in 0..sent {
+            while rng.random_bool(forged) {
+                if others_lost && rng.random_bool(in_loss) {
+                    silent += 1;
+                } else {
+                    replies.push((None, r));
+                }
+                r = r.wrapping_add(1);
+            }
+            if rng.random_bool(out_loss) {
+                lost[0] += 1;
+                continue;
+            }
+            if rng.random_bool(in_loss) {
+                lost[1] += 1;
+            } else {
+                replies.push((Some(s), r));
+                // Forged answers of numbers that are ours, and of any.
+                if rng.random_bool(forged / 4.0) {
+                    replies.push((None, r));
+                    let far = rng.random_range(100_000..1 << 31);
+                    replies.push((None, r.wrapping_add(far)));
+                    replies.push((None, r.wrapping_sub(far)));
+                }
+            }
+            r = r.wrapping_add(1);
+        }
+        for i in 1..replies.len() {
+            if rng.random_bool(swapped) {
+                replies.swap(i - 1, i);
+            }
+        }
+        let mut tracker = Tracker::new(1 << 14);
+        for (s, r) in replies {
+            match s {
+                Some(s) => drop(tracker.on_reply(s, r, false)),
+                None => tracker.on_other(r),
+            }
+        }
+        if tracker.answered() == 0 {
+            return None;
+        }
+        for index in 0..2 {
+            if !tracker.settled(sent) {
+                tracker.on_probe(index, r);
+                r = r.wrapping_add(1);
+            }
+        }
+        Some((lost, tracker.finish(sent), silent))
+    }
+
+    #[test]
+    fn numbers_that_were_given_to_others_are_neither_loss_nor_arrivals() {
+        // 31 of 300 packets are lost outbound, and somebody forges 20.
+        let mut tracker = Tracker::new(1 << 10);
+        let mut r = 0;
+        for s in 0..300 {
+            if s % 15 == 7 {
+                tracker.on_other(r);
+                // Once more, and one that cannot be.
+                tracker.on_other(r);
+                tracker.on_other(r.wrapping_sub(1_000_000));
+                r += 1;
+            }
+            if s % 10 != 5 && s != 299 {
+                tracker.on_reply(s, r, false);
+                r += 1;
+            }
+        }
+        tracker.on_probe(0, r);
+        assert!(tracker.settled(300));
+        let counts = tracker.finish(300);
+        assert_eq!((losses(&counts), counts.given_to_others), ((31, 0, 0), 20));
+    }
+
     proptest! {
+        #[test]
+        fn directions_are_right_whatever_others_send_from_our_address(
+            seed: u64, sent in 100_u64..1500, begin in prop_oneof![Just(0), any::<u32>()],
+            out_loss in 0.0..0.3, in_loss in 0.0..0.3, forged in 0.0..0.3,
+            swapped in prop_oneof![Just(0.0), 0.0..0.2],
+        ) {
+            let rates = [out_loss, in_loss, forged, swapped];
+            // A counter that does not begin at 0 is known from the first reply on: before that nothing may be
+            // lost. That is another test's.
+            let rates = if begin == 0 { rates } else { [0.0, in_loss, forged, swapped] };
+            for others_lost in [false, true] {
+                let found = beside_others(seed, (sent, begin), rates, others_lost);
+                let Some((lost, counts, silent)) = found else { continue };
+                // Of replies that never came nobody knows; many of them make no sense of the numbers.
+                prop_assert!(!counts.senseless || silent > sent / 50, "{counts:?} {silent}");
+                let Some(d) = counts.directions else { continue };
+                prop_assert_eq!(d.lost_outbound + d.lost_inbound, lost[0] + lost[1]);
+                let off = d.lost_inbound.abs_diff(lost[1]);
+                prop_assert!(off <= silent, "{:?} {:?} {}", d, lost, silent);
+            }
+        }
+
         #[test]
         fn counts_are_what_the_path_did(
             seed: u64, sent in 2_u64..2000,
@@ -1633,11 +1908,13 @@ mod tests {
         fn any_replies_are_counted_without_a_panic(
             replies in proptest::collection::vec((0_u64..300, any::<u32>(), any::<bool>()), 0..300),
             probes in proptest::collection::vec((0_u64..4, any::<u32>()), 0..4),
+            others in proptest::collection::vec(prop_oneof![any::<u32>(), 0..400_u32], 300),
         ) {
             let mut tracker = Tracker::new(64);
             tracker.make_room(300);
-            for (s, r, late) in &replies {
+            for ((s, r, late), other) in replies.iter().zip(&others) {
                 tracker.on_reply(*s, *r, *late);
+                tracker.on_other(*other);
             }
             for (index, r) in &probes {
                 tracker.on_probe(*index, *r);
@@ -1661,6 +1938,11 @@ mod tests {
                 let count = rng.random_range(1..64_u64);
                 let (mut from, mut number) = (s, r);
                 let mut late = false;
+                if rng.random_bool(odd) {
+                    let other = r.wrapping_add(rng.random_range(0..200)).wrapping_sub(100);
+                    together.on_other(other);
+                    each.on_other(other);
+                }
                 if rng.random_bool(odd) {
                     // Again, out of order, late, or of a counter that begins anew.
                     match rng.random_range(0..5) {
