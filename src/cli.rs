@@ -646,6 +646,14 @@ fn verdict(report: &Report) -> u8 {
         return 1;
     }
     if packets.received == Some(0) {
+        let hop = report.path.next_hop.filter(|hop| !hop.resolved);
+        let hop = hop.map(|hop| {
+            format!(
+                "the next hop {} does not answer (ARP, neighbour discovery): is the address right, and is \
+                 the link up?",
+                hop.address
+            )
+        });
         let why = match (
             packets.late.unwrap_or(0),
             packets.invalid.unwrap_or(0),
@@ -654,11 +662,11 @@ fn verdict(report: &Report) -> u8 {
             (late @ 1.., _, _) => {
                 format!("{late} replies came after their timeout; use a longer --packet-timeout")
             }
-            (_, _, Some(icmp)) => format!("ICMP {icmp}"),
+            (_, _, Some(icmp)) if hop.is_none() => format!("ICMP {icmp}"),
             (_, invalid @ 1.., _) => {
                 format!("{invalid} datagrams came that are no replies to these packets")
             }
-            _ => format!("no reply and no ICMP error: {}", silence(report)),
+            _ => hop.unwrap_or_else(|| format!("no reply and no ICMP error: {}", silence(report))),
         };
         // Several sessions have several ports.
         let from = report

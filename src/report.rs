@@ -11,7 +11,7 @@ pub mod reflector;
 pub mod server;
 
 use serde::Serialize;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 pub use icmp::{Icmp, IcmpKind};
 pub use not_sent::{Cause, NotSent};
@@ -749,6 +749,20 @@ pub struct PathFacts {
     /// Octets of the largest IP packet that this host knows to get to the reflector whole, at the end of
     /// the session: the interface's MTU, or what a router told.
     pub mtu: Option<usize>,
+    /// The router or host that packets are handed to; `None` where there is none, as on loopback, or the
+    /// system does not tell.
+    pub next_hop: Option<NextHop>,
+}
+
+/// The router or host that packets are handed to on the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct NextHop {
+    /// Its address.
+    pub address: IpAddr,
+    /// Whether its link address was known when the first packet left (ARP, neighbour discovery).
+    pub resolved: bool,
+    /// How long that was waited for before the first packet, in nanoseconds; 0: it was known.
+    pub waited_ns: u64,
 }
 
 /// Whether this host kept up.
@@ -979,6 +993,11 @@ pub(crate) mod tests {
                 ecn_received: Some(3),
                 reply_bytes: Some(vec![41, 1472]),
                 mtu: Some(1500),
+                next_hop: Some(NextHop {
+                    address: IpAddr::from([192, 0, 2, 254]),
+                    resolved: true,
+                    waited_ns: 700_000,
+                }),
             },
             host: Host {
                 verdict: Verdict::ToolLimited,

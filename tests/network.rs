@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::namespace::{Namespace, or_skip};
+use common::namespace::{Namespace, Pair, or_skip};
+use common::{Running, assert_no_loss, binary, words};
 use serde_json::Value;
 
 /// Two hosts and a router between them: 10.9.1.1 and fd09:1::1 near, 10.9.2.2 and fd09:2::2 far, .9 and
@@ -290,4 +291,108 @@ fn a_size_that_is_lost_without_a_word_is_suspected() {
         assert!(complaint.contains("smaller size than 1514"), "{complaint}");
         or_skip!(routed.router.set_up("nft delete table inet mute"));
     }
+}
+
+/// Waits until the near side asks who has an address.
+fn asked(near: &Namespace, addr: &str) -> bool {
+    let asks = format!("ip neigh show {addr} | grep -q INCOMPLETE");
+    (0..1000).any(|_| near.set_up(&asks).is_ok())
+}
+
+#[test]
+fn the_next_hop_is_known_before_the_first_packet_leaves() {
+    let pair = or_skip!(Pair::new());
+    for (host, addr, family) in [
+        ("10.9.0.2", "10.9.0.2", "ipv4"),
+        ("[fd09::2]", "fd09::2", "ipv6"),
+    ] {
+        let reflector = pair.far.reflector(&format!("{host}:0"));
+        let remote = reflector.address();
+        pair.warm_up(remote);
+        // The kernel asks every 20 ms, and nobody answers to begin with.
+        or_skip!(pair.near.set_up(&format!(
+            "echo 20 >/proc/sys/net/{family}/neigh/near/retrans_time_ms
+             echo 1000 >/proc/sys/net/{family}/neigh/near/mcast_solicit
+             ip neigh flush dev near"
+        )));
+        or_skip!(pair.far.set_up(&format!(
+            "nft add table inet count
+             nft add chain inet count into '{{ type filter hook input priority 0; }}'
+             nft add rule inet count into udp dport {} counter
+             nft add rule inet count into udp dport 9 counter
+             nft add table netdev mute
+             nft add chain netdev mute into '{{ type filter hook ingress device far priority 0; }}'
+             nft add rule netdev mute into ether type arp drop
+             nft add rule netdev mute into icmpv6 type nd-neighbor-solicit drop",
+            remote.port()
+        )));
+        let line = format!("sender {remote} -c 600 --rate 6k --no-probe --json");
+        let first = Running::start(&mut words(pair.near.enter(&binary()), &line));
+        assert!(asked(&pair.near, addr), "{addr}");
+        or_skip!(pair.far.set_up("nft delete table netdev mute"));
+        let first = first.finish().measured();
+        let second = pair.near.run(&line).measured();
+        for report in [&first, &second] {
+            assert_no_loss(report, 600);
+            let hop = &report["path"]["next_hop"];
+            assert_eq!(hop["address"], addr, "{report:#}");
+            assert_eq!(hop["resolved"], true, "{report:#}");
+        }
+        let waited = |report: &Value| report["path"]["next_hop"]["waited_ns"].as_u64();
+        assert!(waited(&first) > Some(0), "{first:#}");
+        assert_eq!(waited(&second), Some(0), "{second:#}");
+        // All packets, and the one that had the next hop resolved.
+        assert_eq!(counted(&pair.far, remote.port()), 1200);
+        assert_eq!(counted(&pair.far, 9), 1);
+        or_skip!(pair.far.set_up("nft delete table inet count"));
+    }
+}
+
+/// Packets to a port that the table `count` saw.
+fn counted(side: &Namespace, port: u16) -> u64 {
+    let mut nft = words(side.enter("nft"), "list table inet count");
+    let table = Running::start(&mut nft).finish().stdout;
+    let rule = format!("dport {port} counter packets ");
+    let (_, count) = table.split_once(&rule).expect("a rule");
+    count.split(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_next_hop_that_does_not_answer_is_named() {
+    let pair = or_skip!(Pair::new());
+    or_skip!(pair.near.set_up(
+        "ip route add default via 10.9.0.99
+         ip -6 route add default via fd09::99
+         ip link add silent type veth peer name other
+         ip link set silent arp off
+         ip address add 10.8.0.1/24 dev silent
+         ip link set silent up
+         ip link set other up"
+    ));
+    for (remote, hop) in [
+        ("10.9.0.77:862", "10.9.0.77"),
+        ("192.0.2.1:862", "10.9.0.99"),
+        ("[fd09::77]:862", "fd09::77"),
+        ("[2001:db8::1]:862", "fd09::99"),
+    ] {
+        let outcome = pair.near.run(&format!(
+            "sender {remote} -c 2 --packet-timeout 100ms --json"
+        ));
+        assert_eq!(outcome.code, 5, "{outcome:?}");
+        let report = outcome.report();
+        let told = &report["path"]["next_hop"];
+        assert_eq!(told["address"], hop, "{report:#}");
+        assert_eq!(told["resolved"], false, "{report:#}");
+        let complaint = outcome.complaint();
+        assert!(
+            complaint.contains(&format!("next hop {hop} does not answer")),
+            "{complaint}"
+        );
+    }
+    // There are no addresses on this link.
+    let outcome = pair
+        .near
+        .run("sender 10.8.0.2:862 -c 1 --packet-timeout 100ms --json");
+    let report = outcome.report();
+    assert!(report["path"]["next_hop"].is_null(), "{report:#}");
 }

@@ -470,6 +470,13 @@ fn path(parts: &Parts<'_>) -> report::PathFacts {
         ecn_received: tos.map(|tos| tos & 0b11),
         reply_bytes: (!facts.reply_sizes.is_empty()).then(|| facts.reply_sizes.clone()),
         mtu: mtu(parts),
+        next_hop: (parts.granted.next_hop)
+            .filter(|_| !differs.host)
+            .map(|hop| report::NextHop {
+                address: hop.addr,
+                resolved: hop.resolved,
+                waited_ns: hop.waited_ns.unsigned_abs(),
+            }),
     }
 }
 
@@ -619,6 +626,15 @@ fn notes(
 ) -> Vec<String> {
     let (config, sent, counts) = (parts.config, parts.sent, &received.counts);
     let mut notes = parts.granted.remarks.clone();
+    if let Some(hop) = parts.granted.next_hop
+        && !hop.resolved
+    {
+        notes.push(format!(
+            "the next hop {} did not answer (ARP, neighbour discovery): until it does, this host keeps \
+             few packets for it and drops the others",
+            hop.addr
+        ));
+    }
     if parts.reflected.is_some() {
         notes.push("the reflector runs in this process, over loopback".to_owned());
     }
@@ -1020,6 +1036,7 @@ mod tests {
                 receive_buffer: None,
                 txtime: Txtime::NotAsked,
                 remarks: Vec::new(),
+                next_hop: None,
             },
             window: 1000,
             sent,

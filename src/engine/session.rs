@@ -6,7 +6,7 @@
 //! somebody agrees with a Server between [`open`] and [`Opened::measure`].
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -27,7 +27,10 @@ use super::{
 use crate::config::{Burst, Departures, IoKind, SessionConfig};
 #[cfg(target_os = "linux")]
 use crate::io::linux;
-use crate::io::{Granted, ReceiveHalf, SendHalf, SocketPlan, StampKind, is_local, portable};
+use crate::io::{
+    Granted, NextHop, ReceiveHalf, SendHalf, SocketPlan, StampKind, is_local, portable,
+    resolve_next_hop,
+};
 use crate::os;
 use crate::report::{Report, Scope, Security};
 use crate::sample::{BLOCKS, pipe_of};
@@ -471,13 +474,14 @@ struct Common<'a> {
 /// Starts the threads, waits for them, and reports.
 fn run<S: SendHalf, R: ReceiveHalf>(
     config: &SessionConfig,
-    lanes: Vec<Lane<impl FnOnce() -> S + Send + 'static, impl FnOnce() -> R + Send + 'static>>,
+    mut lanes: Vec<Lane<impl FnOnce() -> S + Send + 'static, impl FnOnce() -> R + Send + 'static>>,
     reflector: Option<Reflecting>,
     stop: &Stop,
     mut watch: impl FnMut(Update),
 ) -> Result<Measured, Failure> {
     log::debug!("{}", config.command().join(" "));
     let interface = config.socket.interface.as_deref();
+    resolve_next_hops(&mut lanes, stop);
     let mut pairs = cores::pairs(
         config.cpus.as_ref(),
         lanes.len(),
@@ -644,6 +648,25 @@ fn run<S: SendHalf, R: ReceiveHalf>(
         }),
         parts: done.iter().map(|lane| report(lane, part, false)).collect(),
     })
+}
+
+/// Has the next hop of each lane resolved: until it is, this host keeps some packets for it and drops the
+/// others.
+fn resolve_next_hops<S, R>(lanes: &mut [Lane<S, R>], stop: &Stop) {
+    let mut known: Vec<(IpAddr, Option<NextHop>)> = Vec::new();
+    for lane in lanes {
+        let host = lane.share.remote.ip();
+        let before = known.iter().find(|(known, _)| *known == host);
+        lane.granted.next_hop = before.map_or_else(
+            || {
+                let interface = lane.share.socket.interface.as_deref();
+                let local = lane.granted.local.ip();
+                resolve_next_hop(lane.share.remote, local, interface, || stop.requested())
+            },
+            |(_, hop)| *hop,
+        );
+        known.push((host, lane.granted.next_hop));
+    }
 }
 
 /// What the lanes do not have in common.

@@ -834,6 +834,7 @@ mod tests {
             receive_buffer: None,
             txtime: Txtime::Refused("not today".to_owned()),
             remarks: Vec::new(),
+            next_hop: None,
         };
         for verdict in Verdict::ALL {
             assert_eq!(Verdict::from_u8(verdict as u8), verdict);

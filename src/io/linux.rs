@@ -133,6 +133,7 @@ pub(crate) fn open_session(plan: &SocketPlan) -> io::Result<OpenSession> {
         receive_buffer: rx.recv_buffer_size().ok(),
         txtime,
         remarks,
+        next_hop: None,
     };
     Ok(OpenSession {
         tx,
@@ -261,6 +262,7 @@ pub(crate) fn open_mirrors(
         receive_buffer,
         txtime: Txtime::NotAsked,
         remarks,
+        next_hop: None,
     };
     Ok((sockets, granted))
 }

@@ -9,6 +9,8 @@
 
 #[cfg(target_os = "linux")]
 pub(crate) mod linux;
+#[cfg(target_os = "linux")]
+mod neighbour;
 pub(crate) mod portable;
 
 use std::io;
@@ -91,6 +93,8 @@ pub(crate) struct Granted {
     pub(crate) txtime: Txtime,
     /// Remarks for the user, such as a feature that was asked for and refused.
     pub(crate) remarks: Vec<String>,
+    /// Who the packets of a session are handed to, once that was looked for.
+    pub(crate) next_hop: Option<NextHop>,
 }
 
 /// Whether packets can carry a departure time.
@@ -402,6 +406,34 @@ pub(crate) fn source_address(remote: SocketAddr, interface: Option<&str>) -> io:
     socket.connect(&remote.into())?;
     let local = UdpSocket::from(socket).local_addr()?;
     Ok(local.ip())
+}
+
+/// The router or host that packets are handed to on the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NextHop {
+    pub(crate) addr: IpAddr,
+    /// Its link address is known.
+    pub(crate) resolved: bool,
+    /// How long it was waited for; 0: it was known.
+    pub(crate) waited_ns: i64,
+}
+
+/// Has the next hop on the way from `local` to `remote` resolved, within a second or so; `stop` ends the
+/// wait. `None` where there is nothing to resolve (loopback, links without addresses), or the system does
+/// not tell.
+pub(crate) fn resolve_next_hop(
+    remote: SocketAddr,
+    local: IpAddr,
+    interface: Option<&str>,
+    stop: impl Fn() -> bool,
+) -> Option<NextHop> {
+    #[cfg(target_os = "linux")]
+    return neighbour::resolve(remote, local, interface, stop);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (remote, local, interface, stop());
+        None
+    }
 }
 
 /// Octets of the largest IP packet that goes to `remote` unfragmented; `None` where the system does

@@ -46,6 +46,7 @@ fn open(plan: &SocketPlan) -> io::Result<(socket2::Socket, Granted)> {
             Txtime::NotAsked
         },
         remarks: Vec::new(),
+        next_hop: None,
     };
     Ok((socket, granted))
 }

@@ -174,6 +174,7 @@ fn full() -> Report {
             ecn_received: Some(0),
             reply_bytes: Some(vec![41, 548, 1472]),
             mtu: Some(1500),
+            next_hop: None,
         },
         host: Host {
             verdict: Verdict::Ok,
