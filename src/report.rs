@@ -658,6 +658,9 @@ pub struct Timestamps {
     pub t2: Option<StampKind>,
     /// T4.
     pub t4: Option<StampKind>,
+    /// How the peer writes T2 and T3, as found out from its first replies and kept for the session; `None`
+    /// where no reply told a time, or threads found different ones.
+    pub reflector_format: Option<TimeFormat>,
     /// What one receive timestamp stands for.
     pub granularity: Option<Granularity>,
     /// Two consecutive packets, or trains, of this many ask for a transmit stamp, 1: all; `None`
@@ -693,6 +696,20 @@ pub enum StampKind {
     Kernel,
     /// The program.
     Userspace,
+}
+
+/// How a peer writes its timestamps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeFormat {
+    /// NTP's 64 bits (RFC 4656 §4.1.2).
+    Ntp,
+    /// Truncated PTPv2 (RFC 8186 §2.1).
+    Ptp,
+    /// A mix: seconds since 1970, and the fraction of NTP.
+    UnixFraction,
+    /// A mix: seconds of NTP, and nanoseconds.
+    NtpNanoseconds,
 }
 
 /// What one receive timestamp stands for.
@@ -964,6 +981,7 @@ pub(crate) mod tests {
                 t1: Some(StampKind::Hardware),
                 t2: Some(StampKind::Userspace),
                 t4: Some(StampKind::Kernel),
+                reflector_format: None,
                 granularity: Some(Granularity::Train),
                 tx_stamp_one_in: Some(16),
                 tx_stamp_one_in_most: Some(64),
@@ -1050,6 +1068,7 @@ pub(crate) mod tests {
                 t1: None,
                 t2: None,
                 t4: None,
+                reflector_format: None,
                 granularity: None,
                 tx_stamp_one_in: None,
                 tx_stamp_one_in_most: None,

@@ -41,6 +41,53 @@ fn replies_without_an_error_estimate_are_measured() {
     }
 }
 
+const SECONDS_TO_1970: u64 = 2_208_988_800;
+const LOW: u64 = 0xffff_ffff;
+
+/// A time as NTP writes it, as a peer that mixes its formats up does.
+fn mixed(ntp: [u8; 8], format: &str) -> [u8; 8] {
+    let ntp = u64::from_be_bytes(ntp);
+    let (seconds, fraction) = (ntp >> 32, ntp & LOW);
+    let ns = (fraction * 1_000_000_000) >> 32;
+    let mixed = match format {
+        "unix_fraction" => (seconds - SECONDS_TO_1970) << 32 | fraction,
+        "ntp_nanoseconds" => seconds << 32 | ns,
+        "ptp" => (seconds - SECONDS_TO_1970) << 32 | ns,
+        _ => ntp,
+    };
+    mixed.to_be_bytes()
+}
+
+/// Whatever it is, all replies are read in one format, and the right one: the other host is this one.
+#[test]
+fn timestamps_in_a_mix_of_formats_are_read_as_they_are_meant() {
+    for format in ["ntp", "ptp", "unix_fraction", "ntp_nanoseconds"] {
+        let mut number = 0;
+        let reflector = FakeReflector::start(move |request| {
+            let mut reply = [short_reply(request, number), vec![0, 0, 255]].concat();
+            let now = mixed(reply[4..12].try_into().unwrap(), format);
+            reply[4..12].copy_from_slice(&now);
+            reply[16..24].copy_from_slice(&now);
+            number += 1;
+            vec![reply]
+        });
+        let line = format!("sender {} -i 20ms -c 50 --json", reflector.address);
+        let report = run(&line).measured();
+        assert_no_loss(&report, 50);
+        assert_eq!(report["timestamps"]["reflector_format"], format);
+        assert_eq!(report["packets"]["rejected_samples"], 0, "{report:#}");
+        let outbound = &report["delay_ns"]["outbound"];
+        assert!(outbound["min"].as_i64().unwrap() >= 0, "{outbound}");
+        // Read wrongly, some would be up to 0.7 s or 66 years off.
+        assert!(
+            outbound["median"].as_i64().unwrap() < 100_000_000,
+            "{outbound}"
+        );
+        let mix = noted(&report, &["T2 and T3 in a mix of formats"]);
+        assert_eq!(mix, format.contains('_'), "{report:#}");
+    }
+}
+
 #[test]
 fn requests_without_an_error_estimate_are_answered() {
     let reflector = Reflector::start("127.0.0.1:0");

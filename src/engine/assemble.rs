@@ -14,7 +14,7 @@ use crate::report::{self, Report, finite};
 use crate::stats::delay::Delays;
 use crate::stats::sequence::{Counts, Directions};
 use crate::stats::spread::Spread;
-use crate::wire::Sid;
+use crate::wire::{Reading, Sid};
 
 /// Share of departures later than one interval from which the host is said to have missed them:
 /// one in this many.
@@ -380,6 +380,7 @@ fn timestamps(parts: &Parts<'_>) -> report::Timestamps {
         t1: delays.roundtrip.map(|_| kind(t1)),
         t2: parts.reflected.and_then(|(_, receive)| *receive).map(kind),
         t4: measured.then(|| kind(parts.granted.receive)),
+        reflector_format: reflector_format(&facts.readings),
         granularity: measured.then_some(if shares_stamps(parts) {
             report::Granularity::Train
         } else {
@@ -410,6 +411,17 @@ fn spread(spread: &Spread) -> report::Spread {
         stretch_ns,
         replies: stretches.iter().map(|stretch| stretch.replies).collect(),
         samples: stretches.iter().map(|stretch| stretch.samples).collect(),
+    }
+}
+
+/// The one way in which all threads read T2 and T3.
+fn reflector_format(readings: &[Reading]) -> Option<report::TimeFormat> {
+    match readings {
+        [Reading::Ntp] => Some(report::TimeFormat::Ntp),
+        [Reading::Ptp] => Some(report::TimeFormat::Ptp),
+        [Reading::UnixFraction] => Some(report::TimeFormat::UnixFraction),
+        [Reading::NtpNanoseconds] => Some(report::TimeFormat::NtpNanoseconds),
+        _ => None,
     }
 }
 
@@ -768,6 +780,16 @@ fn notes(
             "{} replies claim a timestamp format that T2 and T3 are not in (they repeat our Z bit): \
              these were read in the other one",
             received.facts.other_format
+        ));
+    }
+    for reading in &received.facts.readings {
+        let mixed = match reading {
+            Reading::Ntp | Reading::Ptp => continue,
+            Reading::UnixFraction => "seconds since 1970 where NTP counts from 1900",
+            Reading::NtpNanoseconds => "nanoseconds where NTP has a fraction of 2^32",
+        };
+        notes.push(format!(
+            "the Session-Reflector writes T2 and T3 in a mix of formats, {mixed}: they were read so"
         ));
     }
     if received.facts.estimates.unusable > 0 {

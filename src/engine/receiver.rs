@@ -6,6 +6,8 @@
 //! probes that tell the reflector's counter.
 
 mod estimates;
+mod held;
+mod time_format;
 
 use std::io;
 use std::mem::offset_of;
@@ -30,8 +32,10 @@ use crate::os::{self, EventLoop};
 use crate::sample::{Pipe, Record as _, Sample};
 use crate::stats::sequence::{Arrival, Counts, Tracker, extend};
 use crate::wire::protected::{self, Protection, Refused};
-use crate::wire::{Format, REFLECTOR_LEN, Reply, ReplyHead, TestFormat, Timestamp};
+use crate::wire::{Format, REFLECTOR_LEN, Reading, Reply, ReplyHead, TestFormat, Timestamp};
 pub(crate) use estimates::Estimates;
+use held::{Held, Told};
+use time_format::{TimeFormat, claims_other, tells_no_time};
 
 /// Started blocks are handed over this often.
 const FLUSH_NS: i64 = 50_000_000;
@@ -71,8 +75,6 @@ const ANEW_NS: i64 = 1_000_000;
 const LEFT_OVER: usize = 1024;
 /// Of zeros, so that a table of them costs nothing before it is used.
 const NO_STAMP: (u64, i64) = (0, 0);
-/// No clock is further from ours than a year unless it was never set.
-const ABSURD_NS: u64 = 366 * 24 * 3_600 * 1_000_000_000;
 
 /// What the receiver thread needs to know.
 #[derive(Debug)]
@@ -194,6 +196,8 @@ pub(crate) struct Facts {
     pub(crate) received_by_class: Vec<u64>,
     /// Replies whose T2 and T3 are not in the format that they claim, and were read in the other one.
     pub(crate) other_format: u64,
+    /// How T2 and T3 were read, once that was settled; of several threads: of each.
+    pub(crate) readings: Vec<Reading>,
     /// How often each TTL and TOS was seen.
     pub(crate) ttl_out: Box<[u64; 256]>,
     pub(crate) ttl_in: Box<[u64; 256]>,
@@ -228,6 +232,7 @@ impl Facts {
             stamps_back: 0,
             received_by_class: vec![0; classes],
             other_format: 0,
+            readings: Vec::new(),
             ttl_out: Box::new([0; 256]),
             ttl_in: Box::new([0; 256]),
             tos_in: Box::new([0; 256]),
@@ -253,6 +258,11 @@ impl Facts {
         self.elsewhere += other.elsewhere;
         self.elsewhere_from = self.elsewhere_from.or(other.elsewhere_from);
         self.other_format += other.other_format;
+        for reading in &other.readings {
+            if !self.readings.contains(reading) {
+                self.readings.push(*reading);
+            }
+        }
         self.icmp.add(&other.icmp);
         self.rejected += other.rejected;
         self.untold += other.untold;
@@ -652,70 +662,6 @@ impl Stage {
     }
 }
 
-/// T2 and T3 of a reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Reflected {
-    t2_ns: i64,
-    t3_ns: i64,
-    /// They are not in the format that the reply claims.
-    other_format: bool,
-}
-
-/// T2 and T3 of a reply that came at `near_ns` by our own clock, which may be far from its own;
-/// `None` where they are no times.
-///
-/// A quirk of reflectors that were written when the Z bit of the Error Estimate was still reserved
-/// (RFC 4656 §4.1.2): they send our Error Estimate back as theirs, and with it the bit that says which
-/// format our T1 has (RFC 8186 §2.1), while they write NTP timestamps as ever. Read as PTP these are
-/// no times at all, or some decades away. So where times are further than a year from ours, and in the
-/// other format are not, they are in the other format.
-#[inline]
-fn reflected_times(head: &ReplyHead, near_ns: i64) -> Option<Reflected> {
-    let claimed = head.error_estimate.format();
-    match read_times(head, claimed, near_ns) {
-        Some(told) if !told.absurd(near_ns) => Some(told),
-        _ if tells_no_time(head) => None,
-        told => in_other_format(head, claimed, near_ns).or(told),
-    }
-}
-
-/// Zero is no time but the want of one (RFC 5905 §6); read as one it would be years away.
-#[cold]
-fn tells_no_time(head: &ReplyHead) -> bool {
-    head.timestamp.raw() == 0 || head.receive_timestamp.raw() == 0
-}
-
-#[inline]
-fn read_times(head: &ReplyHead, format: Format, near_ns: i64) -> Option<Reflected> {
-    Some(Reflected {
-        t2_ns: head.receive_timestamp.unix_ns(format, near_ns)?,
-        t3_ns: head.timestamp.unix_ns(format, near_ns)?,
-        other_format: false,
-    })
-}
-
-impl Reflected {
-    #[inline]
-    fn absurd(&self, near_ns: i64) -> bool {
-        let far = |ns: i64| ns.abs_diff(near_ns) > ABSURD_NS;
-        far(self.t2_ns) || far(self.t3_ns)
-    }
-}
-
-/// T2 and T3 in the other format than `claimed`, where they are near in that.
-#[cold]
-fn in_other_format(head: &ReplyHead, claimed: Format, near_ns: i64) -> Option<Reflected> {
-    let other = match claimed {
-        Format::Ntp => Format::Ptp,
-        Format::Ptp => Format::Ntp,
-    };
-    let times = read_times(head, other, near_ns)?;
-    (!times.absurd(near_ns)).then_some(Reflected {
-        other_format: true,
-        ..times
-    })
-}
-
 /// Matches replies and stamps with what was sent.
 pub(super) struct Matcher<'a> {
     flight: &'a Flight,
@@ -727,6 +673,9 @@ pub(super) struct Matcher<'a> {
     timeout_ns: i64,
     first_seq: u32,
     format: Format,
+    /// Of T2 and T3, and the replies that came before it was settled.
+    time_format: TimeFormat,
+    held: Held,
     monitored: bool,
     /// Where replies are protected.
     stage: Option<Box<Stage>>,
@@ -773,6 +722,8 @@ impl<'a> Matcher<'a> {
             timeout_ns: plan.timeout_ns,
             first_seq: plan.first_seq,
             format: plan.format,
+            time_format: TimeFormat::default(),
+            held: Held::new(flight.window()),
             monitored: plan.test.monitored(),
             stage: plan.protection.clone().map(|p| Box::new(Stage::new(p))),
             begun_ns,
@@ -807,6 +758,8 @@ impl<'a> Matcher<'a> {
             stage.came.clear();
         }
         self.begun_ns = os::realtime_ns();
+        self.time_format = TimeFormat::default();
+        self.held.forget();
         self.stamps.fill(NO_STAMP);
         self.waiting.clear();
         self.trials.clear();
@@ -1286,17 +1239,80 @@ impl<'a> Matcher<'a> {
             self.facts.rejected += packets;
             return self.unusable(answer);
         }
-        let times = reflected_times(reply.head, near);
-        let Some((t1_ns, times)) = answer.t1_ns.zip(times) else {
-            match tells_no_time(reply.head) {
-                true => self.facts.untold += packets,
-                false => self.facts.rejected += packets,
-            }
+        if tells_no_time(reply.head) {
+            self.facts.untold += packets;
+            return self.unusable(answer);
+        }
+        let Some(t1_ns) = answer.t1_ns else {
+            self.facts.rejected += packets;
             return self.unusable(answer);
         };
-        let Reflected { t2_ns, t3_ns, .. } = times;
-        self.facts.other_format += if times.other_format { packets } else { 0 };
-        let Some(t4_ns) = datagram.arrived_ns else {
+        let told = Told {
+            answer: *answer,
+            class,
+            stamped,
+            t1_ns,
+            t2: reply.head.receive_timestamp,
+            t3: reply.head.timestamp,
+            claimed: reply.head.error_estimate.format(),
+            t4_ns: datagram.arrived_ns,
+        };
+        match self.time_format.look(reply.head, t1_ns, near) {
+            Some(reading) => {
+                self.release_held(reading);
+                self.on_told(&told, reading);
+            }
+            None => {
+                if !self.held.hold(told) {
+                    self.settle_format();
+                }
+            }
+        }
+    }
+
+    /// Nothing more is waited for to find out the format of T2 and T3.
+    #[cold]
+    fn settle_format(&mut self) {
+        if let Some(reading) = self.time_format.settle() {
+            self.release_held(reading);
+        }
+    }
+
+    /// Takes the replies that waited for the format of T2 and T3.
+    #[inline]
+    fn release_held(&mut self, reading: Reading) {
+        if self.held.is_empty() {
+            return;
+        }
+        for told in self.held.take() {
+            self.on_told(&told, reading);
+        }
+    }
+
+    /// A reply whose T2 and T3 can be read.
+    fn on_told(&mut self, told: &Told, reading: Reading) {
+        let Told {
+            ref answer,
+            class,
+            stamped,
+            t1_ns,
+            ..
+        } = *told;
+        let Answer {
+            seq, count, near, ..
+        } = *answer;
+        let packets = u64::from(count);
+        let times = told.t2.read(reading, near).zip(told.t3.read(reading, near));
+        let Some((t2_ns, t3_ns)) = times else {
+            self.facts.rejected += packets;
+            return self.unusable(answer);
+        };
+        self.facts.other_format += if claims_other(reading, told.claimed) {
+            packets
+        } else {
+            0
+        };
+        let Some(t4_ns) = told.t4_ns else {
             self.facts.unstamped += packets;
             return self.unusable(answer);
         };
@@ -1377,6 +1393,9 @@ impl<'a> Matcher<'a> {
     }
 
     pub(super) fn flush(&mut self) {
+        if self.held.overdue(os::realtime_ns()) {
+            self.settle_format();
+        }
         self.pipe.flush();
         if let Some(tap) = &mut self.tap {
             tap.flush();
@@ -1398,6 +1417,8 @@ impl<'a> Matcher<'a> {
         kernel_drops: Option<u64>,
         cpus: Option<Vec<usize>>,
     ) -> Received {
+        self.settle_format();
+        self.facts.readings.extend(self.time_format.settled());
         self.release(i64::MAX);
         self.facts.rejected += self.trials.iter().map(Sample::packets).sum::<u64>();
         self.facts.reply_sizes.sort_unstable();
@@ -1420,6 +1441,7 @@ impl<'a> Matcher<'a> {
 
 /// The first reply in time to a packet, or those to `count` packets with consecutive numbers that left
 /// and came together.
+#[derive(Clone, Copy, Debug)]
 struct Answer {
     seq: u64,
     reflector_seq: u32,
@@ -1514,7 +1536,7 @@ mod tests {
     use crate::wire::{ErrorEstimate, SenderPacket};
 
     /// When the pretended session begins; one packet a microsecond.
-    const BEGIN_NS: i64 = 1_790_000_000_000_000_000;
+    const BEGIN_NS: i64 = 1_790_000_000_500_000_000;
     const TIMEOUT_NS: i64 = 1_000_000_000;
 
     fn plan(stamps: bool) -> Plan {
@@ -2292,42 +2314,44 @@ mod tests {
         assert_eq!(matcher.facts.icmp.total(), 1);
     }
 
+    /// T2 and T3 as a quirk of some peers has them: the seconds of a Unix clock, the fraction of NTP.
+    fn unix_seconds(ns: i64) -> Timestamp {
+        let ntp = Timestamp::from_unix_ns(ns, Format::Ntp).raw();
+        Timestamp::from_raw(ntp.wrapping_sub(2_208_988_800 << 32))
+    }
+
+    /// Of 200 replies 46 have fractions that could be nanoseconds as well, the first ones among them: read
+    /// one by one, they were in another format than the rest, and the outbound delay was 29 ms in some
+    /// and 24,143 days in others.
     #[test]
-    fn t2_and_t3_are_read_in_the_format_in_which_they_are_near() {
-        let second = 1_000_000_000;
-        let year = 365 * 24 * 3600 * second;
-        for (written, claimed, offset, converted) in [
-            (Format::Ntp, Format::Ntp, 0, false),
-            (Format::Ptp, Format::Ptp, 0, false),
-            (Format::Ntp, Format::Ptp, 0, true),
-            (Format::Ptp, Format::Ntp, 0, true),
-            (Format::Ntp, Format::Ptp, -37 * second, true),
-            // A clock that is wrong is no other format.
-            (Format::Ntp, Format::Ntp, 10 * year, false),
-            (Format::Ptp, Format::Ptp, -50 * year, false),
-        ] {
-            // Of every second some fraction reads as nanoseconds, and others do not.
-            for below in [0, 123_456_789, 999_999_999] {
-                let t2_ns = BEGIN_NS + offset + below;
-                let head = ReplyHead {
-                    seq: 0.into(),
-                    timestamp: Timestamp::from_unix_ns(t2_ns + 7, written),
-                    error_estimate: ErrorEstimate::new(true, claimed, 1000),
-                    mbz: [0; 2],
-                    receive_timestamp: Timestamp::from_unix_ns(t2_ns, written),
-                    sender_seq: 0.into(),
-                    sender_timestamp: Timestamp::from_raw(0),
-                    sender_error_estimate: ErrorEstimate::UNKNOWN,
-                };
-                let times = reflected_times(&head, BEGIN_NS + below).unwrap();
-                let found = (times.t2_ns, times.t3_ns, times.other_format);
-                assert_eq!(
-                    found,
-                    (t2_ns, t2_ns + 7, converted),
-                    "{written:?} {claimed:?}"
-                );
-            }
+    fn a_session_has_one_format_of_t2_and_t3() {
+        const OUTBOUND_NS: i64 = 29_000_000;
+        // Some 10 packets a second, not in step with the seconds; the first fractions are low.
+        let t1_of = |seq: i64| BEGIN_NS - 500_000_000 + seq * 99_000_000;
+        let flight = Flight::new(1024, 0);
+        let (samples, blocks) = pipe();
+        let mut matcher = Matcher::new(&plan(false), &flight, samples);
+        let mut mirror = reflector(false, Format::Ntp);
+        let mut could_be_ns = 0;
+        for seq in 0..200 {
+            let t1 = t1_of(i64::try_from(seq).unwrap());
+            let t2 = unix_seconds(t1 + OUTBOUND_NS);
+            let octets = request(&flight, seq, t1, false);
+            let mut octets = reply(&mut mirror, &octets, 0, Format::Ntp);
+            octets[16..24].copy_from_slice(t2.as_bytes());
+            stamp(&mut octets, t2);
+            could_be_ns += u32::from(t2.raw() & 0xffff_ffff < 1_000_000_000);
+            arrive(&mut matcher, &octets, t1 + 2 * OUTBOUND_NS);
         }
+        assert_eq!(could_be_ns, 46);
+        let received = matcher.finish(200, None, None);
+        assert_eq!(received.facts.rejected + received.facts.untold, 0);
+        assert_eq!(received.facts.readings, [Reading::UnixFraction]);
+        let mut delays = Delays::new(1, false);
+        while blocks.next(|block| delays.record(block)) {}
+        let outbound = delays.report().outbound.unwrap();
+        assert_eq!(outbound.samples, 200);
+        assert_eq!((outbound.min, outbound.max), (OUTBOUND_NS, OUTBOUND_NS));
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub use control::Sid;
 pub use format::TestFormat;
 pub use modes::{ModeRefused, Modes, NoMode, NotAMode, SecurityMode};
 pub use request::{Ends, Interval, ReflectOctets, RequestTwSession, SessionRequest, Unacceptable};
-pub use time::{ErrorEstimate, Format, Timestamp};
+pub use time::{ErrorEstimate, Format, Reading, Timestamp};
 
 /// Session-Sender test packet: 14 octets, then Packet Padding (RFC 4656 §4.1.2).
 #[derive(

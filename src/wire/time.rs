@@ -35,6 +35,42 @@ impl Format {
     }
 }
 
+/// How a peer's 64 bits can be read: the two formats, and two ways in which peers mix them up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reading {
+    /// [`Format::Ntp`].
+    Ntp,
+    /// [`Format::Ptp`].
+    Ptp,
+    /// A quirk of peers that write the seconds of a Unix clock as they are, and the fraction of NTP.
+    UnixFraction,
+    /// A quirk of peers that write the seconds of NTP, and nanoseconds where the fraction belongs.
+    NtpNanoseconds,
+}
+
+impl Reading {
+    const fn epoch_offset_seconds(self) -> u64 {
+        match self {
+            Self::Ntp | Self::NtpNanoseconds => NTP_SECONDS_AT_UNIX_EPOCH,
+            Self::Ptp | Self::UnixFraction => 0,
+        }
+    }
+
+    /// Below the second are units of 2^-32 s, not nanoseconds.
+    const fn has_fraction(self) -> bool {
+        matches!(self, Self::Ntp | Self::UnixFraction)
+    }
+}
+
+impl From<Format> for Reading {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Ntp => Self::Ntp,
+            Format::Ptp => Self::Ptp,
+        }
+    }
+}
+
 /// A point in time as a packet carries it: 8 octets whose [`Format`] stands elsewhere.
 ///
 /// Equality is equality of the bits: what a sender compares with what it sent.
@@ -74,18 +110,27 @@ impl Timestamp {
     #[inline]
     #[must_use]
     pub fn unix_ns(self, format: Format, near_ns: i64) -> Option<i64> {
+        self.read(format.into(), near_ns)
+    }
+
+    /// The same of a peer that may mix the formats up.
+    #[inline]
+    #[must_use]
+    pub fn read(self, reading: Reading, near_ns: i64) -> Option<i64> {
         let raw = self.raw();
         let low = raw & LOW_32_BITS;
-        let below_second = match format {
+        let below_second = if reading.has_fraction() {
             // Below 2^32 * 10^9, which is below 2^62.
-            Format::Ntp => (low * NS_PER_SECOND) >> 32,
-            Format::Ptp if low < NS_PER_SECOND => low,
-            Format::Ptp => return None,
+            (low * NS_PER_SECOND) >> 32
+        } else if low < NS_PER_SECOND {
+            low
+        } else {
+            return None;
         };
         let near_seconds = near_ns.div_euclid(NS_PER_SECOND_SIGNED);
         let near_field = near_seconds
             .cast_unsigned()
-            .wrapping_add(format.epoch_offset_seconds());
+            .wrapping_add(reading.epoch_offset_seconds());
         // Difference modulo 2^32, read as signed: to the top of the word and back down.
         let ahead = ((raw >> 32).wrapping_sub(near_field) << 32).cast_signed() >> 32;
         // 128 bits: in the last second before the end of `i64` the product alone does not fit it.
