@@ -6,8 +6,10 @@
 
 mod controller;
 mod find;
+mod messages;
 mod reflector;
 mod server;
+mod signals;
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
@@ -21,8 +23,9 @@ use std::time::{Duration, Instant};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use rand::RngExt;
-use signal_hook::consts::{SIGINT, SIGTERM};
 
+use self::messages::{check_log, complain, open_log, say};
+use self::signals::{Hangup, catch_signals, stop_when_unread};
 use crate::config::{
     Bandwidth, Burst, CpuList, Departures, Dscp, End, Endpoint, Family, Fraction, FrameSizes, Host,
     Interval, IoKind, Pacing, Rate, ReflectorConfig, Seconds, SessionConfig, SizeClass, SizeMix,
@@ -68,7 +71,8 @@ Exit codes:
 
 const REFLECTOR_CODES: &str = "\
 Exit codes:
-  0    ended by Ctrl-C or SIGTERM, after the summary
+  0    ended by Ctrl-C or SIGTERM, after the summary; a reflector also by SIGHUP, unless it has
+       --logfile FILE, which SIGHUP has it open again
   1    runtime failure
   2    wrong usage
   130  ended at once, by a second Ctrl-C";
@@ -363,7 +367,8 @@ struct LogArgs {
     /// Say everything; a sender shows packets field by field
     #[arg(short, long, conflicts_with_all = ["quiet", "verbose"])]
     debug: bool,
-    /// Write messages to a file (-: standard output) [default: standard error]
+    /// Write messages to a file (-: standard output); SIGHUP has a reflector and a server open it
+    /// again [default: standard error]
     #[arg(short, long, value_name = "FILE")]
     logfile: Option<PathBuf>,
 }
@@ -442,12 +447,18 @@ fn command() -> clap::Command {
 /// Runs a command line and returns its exit code.
 #[must_use]
 pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
+    let code = run_command(args);
+    messages::settle();
+    ExitCode::from(code)
+}
+
+fn run_command(args: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
     let parsed = command()
         .try_get_matches_from(args)
         .and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => return ExitCode::from(show_parse_error(&error)),
+        Err(error) => return show_parse_error(&error),
     };
     let result = match cli.command {
         Command::Sender(args) => sender(&args),
@@ -464,15 +475,24 @@ pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
             print(&table).map(|()| 0)
         }
     };
-    ExitCode::from(result.unwrap_or_else(|error| {
-        complain(&error);
-        match error {
-            Error::Usage(_) => 2,
-            Error::Runtime(_) | Error::Failure(_) => 1,
-            Error::Refused(_) => 4,
-            Error::Interrupted => 130,
+    match result {
+        // Who reads no further has what he wanted.
+        Ok(130) if signals::ended_by_reader() => 0,
+        Ok(code) => code,
+        Err(error) => {
+            complain(&error);
+            exit_code(&error)
         }
-    }))
+    }
+}
+
+fn exit_code(error: &Error) -> u8 {
+    match error {
+        Error::Usage(_) => 2,
+        Error::Runtime(_) | Error::Failure(_) => 1,
+        Error::Refused(_) => 4,
+        Error::Interrupted => 130,
+    }
 }
 
 /// Shows help as it is and an error as one line; returns the exit code.
@@ -544,7 +564,8 @@ fn sender(args: &SenderArgs) -> Result<u8, Error> {
             "twamp-blast: no REMOTE was given: measuring a reflector inside this process, {remote}\n"
         ));
     }
-    catch_signals(&stop, talk)?;
+    catch_signals(&stop, talk, Hangup::Ends)?;
+    stop_when_unread(&stop)?;
     let mut watcher = Watcher::new(args, talk, remote.ip(), "thread");
     let measured = engine::measure(&config, inside, &stop, |update| watcher.show(&update));
     watcher.finish();
@@ -1282,72 +1303,6 @@ fn every_address(port: u16) -> Vec<SocketAddr> {
     usable.map(|addr| SocketAddr::new(*addr, port)).collect()
 }
 
-/// The first signal asks the run to finish, the second ends the program at once.
-fn catch_signals(stop: &Stop, talk: bool) -> Result<(), Error> {
-    let signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]);
-    let mut signals =
-        signals.map_err(|error| Error::Runtime(format!("cannot catch signals: {error}")))?;
-    let stop = stop.clone();
-    let watch = move || {
-        for _ in signals.forever() {
-            if stop.requested() {
-                std::process::exit(130);
-            }
-            stop.request();
-            if talk {
-                say("twamp-blast: ending; Ctrl-C again ends at once\n");
-            }
-        }
-    };
-    std::thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(watch)
-        .map(drop)
-        .map_err(|error| Error::Runtime(format!("cannot start the signals thread: {error}")))
-}
-
-/// Refuses log lines among lines of JSON.
-fn check_log(args: &LogArgs, json: bool) -> Result<(), Error> {
-    let stdout = args
-        .logfile
-        .as_ref()
-        .is_some_and(|path| path.as_os_str() == "-");
-    if json && stdout {
-        return Err(usage(
-            "--logfile -: with --json, standard output is for JSON alone; name a file",
-        ));
-    }
-    Ok(())
-}
-
-fn open_log(args: &LogArgs) -> Result<(), Error> {
-    let level = match args {
-        LogArgs { quiet: true, .. } => log::LevelFilter::Off,
-        LogArgs { debug: true, .. } => log::LevelFilter::Debug,
-        LogArgs { verbose: true, .. } => log::LevelFilter::Info,
-        _ => log::LevelFilter::Warn,
-    };
-    let target = match &args.logfile {
-        None => env_logger::Target::Stderr,
-        Some(path) if path.as_os_str() == "-" => env_logger::Target::Stdout,
-        Some(path) => {
-            let mut options = std::fs::OpenOptions::new();
-            let file = options.create(true).append(true).open(path);
-            let file =
-                file.map_err(|error| usage(format!("--logfile {}: {error}", path.display())))?;
-            env_logger::Target::Pipe(Box::new(file))
-        }
-    };
-    env_logger::Builder::new()
-        .filter_level(level)
-        // More or less of one module: TWAMP_BLAST_LOG=twamp_blast::engine=debug
-        .parse_env("TWAMP_BLAST_LOG")
-        .format_timestamp_micros()
-        .target(target)
-        .init();
-    Ok(())
-}
-
 /// A packet field by field.
 fn decoded(packet: &engine::PacketCopy) -> String {
     let octets = packet.octets();
@@ -1431,8 +1386,8 @@ impl Watcher {
 
     fn out(&mut self, text: &str) {
         self.progress.clear();
-        // A reader that has gone away, or a full disk: the measurement goes on, and the report at the
-        // end says what it can.
+        // Where the disk is full the measurement goes on, and the report at the end says what it can. A
+        // reader that has gone away ends it: see `stop_when_unread`.
         let _ = print(text);
     }
 }
@@ -1474,23 +1429,20 @@ impl ProgressLine {
     }
 }
 
-fn complain(what: impl Display) {
-    say(&format!("twamp-blast: {what}\n"));
-}
-
-fn say(text: &str) {
-    // Nobody is left to be told that this failed.
-    let _ = std::io::stderr().write_all(text.as_bytes());
-}
-
 /// Prints a result. A reader that has gone away is no failure.
 fn print(text: &str) -> Result<(), Error> {
+    // What was said before comes before.
+    messages::settle();
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::Runtime(
-            format!("cannot write the report to standard output: {error}"),
-        )),
-        _ => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            signals::note_unread();
+            Ok(())
+        }
+        Err(error) => Err(Error::Runtime(format!(
+            "cannot write the report to standard output: {error}"
+        ))),
+        Ok(()) => Ok(()),
     }
 }
 

@@ -9,9 +9,10 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::{
-    DEFAULT_PORT, Error, LogArgs, Results, Room, SenderArgs, SizeArgs, Watcher, catch_signals,
-    check_log, check_sender, complain, doubt_rate, find, open_log, parse_interface, print, resolve,
-    say, session, sizes, source_of, to_many, usage, verdict, whole,
+    DEFAULT_PORT, Error, Hangup, LogArgs, Results, Room, SenderArgs, SizeArgs, Watcher,
+    catch_signals, check_log, check_sender, complain, doubt_rate, find, open_log, parse_interface,
+    print, resolve, say, session, sizes, source_of, stop_when_unread, to_many, usage, verdict,
+    whole,
 };
 use crate::config::{Dscp, Endpoint, Family, Host, Seconds, SessionConfig, Tos};
 use crate::controller::{
@@ -234,7 +235,8 @@ pub(super) fn run(args: &ControllerArgs) -> Result<u8, Error> {
     let results = Results::open(&sender.results)?;
     let talk = !sender.log.quiet;
     let stop = Stop::default();
-    catch_signals(&stop, talk)?;
+    catch_signals(&stop, talk, Hangup::Ends)?;
+    stop_when_unread(&stop)?;
 
     let connection = Connection::open(&path, wish, &stop)?;
     let run = Run::new(args, &connection, start_in, &stop)?;
@@ -858,7 +860,7 @@ pub(super) fn run_client(args: &ClientArgs) -> Result<u8, Error> {
     largest(&Room::LIGHT)?;
     let talk = !args.log.quiet;
     let stop = Stop::default();
-    catch_signals(&stop, talk)?;
+    catch_signals(&stop, talk, Hangup::Ends)?;
 
     let mut connection = Connection::open(&path, wish, &stop)?;
     let modes = connection.modes();

@@ -5,10 +5,9 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 
 use clap::Args;
-use signal_hook::consts::SIGHUP;
 
 use super::{
-    Error, FormatArg, HostArgs, IoArg, LogArgs, catch_signals, check_host, check_log,
+    Error, FormatArg, Hangup, HostArgs, IoArg, LogArgs, catch_signals, check_host, check_log,
     every_address, io_kind, open_log, parse_interface, parse_threads, parse_ttl, print, resolve,
     say, to_many, usage,
 };
@@ -133,9 +132,8 @@ pub(super) fn run(args: &ServerArgs) -> Result<u8, Error> {
     })?;
     let config = plan(args)?;
     let stop = Stop::default();
-    catch_signals(&stop, !args.log.quiet)?;
     let reload = Reload::default();
-    catch_hangups(&reload)?;
+    catch_signals(&stop, !args.log.quiet, Hangup::Reloads(reload.clone()))?;
     let serving = Serving::start(&config, &stop, &reload).map_err(startup)?;
     if !args.log.quiet {
         say(&hello(&config, &serving));
@@ -265,24 +263,6 @@ fn read_policy(path: &std::path::Path) -> Result<Policy, String> {
     }
     text.parse()
         .map_err(|error: crate::config::PolicyError| error.to_string())
-}
-
-/// SIGHUP has the keys read again.
-fn catch_hangups(reload: &Reload) -> Result<(), Error> {
-    let signals = signal_hook::iterator::Signals::new([SIGHUP]);
-    let mut signals =
-        signals.map_err(|error| Error::Runtime(format!("cannot catch signals: {error}")))?;
-    let reload = reload.clone();
-    let watch = move || {
-        for _ in signals.forever() {
-            reload.request();
-        }
-    };
-    std::thread::Builder::new()
-        .name("hangups".to_owned())
-        .spawn(watch)
-        .map(drop)
-        .map_err(|error| Error::Runtime(format!("cannot start the hangups thread: {error}")))
 }
 
 /// One line on a terminal that shows what a Server is doing; nothing of it anywhere else.

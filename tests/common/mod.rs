@@ -81,8 +81,18 @@ impl Running {
 
     /// Waits for its end.
     pub(crate) fn finish(mut self) -> Outcome {
-        let stdout = read_all(self.0.stdout.take().unwrap());
-        let stderr = read_all(self.0.stderr.take().unwrap());
+        let stderr = self.0.stderr.take().unwrap();
+        self.finish_with(stderr)
+    }
+
+    /// The same where the test has begun to read standard error.
+    pub(crate) fn finish_with(mut self, stderr: impl Read + Send + 'static) -> Outcome {
+        let stdout = match self.0.stdout.take() {
+            Some(stdout) => read_all(stdout),
+            // The test has read what it wanted.
+            None => read_all(std::io::empty()),
+        };
+        let stderr = read_all(stderr);
         let text = |of: &Receiver<String>| of.recv_timeout(LIMIT).expect("the program ends");
         let (stdout, stderr) = (text(&stdout), text(&stderr));
         // Both pipes are closed: it has ended or is about to.
@@ -219,6 +229,13 @@ impl Reflector {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.addresses[0]
+    }
+
+    /// Sends it a signal, by name.
+    pub(crate) fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.running.0.id());
+        let status = Command::new("sh").args(["-c", &kill]).status().unwrap();
+        assert!(status.success(), "{kill}");
     }
 
     /// The next line on standard error.

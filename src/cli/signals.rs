@@ -1,0 +1,128 @@
+//! What ends a run from outside: signals, and a reader of the results who goes away.
+
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::Error;
+use super::messages::{self, say};
+use crate::engine::Stop;
+use crate::server::Reload;
+
+/// What SIGHUP asks for.
+#[derive(Clone, Debug)]
+pub(super) enum Hangup {
+    /// The end, as SIGTERM.
+    Ends,
+    /// The log's file anew; without one, the end.
+    Reopens,
+    /// The log's file anew, and the keys too.
+    Reloads(Reload),
+}
+
+/// The first signal asks the run to finish; a second SIGINT or SIGTERM ends the program at once.
+///
+/// Where SIGHUP is ignored already, as by nohup, it stays so, but for a Server.
+pub(super) fn catch_signals(stop: &Stop, talk: bool, hangup: Hangup) -> Result<(), Error> {
+    let mut caught = vec![SIGINT, SIGTERM];
+    if matches!(hangup, Hangup::Reloads(_)) || !hangup_is_ignored() {
+        caught.push(SIGHUP);
+    }
+    let signals = Signals::new(caught);
+    let mut signals =
+        signals.map_err(|error| Error::Runtime(format!("cannot catch signals: {error}")))?;
+    let stop = stop.clone();
+    let watch = move || {
+        for signal in signals.forever() {
+            match (&hangup, signal) {
+                (Hangup::Reloads(reload), SIGHUP) => {
+                    messages::reopen();
+                    reload.request();
+                    continue;
+                }
+                (Hangup::Reopens, SIGHUP) if messages::has_log_file() => {
+                    messages::reopen();
+                    continue;
+                }
+                // A terminal that goes away may say so twice, and the report is still to be written.
+                (_, SIGHUP) if stop.requested() => continue,
+                _ if stop.requested() => std::process::exit(130),
+                _ => {}
+            }
+            SIGNALLED.store(true, Ordering::Relaxed);
+            stop.request();
+            if talk {
+                say("twamp-blast: ending; Ctrl-C again ends at once\n");
+            }
+        }
+    };
+    spawn("signals", watch)
+}
+
+/// Whether the program was started with SIGHUP ignored.
+fn hangup_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mut lines = status.lines();
+    let mask = lines.find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // Signal 1 has bit 0.
+    mask.is_some_and(|mask| mask & 1 == 1)
+}
+
+/// Nobody reads standard output any more.
+static UNREAD: AtomicBool = AtomicBool::new(false);
+
+/// A signal asked for the end.
+static SIGNALLED: AtomicBool = AtomicBool::new(false);
+
+/// Whether a run ended because the reader of standard output went away.
+pub(super) fn ended_by_reader() -> bool {
+    UNREAD.load(Ordering::Relaxed) && !SIGNALLED.load(Ordering::Relaxed)
+}
+
+/// A write told that the reader has gone away.
+pub(super) fn note_unread() {
+    UNREAD.store(true, Ordering::Relaxed);
+}
+
+/// Asks the run to finish as soon as the reader of its results goes away, as `head -1` does: also where
+/// nothing is to be written for a while.
+pub(super) fn stop_when_unread(stop: &Stop) -> Result<(), Error> {
+    let output = std::io::stdout().as_raw_fd();
+    let stop = stop.clone();
+    // A file has no reader, and is refused.
+    let Ok(mut poll) = Poll::new() else {
+        return Ok(());
+    };
+    let registry = poll.registry();
+    let registered = registry.register(&mut SourceFd(&output), Token(0), Interest::WRITABLE);
+    if registered.is_err() {
+        return Ok(());
+    }
+    let watch = move || {
+        let mut events = Events::with_capacity(1);
+        loop {
+            match poll.poll(&mut events, None) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(_) => return,
+                // It is told too when a reader makes room.
+                Ok(()) if events.iter().any(|e| e.is_error() || e.is_write_closed()) => {
+                    note_unread();
+                    return stop.request();
+                }
+                Ok(()) => {}
+            }
+        }
+    };
+    spawn("reader", watch)
+}
+
+fn spawn(name: &str, watch: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    let spawned = thread.spawn(watch).map(drop);
+    spawned.map_err(|error| Error::Runtime(format!("cannot start the {name} thread: {error}")))
+}
