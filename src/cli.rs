@@ -33,7 +33,7 @@ use crate::config::{
     frame_of_payload, payload_of_frame,
 };
 use crate::engine::{self, Failure, Measured, Progress, Reflecting, Stop, Update};
-use crate::output::{histogram, hlog, live, text};
+use crate::output::{heading, histogram, hlog, live, text};
 use crate::report::Report;
 use crate::wire::{Format, MAX_UDP_PAYLOAD, Reply, SENDER_LEN, parse_request};
 
@@ -171,10 +171,13 @@ struct SenderArgs {
     /// Ask for real-time scheduling (SCHED_FIFO) of the packet threads
     #[arg(long, help_heading = "Host")]
     realtime: bool,
-    /// Print a line for each reply, gap, duplicate and timeout as it happens; what is too fast to be
+    /// Print a line for each reply, gap, duplicate, timeout and ICMP message as it happens; what is too fast to be
     /// read is counted [example: --print-responses -i 1s]
     #[arg(long, help_heading = "Output")]
     print_responses: bool,
+    /// Begin each line of --print-responses with the time, UTC
+    #[arg(long, help_heading = "Output", requires = "print_responses")]
+    timestamps: bool,
     /// Print figures every so often, of that time and of the whole session so far; a bare number is
     /// seconds; 0: never [example: 5s]
     #[arg(
@@ -1328,6 +1331,7 @@ fn decoded(packet: &engine::PacketCopy) -> String {
 struct Watcher {
     progress: ProgressLine,
     responses: bool,
+    timestamps: bool,
     json: bool,
     peer: IpAddr,
     /// What each flow is, where there are several.
@@ -1340,6 +1344,7 @@ impl Watcher {
         Self {
             progress: ProgressLine::new(talk && !quiet),
             responses: args.print_responses,
+            timestamps: args.timestamps,
             json: args.results.json,
             peer,
             flow,
@@ -1354,12 +1359,20 @@ impl Watcher {
     fn show(&mut self, update: &Update) {
         match update {
             Update::Progress(now) => self.progress.show(*now),
-            Update::Happened { thread, what } => {
+            Update::Happened {
+                thread,
+                at_ns,
+                what,
+            } => {
                 let flow = self.flow;
                 let of = thread.map_or(String::new(), |number| format!("{flow} {number}: "));
                 log::info!("{of}{}", live::logged(what, self.peer));
                 if self.responses {
-                    self.line(&format!("{of}{}", live::line(what, self.peer)));
+                    let at = match self.timestamps {
+                        true => heading::moment(*at_ns) + " ",
+                        false => String::new(),
+                    };
+                    self.line(&format!("{at}{of}{}", live::line(what, self.peer)));
                 }
             }
             Update::NotShown(count) => {

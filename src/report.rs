@@ -35,6 +35,8 @@ pub struct Report {
     pub security: Security,
     /// TWAMP session identifier, 32 lower-case hexadecimal digits; `None` without a control session.
     pub sid: Option<String>,
+    /// Name of the key that protects the session, never the key; `None` without one.
+    pub key_id: Option<String>,
     /// STAMP session identifier (RFC 8972 §3).
     pub ssid: Option<u16>,
     /// This end; `None` in a combined report over several.
@@ -79,6 +81,7 @@ impl Report {
             role: Role::ControlClient,
             security: Security::Unauthenticated,
             sid: None,
+            key_id: None,
             ssid: None,
             local: None,
             remote: None,
@@ -229,6 +232,9 @@ pub enum Happening {
         last: u32,
         /// The one that was answered.
         received: u32,
+        /// From the departure of the last answered packet before the gap to that of the one after it, in
+        /// nanoseconds; `None` where there is none before.
+        outage_ns: Option<i64>,
     },
     /// A reply in time, after one to a later packet (RFC 4737 §3.3).
     OutOfOrder {
@@ -250,6 +256,8 @@ pub enum Happening {
         /// Of the request.
         seq: u32,
     },
+    /// The network said that a packet did not arrive.
+    Icmp(Icmp),
 }
 
 /// `value` where it is a number, `None` for NaN and the infinities: for quotients such as 0 / 0.
@@ -462,6 +470,9 @@ pub struct LossBursts {
     pub count: u64,
     /// Packets in the longest run.
     pub longest: u64,
+    /// About how long that was, in nanoseconds: its packets at the mean rate of its flow; `None` where
+    /// there is no rate.
+    pub longest_ns: Option<u64>,
     /// Mean number of packets in a run; `None` without one.
     pub mean: Option<f64>,
 }
@@ -913,6 +924,7 @@ pub(crate) mod tests {
             role: Role::ControlClient,
             security: Security::Unauthenticated,
             sid: Some("00112233445566778899aabbccddeeff".into()),
+            key_id: Some("ops".into()),
             ssid: Some(7),
             local: Some("127.0.0.1:40000".parse().unwrap()),
             remote: Some("[2001:db8::1]:862".parse().unwrap()),
@@ -956,6 +968,7 @@ pub(crate) mod tests {
                 loss_bursts: Some(LossBursts {
                     count: 2,
                     longest: 2,
+                    longest_ns: Some(2_000_000),
                     mean: Some(1.5),
                 }),
                 duplicates: Some(2),
@@ -1045,6 +1058,7 @@ pub(crate) mod tests {
         Report {
             command: Vec::new(),
             sid: None,
+            key_id: None,
             ssid: None,
             local: None,
             remote: None,

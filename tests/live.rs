@@ -55,7 +55,7 @@ fn a_line_for_everything_that_happens_in_its_order() {
     assert_eq!(outcome.code, 0, "{outcome:?}");
     let order = [
         "Reply from 127.0.0.1 [seq=1] RTT=",
-        "Gap detected: packets [2-3] missing (received seq=4)",
+        "Gap detected: packets [2-3] missing in ",
         "Reply from 127.0.0.1 [seq=4] RTT=",
         "Out-of-order: packet [seq=3] arrived late",
         "Reply from 127.0.0.1 [seq=3] RTT=",
@@ -63,6 +63,7 @@ fn a_line_for_everything_that_happens_in_its_order() {
         "Duplicate: packet [seq=5] already received",
         "Reply from 127.0.0.1 [seq=6] RTT=",
         "Reply from 127.0.0.1 [seq=7] RTT=",
+        "twamp-blast ",
         "====",
     ];
     let places: Vec<usize> = order.iter().map(|part| position(&outcome, part)).collect();
@@ -75,6 +76,51 @@ fn a_line_for_everything_that_happens_in_its_order() {
         reply.contains(" Outbound=") && reply.contains(" Inbound="),
         "{reply}"
     );
+}
+
+/// A gap says how long it was: from the departure of packet 1 to that of packet 4.
+#[test]
+fn lines_can_have_times_and_gaps_have_a_length() {
+    let reflector = mischief();
+    let line = format!(
+        "sender {} -i 20ms -c 8 --packet-timeout 100ms --print-responses --timestamps",
+        reflector.address
+    );
+    let outcome = run(&line);
+    let (live, report) = outcome.stdout.split_once("\ntwamp-blast ").unwrap();
+    for line in live.lines() {
+        let (time, what) = line.split_once(' ').unwrap();
+        assert!(time.starts_with("20") && time.ends_with('Z'), "{line}");
+        assert_eq!(time.len(), "2026-01-02T03:04:05.678901Z".len(), "{line}");
+        assert!(what.contains("acket") || what.contains("[seq="), "{line}");
+    }
+    let gap = live.lines().find(|line| line.contains("[2-3]")).unwrap();
+    let (_, lasted) = gap.split_once("missing in ").unwrap();
+    let ms: f64 = lasted.split_once("ms ").unwrap().0.parse().unwrap();
+    assert!(ms >= 40.0, "{gap}");
+    let heading: String = report.lines().take(2).collect();
+    let parts = [
+        reflector.address.to_string(),
+        " UTC,".to_owned(),
+        "TWAMP Light, unauthenticated".to_owned(),
+    ];
+    for part in parts {
+        assert!(heading.contains(&part), "{heading}");
+    }
+    assert!(report.contains("(longest 1, about 0.0"), "{report}");
+}
+
+#[test]
+fn icmp_is_told_as_it_comes() {
+    let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = closed.local_addr().unwrap().port();
+    drop(closed);
+    let line =
+        format!("sender 127.0.0.1:{port} -i 10ms -c 3 --packet-timeout 100ms --print-responses");
+    let outcome = run(&line);
+    assert_eq!(outcome.code, 5, "{outcome:?}");
+    let told = "ICMP: port unreachable came once, from 127.0.0.1";
+    assert!(outcome.stdout.contains(told), "{outcome:?}");
 }
 
 fn validator(schema: &str) -> jsonschema::Validator {

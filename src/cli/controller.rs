@@ -19,9 +19,9 @@ use crate::controller::{
     Connection, Failed, NotNow, Passphrase, Path as ControlPath, Wish, start_time,
 };
 use crate::engine::{self, Agreed, Measured, Opened, Progress, Stop, Update};
-use crate::output::text;
+use crate::output::{heading, text};
 use crate::report::find_rate::FindRate;
-use crate::report::{Report, Security};
+use crate::report::{Protocol, Report, Security};
 use crate::search::Plan;
 use crate::wire::control::{Count, KeyId};
 use crate::wire::{
@@ -270,6 +270,7 @@ pub(super) fn run(args: &ControllerArgs) -> Result<u8, Error> {
     let all = std::iter::once(&mut measured.report).chain(&mut measured.parts);
     for report in all {
         report.notes.extend(trouble.clone());
+        report.key_id = args.control.key_in_use(run.security);
     }
     let Measured { report, parts } = measured;
     for reason in &report.host.reasons {
@@ -414,7 +415,12 @@ impl<'a> Run<'a> {
             granted.borrow_mut().extend(measured.report.remote);
             Ok(measured.report)
         };
-        find::search(&self.args.sender, &plan, self.stop, &mut trial, tell)
+        let sender = &self.args.sender;
+        let key_id = self.args.control.key_in_use(self.security);
+        let mut about = find::heading(sender, &plan, "controller", Protocol::Twamp);
+        about.security = heading::security(self.security).to_owned();
+        about.key_id = key_id.as_deref();
+        find::search(sender, &plan, self.stop, &mut trial, &about, tell)
     }
 
     fn agree(
@@ -545,15 +551,6 @@ fn security(modes: Modes) -> Security {
     }
 }
 
-const fn security_name(security: Security) -> &'static str {
-    match security {
-        Security::Unauthenticated => "unauthenticated",
-        Security::Authenticated => "authenticated",
-        Security::Encrypted => "encrypted",
-        Security::Mixed => "mixed",
-    }
-}
-
 /// The command of a report as a `controller` that does the same.
 fn command(of_sender: &[String], words: &[String]) -> Vec<String> {
     // The first three are the subcommand and both addresses, of which the second one stays.
@@ -657,12 +654,18 @@ impl ControllerArgs {
 }
 
 impl ControlArgs {
+    /// The name of the key, where the mode has one.
+    fn key_in_use(&self, security: Security) -> Option<String> {
+        let key_id = self.key_id.clone();
+        key_id.filter(|_| security != Security::Unauthenticated)
+    }
+
     /// Server, then flags; never a key.
     fn words(&self, path: &ControlPath, security: Security) -> Vec<String> {
         let mut words = vec![
             path.server.to_string(),
             "--mode".to_owned(),
-            security_name(security).to_owned(),
+            heading::security(security).to_owned(),
             "--test-port".to_owned(),
             self.test_port.to_string(),
         ];
@@ -888,14 +891,25 @@ pub(super) fn run_client(args: &ClientArgs) -> Result<u8, Error> {
         dscp.value(),
         answer.sid
     );
+    let security = security(modes);
+    let mut words = vec!["controlclient".to_owned(), sender.to_string()];
+    words.extend(control.words(&path, security));
+    let report = Report {
+        command: words,
+        security,
+        sid: Some(answer.sid.to_string()),
+        key_id: control.key_in_use(security),
+        local: Some(sender),
+        remote: Some(remote),
+        ..Report::of_control_client(std::time::SystemTime::now())
+    };
     if args.json {
         if talk {
             say(&format!("twamp-blast: {told}"));
         }
     } else {
-        print(&told)?;
+        print(&(heading::of(&report) + &told))?;
     }
-    let started = std::time::SystemTime::now();
     let held = connection.wait_for(duration);
     let interrupted = stop.requested();
     let stopped = match held {
@@ -903,17 +917,9 @@ pub(super) fn run_client(args: &ClientArgs) -> Result<u8, Error> {
         Err(why) => Err(why),
     };
     if args.json {
-        let security = security(modes);
-        let mut words = vec!["controlclient".to_owned(), sender.to_string()];
-        words.extend(control.words(&path, security));
         let report = Report {
-            command: words,
-            security,
-            sid: Some(answer.sid.to_string()),
-            local: Some(sender),
-            remote: Some(remote),
             interrupted,
-            ..Report::of_control_client(started)
+            ..report
         };
         print(&(report.to_json_line() + "\n"))?;
     }

@@ -1,6 +1,7 @@
 //! `sender --find-rate`: its flags, its progress on standard error, its tables or lines of JSON.
 
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
 use clap::Args;
 
@@ -14,7 +15,9 @@ use crate::config::{
 };
 use crate::engine::{self, Progress, Reflecting, Stop};
 use crate::output::find_rate;
+use crate::output::heading::{self, Heading};
 use crate::report::find_rate::FindRate;
+use crate::report::{Protocol, Security};
 use crate::search::{self, Length, Plan, Run, Update};
 use crate::wire::MAX_UDP_PAYLOAD;
 
@@ -126,7 +129,36 @@ pub(super) fn run(args: &SenderArgs) -> Result<u8, Error> {
     let mut trial = |session: &SessionConfig, progress: &mut dyn FnMut(Progress)| {
         Ok(search::light(session, inside.as_ref(), &stop, progress)?)
     };
-    search(args, &plan, &stop, &mut trial, |_| {})
+    let about = heading(args, &plan, "sender", Protocol::TwampLight);
+    search(args, &plan, &stop, &mut trial, &about, |_| {})
+}
+
+/// The line that the result begins with: of a session without key.
+pub(super) fn heading<'a>(
+    args: &SenderArgs,
+    plan: &Plan,
+    command: &'a str,
+    protocol: Protocol,
+) -> Heading<'a> {
+    let session = &plan.session;
+    let local = match args.local.as_ref().and_then(|local| local.port) {
+        Some(_) => session.local.to_string(),
+        None => session.local.ip().to_string(),
+    };
+    let remote = match plan.inside {
+        true => "the reflector of this process".to_owned(),
+        false => session.remote.to_string(),
+    };
+    Heading {
+        version: env!("CARGO_PKG_VERSION"),
+        command,
+        ends: format!("{remote} from {local}"),
+        started: Some(heading::rfc3339(SystemTime::now())),
+        protocol,
+        security: heading::security(Security::Unauthenticated).to_owned(),
+        key_id: None,
+        sid: None,
+    }
 }
 
 /// Searches, and shows what was found, to which `tell` adds what only it knows; returns the exit code.
@@ -135,6 +167,7 @@ pub(super) fn search(
     plan: &Plan,
     stop: &Stop,
     trial: &mut Run<'_, Error>,
+    about: &Heading<'_>,
     tell: impl Fn(&mut FindRate),
 ) -> Result<u8, Error> {
     let talk = !args.log.quiet;
@@ -171,7 +204,7 @@ pub(super) fn search(
         }
     });
     if !args.results.json {
-        printed = print(&find_rate::summary(&results));
+        printed = print(&(about.show() + &find_rate::summary(&results)));
     }
     ended?;
     printed?;

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv6Addr};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
 use rand::RngExt;
@@ -18,7 +18,9 @@ use crate::config::{
 };
 use crate::engine::admission::{SessionEvent, What};
 use crate::engine::{Reflected, Reflecting, ReflectorUpdate, Stop};
+use crate::output::heading::{self, Heading};
 use crate::output::{reflector as shown, text};
+use crate::report::{Protocol, Security};
 
 /// The longest delay that test mode takes.
 const MAX_DELAY_NS: u64 = 3_600_000_000_000;
@@ -246,6 +248,7 @@ pub(super) fn run(args: &ReflectorArgs) -> Result<u8, Error> {
     catch_signals(&stop, !args.log.quiet, Hangup::Reopens)?;
     let reflecting = Reflecting::start(&config, &stop)?;
     let listen = reflecting.local().to_vec();
+    let started = SystemTime::now();
     let before = Reflected::default().account(&config, &listen);
     if !args.log.quiet {
         let addresses: Vec<String> = listen.iter().map(ToString::to_string).collect();
@@ -286,7 +289,18 @@ pub(super) fn run(args: &ReflectorArgs) -> Result<u8, Error> {
     let result = if args.json {
         account.to_json_line() + "\n"
     } else {
-        shown::summary(&account)
+        let addresses: Vec<String> = listen.iter().map(ToString::to_string).collect();
+        let about = Heading {
+            version: &account.version,
+            command: "reflector",
+            ends: addresses.join(" and "),
+            started: Some(heading::rfc3339(started)),
+            protocol: Protocol::TwampLight,
+            security: heading::security(Security::Unauthenticated).to_owned(),
+            key_id: None,
+            sid: None,
+        };
+        about.show() + &shown::summary(&account)
     };
     print(&result).map(|()| 0)
 }

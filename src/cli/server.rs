@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use clap::Args;
 
@@ -16,7 +17,9 @@ use crate::config::{
     SocketOptions,
 };
 use crate::engine::Stop;
+use crate::output::heading::{self, Heading};
 use crate::output::{server as shown, text};
+use crate::report::Protocol;
 use crate::server::{Failure, Progress, Reload, Serving};
 use crate::wire::control::Count;
 use crate::wire::{Modes, SecurityMode};
@@ -135,6 +138,7 @@ pub(super) fn run(args: &ServerArgs) -> Result<u8, Error> {
     let reload = Reload::default();
     catch_signals(&stop, !args.log.quiet, Hangup::Reloads(reload.clone()))?;
     let serving = Serving::start(&config, &stop, &reload).map_err(startup)?;
+    let started = SystemTime::now();
     if !args.log.quiet {
         say(&hello(&config, &serving));
     }
@@ -146,7 +150,18 @@ pub(super) fn run(args: &ServerArgs) -> Result<u8, Error> {
     let result = if args.json {
         account.to_json_line() + "\n"
     } else {
-        shown::summary(&account)
+        let listen: Vec<String> = account.listen.iter().map(ToString::to_string).collect();
+        let about = Heading {
+            version: &account.version,
+            command: "server",
+            ends: listen.join(" and "),
+            started: Some(heading::rfc3339(started)),
+            protocol: Protocol::Twamp,
+            security: account.modes.join(" or "),
+            key_id: None,
+            sid: None,
+        };
+        about.show() + &shown::summary(&account)
     };
     print(&result).map(|()| 0)
 }

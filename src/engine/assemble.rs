@@ -144,6 +144,7 @@ pub(super) fn report(parts: &Parts<'_>) -> Report {
             Terms::Agreed { sid: Some(sid), .. } => Some(sid.to_string()),
             _ => None,
         },
+        key_id: None,
         ssid: None,
         local: parts.ports.is_empty().then_some(granted.local),
         remote: (!parts.differs.remote).then_some(config.remote),
@@ -301,6 +302,7 @@ fn packets(parts: &Parts<'_>) -> report::Packets {
         loss_bursts: (missed == 0).then(|| report::LossBursts {
             count: counts.bursts.count,
             longest: counts.bursts.longest,
+            longest_ns: lasted_ns(parts, counts.bursts.longest),
             mean: ratio(lost, counts.bursts.count),
         }),
         duplicates: Some(counts.duplicates),
@@ -345,6 +347,18 @@ fn not_sent(sent: &Sent, missed: u64) -> Vec<report::NotSent> {
 /// Packets that the system refused for what was no full queue and no size.
 fn turned_away(sent: &Sent) -> u64 {
     sent.refused.saturating_sub(sent.no_room + sent.too_large)
+}
+
+/// How long consecutive packets of one flow take at the mean rate, in nanoseconds.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts: 53 bits are more than the precision of a rate"
+)]
+fn lasted_ns(parts: &Parts<'_>, packets: u64) -> Option<u64> {
+    let flows = parts.ports.len().max(1) as f64;
+    let pps = parts.sent.pps().filter(|pps| *pps > 0.0)?;
+    let lasted = Duration::try_from_secs_f64(packets as f64 * flows / pps).ok()?;
+    u64::try_from(lasted.as_nanos()).ok()
 }
 
 fn rejected(parts: &Parts<'_>) -> u64 {

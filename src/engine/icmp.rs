@@ -76,19 +76,10 @@ impl IcmpErrors {
 
     /// Each kind that came, the most frequent first. `is_local`: whether an address is this host's.
     pub(crate) fn report(&self, is_local: impl Fn(IpAddr) -> bool) -> Vec<report::Icmp> {
-        let entry = |told: &Told| {
-            let message = told.first.message;
-            let (kind, numbers) = (kind(message), numbers(message));
-            report::Icmp {
-                kind,
-                r#type: numbers.map(|(kind, _)| kind),
-                code: numbers.map(|(_, code)| code),
-                count: told.count,
-                from: told.first.from,
-                from_others: told.from_others,
-                from_this_host: told.first.from.is_some_and(&is_local),
-                mtu: told.first.mtu,
-            }
+        let entry = |told: &Told| report::Icmp {
+            count: told.count,
+            from_others: told.from_others,
+            ..one(&told.first, &is_local)
         };
         let mut all: Vec<_> = self.kinds.iter().flatten().map(entry).collect();
         if self.more > 0 {
@@ -105,6 +96,21 @@ impl IcmpErrors {
         }
         all.sort_by_key(|icmp| std::cmp::Reverse(icmp.count));
         all
+    }
+}
+
+/// One message. `is_local`: whether an address is this host's.
+pub(crate) fn one(icmp: &Icmp, is_local: impl Fn(IpAddr) -> bool) -> report::Icmp {
+    let numbers = numbers(icmp.message);
+    report::Icmp {
+        kind: kind(icmp.message),
+        r#type: numbers.map(|(kind, _)| kind),
+        code: numbers.map(|(_, code)| code),
+        count: 1,
+        from: icmp.from,
+        from_others: 0,
+        from_this_host: icmp.from.is_some_and(is_local),
+        mtu: icmp.mtu,
     }
 }
 

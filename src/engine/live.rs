@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::flight::Flight;
+use super::icmp;
 use super::intervals::{Begun, Counts, Figures};
 use crate::config::WatchConfig;
+use crate::io::Icmp;
 use crate::os;
 use crate::report::{Happening, Interval};
 use crate::sample::{Blocks, Joined, Pipe, Sample};
@@ -37,6 +39,9 @@ pub enum Update {
     Happened {
         /// Of which thread, from 1 on; `None` where there is one alone.
         thread: Option<usize>,
+        /// When, in nanoseconds since the Unix epoch: of a reply by its T4, of all else when it was
+        /// noticed.
+        at_ns: i64,
         /// What happened.
         what: Happening,
     },
@@ -138,6 +143,7 @@ pub(crate) enum Kind {
     Timeout,
     Late,
     Duplicate,
+    Icmp(Icmp),
     /// An interval ends here: its counts wait in the other channel, under this number.
     Mark(u64),
 }
@@ -267,6 +273,10 @@ impl Tap {
 
     pub(crate) fn duplicate(&mut self, seq: u64) {
         self.push(Kind::Duplicate, only(seq));
+    }
+
+    pub(crate) fn icmp(&mut self, icmp: &Icmp) {
+        self.push(Kind::Icmp(*icmp), only(0));
     }
 
     fn push(&mut self, kind: Kind, sample: Sample) {
@@ -461,6 +471,7 @@ pub(crate) fn run(
         first_seq,
         several: watched.len() > 1,
         thread: 1,
+        answered: vec![None; watched.len()],
         budget: TOLD,
         refilled: Instant::now(),
         skipped: 0,
@@ -506,6 +517,8 @@ struct Teller {
     /// More than one thread has replies; the one that they are of now, from 1 on.
     several: bool,
     thread: usize,
+    /// The newest packet that was answered, and its T1, of each thread.
+    answered: Vec<Option<(u64, i64)>>,
     budget: u32,
     refilled: Instant,
     skipped: u64,
@@ -517,6 +530,7 @@ impl Teller {
             return;
         }
         let seq = self.on_the_wire(record.sample.seq);
+        let at_ns = happened_at(&record.sample);
         match record.kind {
             Kind::Reply {
                 reflector_seq,
@@ -528,16 +542,20 @@ impl Teller {
                         first: self.on_the_wire(record.sample.seq - missing_before),
                         last: self.on_the_wire(record.sample.seq - 1),
                         received: seq,
+                        outage_ns: self.outage(&record.sample, missing_before),
                     };
-                    self.happening(gap, true);
+                    self.happening(at_ns, gap, true);
                 }
                 if out_of_order {
-                    self.happening(Happening::OutOfOrder { seq }, true);
+                    self.happening(at_ns, Happening::OutOfOrder { seq }, true);
+                } else {
+                    self.note_answered(Some(&record.sample));
                 }
                 let reply = reply(&record.sample, seq, reflector_seq, stamps_only);
-                self.happening(reply, false);
+                self.happening(at_ns, reply, false);
             }
             Kind::Unusable { reflector_seq } => {
+                self.note_answered(None);
                 let reply = Happening::Reply {
                     seq,
                     reflector_seq,
@@ -545,13 +563,32 @@ impl Teller {
                     outbound_ns: None,
                     inbound_ns: None,
                 };
-                self.happening(reply, false);
+                self.happening(at_ns, reply, false);
             }
-            Kind::Timeout => self.happening(Happening::Timeout { seq }, true),
-            Kind::Late => self.happening(Happening::Late { seq }, true),
-            Kind::Duplicate => self.happening(Happening::Duplicate { seq }, true),
+            Kind::Timeout => self.happening(at_ns, Happening::Timeout { seq }, true),
+            Kind::Late => self.happening(at_ns, Happening::Late { seq }, true),
+            Kind::Duplicate => self.happening(at_ns, Happening::Duplicate { seq }, true),
+            Kind::Icmp(icmp) => {
+                let icmp = icmp::one(&icmp, crate::io::is_local);
+                self.happening(at_ns, Happening::Icmp(icmp), true);
+            }
             Kind::Mark(_) => {}
         }
+    }
+
+    /// The newest packet that was answered is this one; `None`: its T1 is not known.
+    fn note_answered(&mut self, sample: Option<&Sample>) {
+        if let Some(newest) = self.answered.get_mut(self.thread - 1) {
+            *newest = sample.map(|sample| (sample.seq, sample.t1_ns));
+        }
+    }
+
+    /// From the departure of the last answered packet to that of this one, between which so many are
+    /// missing.
+    fn outage(&self, sample: &Sample, missing: u64) -> Option<i64> {
+        let (seq, t1_ns) = self.answered.get(self.thread - 1).copied().flatten()?;
+        let outage = sample.t1_ns.checked_sub(t1_ns);
+        outage.filter(|ns| *ns >= 0 && seq + missing + 1 == sample.seq)
     }
 
     /// The number that stands in the packet.
@@ -579,9 +616,14 @@ impl Teller {
         let _ = self.updates.send(Update::Interval(Box::new(interval)));
     }
 
-    fn happening(&mut self, what: Happening, matters: bool) {
+    fn happening(&mut self, at_ns: i64, what: Happening, matters: bool) {
         let thread = self.several.then_some(self.thread);
-        self.tell(Update::Happened { thread, what }, matters);
+        let happened = Update::Happened {
+            thread,
+            at_ns,
+            what,
+        };
+        self.tell(happened, matters);
     }
 
     fn tell(&mut self, update: Update, matters: bool) {
@@ -597,6 +639,17 @@ impl Teller {
         if self.updates.try_send(update).is_err() {
             self.skipped += 1;
         }
+    }
+}
+
+/// When a reply came, or else now.
+fn happened_at(sample: &Sample) -> i64 {
+    const HOUR_NS: u64 = 3_600_000_000_000;
+    let now = os::realtime_ns();
+    // The clock of an interface may be any, and what is no reply has no T4.
+    match sample.t4_ns.abs_diff(now) {
+        0..HOUR_NS => sample.t4_ns,
+        _ => now,
     }
 }
 

@@ -794,7 +794,12 @@ impl<'a> Matcher<'a> {
             None
         };
         match step {
-            None => self.facts.icmp.note(icmp),
+            None => {
+                self.facts.icmp.note(icmp);
+                if let Some(tap) = &mut self.tap {
+                    tap.icmp(icmp);
+                }
+            }
             // It is of a packet that was withdrawn and forgotten, and says nothing of those that leave next.
             Some(Anew::Forgotten) => {}
             Some(_) => self.withdrawn = true,

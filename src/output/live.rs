@@ -2,8 +2,7 @@
 
 use std::net::IpAddr;
 
-use chrono::{Local, TimeZone};
-
+use super::heading;
 use super::text::{self, count};
 use crate::report::{Delay, Happening, Interval, IntervalFigures, IntervalPackets};
 
@@ -27,14 +26,18 @@ pub fn line(happening: &Happening, peer: IpAddr) -> String {
             first,
             last,
             received,
-        } if first == last => {
-            format!("Gap detected: packet [{first}] missing (received seq={received})")
+            outage_ns,
+        } => {
+            let packets = if first == last {
+                format!("packet [{first}]")
+            } else {
+                format!("packets [{first}-{last}]")
+            };
+            let lasted = outage_ns.map_or(String::new(), |ns| {
+                format!(" in {}", text::delay(text::ns(ns)))
+            });
+            format!("Gap detected: {packets} missing{lasted} (received seq={received})")
         }
-        Happening::Gap {
-            first,
-            last,
-            received,
-        } => format!("Gap detected: packets [{first}-{last}] missing (received seq={received})"),
         Happening::OutOfOrder { seq } => {
             format!("Out-of-order: packet [seq={seq}] arrived late")
         }
@@ -45,6 +48,7 @@ pub fn line(happening: &Happening, peer: IpAddr) -> String {
         Happening::Duplicate { seq } => {
             format!("Duplicate: packet [seq={seq}] already received")
         }
+        Happening::Icmp(icmp) => format!("ICMP: {icmp}"),
     }
 }
 
@@ -103,10 +107,9 @@ pub fn block(interval: &Interval) -> String {
     lines.join("\n") + "\n"
 }
 
-/// Local time, to the second.
+/// To the second, with its zone.
 fn clock(unix_ns: i64) -> String {
-    let time = Local.timestamp_nanos(unix_ns);
-    time.format("%Y-%m-%d %H:%M:%S").to_string()
+    heading::seconds(&heading::moment(unix_ns))
 }
 
 fn figures(what: &str, figures: &IntervalFigures, in_flight: Option<u64>) -> Vec<String> {

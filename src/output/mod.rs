@@ -4,6 +4,7 @@
 //! in it, so that all of them show the same numbers; `None` is shown as "not measured", never as 0.
 
 pub mod find_rate;
+pub mod heading;
 pub mod histogram;
 pub mod hlog;
 pub mod live;

@@ -25,13 +25,14 @@ pub enum Detail {
     Full,
 }
 
-/// The whole summary, each line with its line break.
+/// The whole summary: what it is of, then twampy's table and all else; each line with its line break.
 ///
 /// No line is longer than 79 columns, unless a single word of a note is.
 #[must_use]
 pub fn summary(report: &Report, detail: Detail) -> String {
+    let heading = super::heading::of(report);
     if detail == Detail::Brief {
-        return paragraphs(&[table(report), packets(report), verdict(report)]);
+        return heading + &paragraphs(&[table(report), packets(report), verdict(report)]);
     }
     let mut facts = packets(report);
     if detail == Detail::Full {
@@ -51,7 +52,7 @@ pub fn summary(report: &Report, detail: Detail) -> String {
         _ => (details(report), Vec::new()),
     };
     let table = table(report);
-    paragraphs(&[table, figures, bins, facts, notes, verdict(report)])
+    heading + &paragraphs(&[table, figures, bins, facts, notes, verdict(report)])
 }
 
 /// Blocks of lines, with an empty line between two that are not empty.
@@ -368,8 +369,12 @@ fn packets(report: &Report) -> Vec<String> {
         let mean = bursts
             .mean
             .map_or(String::new(), |mean| format!(", mean {mean:.1}"));
+        let lasted = bursts
+            .longest_ns
+            .map(|ns| seconds(magnitude(ns) / SECOND_NS));
+        let lasted = lasted.map_or(String::new(), |lasted| format!(", about {lasted}"));
         format!(
-            "loss bursts {} (longest {}{mean})",
+            "loss bursts {} (longest {}{lasted}{mean})",
             count(bursts.count),
             count(bursts.longest)
         )
@@ -1038,7 +1043,8 @@ mod tests {
             (delay.min, delay.max, delay.mean) = (147_000, 229_000, 185_000.0);
             delay.jitter = Some(23_000.0);
         }
-        let expected = "\
+        let expected = super::super::heading::of(&report)
+            + "\
 ===============================================================================
 Direction         Min         Max         Avg          Jitter     Loss
 -------------------------------------------------------------------------------
@@ -1050,7 +1056,7 @@ Direction         Min         Max         Avg          Jitter     Loss
 ===============================================================================
 ";
         let text = summary(&report, Detail::Normal);
-        assert!(text.starts_with(expected), "{text}");
+        assert!(text.starts_with(&expected), "{text}");
         fits(&text);
     }
 
@@ -1138,6 +1144,7 @@ Direction         Min         Max         Avg          Jitter     Loss
         report.packets.loss_bursts = Some(LossBursts {
             count: 1,
             longest: 5,
+            longest_ns: Some(5_000_000),
             mean: Some(5.0),
         });
         let text = summary(&report, Detail::Normal);

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 /// ICMP messages of one kind that came for packets of the session (RFC 792, RFC 4443).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Icmp {
     /// What they say.
     pub kind: IcmpKind,

@@ -88,6 +88,7 @@ fn full() -> Report {
         role: Role::Sender,
         security: Security::Unauthenticated,
         sid: None,
+        key_id: None,
         ssid: None,
         local: Some("192.0.2.1:40000".parse().unwrap()),
         remote: Some("192.0.2.2:862".parse().unwrap()),
@@ -124,6 +125,7 @@ fn full() -> Report {
             loss_bursts: Some(LossBursts {
                 count: 9,
                 longest: 12,
+                longest_ns: Some(12_000_000),
                 mean: Some(37.0 / 9.0),
             }),
             duplicates: Some(3),
@@ -284,6 +286,7 @@ fn total_loss() -> Report {
             loss_bursts: Some(LossBursts {
                 count: 1,
                 longest: 1000,
+                longest_ns: Some(1_000_000_000),
                 mean: Some(1000.0),
             }),
             ..full.packets
