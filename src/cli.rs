@@ -34,6 +34,7 @@ use crate::config::{
 };
 use crate::engine::{self, Failure, Measured, Progress, Reflecting, Stop, Update};
 use crate::output::{heading, histogram, hlog, live, text};
+use crate::report::FailedCall;
 use crate::report::Report;
 use crate::wire::{Format, MAX_UDP_PAYLOAD, Reply, SENDER_LEN, parse_request};
 
@@ -657,9 +658,20 @@ impl<'a> Results<'a> {
     }
 }
 
+/// Why a run ended before its time.
+fn ended_early(call: &FailedCall) -> String {
+    format!(
+        "this system refuses {call}: the run ended before its time; does a sandbox forbid that call?"
+    )
+}
+
 /// The exit code, with a line on standard error where nothing was measured.
 fn verdict(report: &Report) -> u8 {
     let packets = &report.packets;
+    if let Some(call) = &report.host.failure {
+        complain(ended_early(call));
+        return 1;
+    }
     if report.interrupted {
         return 130;
     }

@@ -113,6 +113,8 @@ impl Report {
                 tx_stamps_received: None,
                 samples_not_recorded: None,
                 io: Io::Portable,
+                refused_calls: Vec::new(),
+                failure: None,
                 receive_buffer_bytes: None,
                 cpu: Cpu::default(),
                 peak_memory_bytes: None,
@@ -812,6 +814,11 @@ pub struct Host {
     pub samples_not_recorded: Option<u64>,
     /// How packets passed between program and kernel.
     pub io: Io,
+    /// System calls for many packets that this system refused, so that each took one of its own.
+    pub refused_calls: Vec<FailedCall>,
+    /// The system call that failed for good, which ended the run before its time: what it was to tell
+    /// is `None`.
+    pub failure: Option<FailedCall>,
     /// Receive buffer granted, in octets.
     pub receive_buffer_bytes: Option<usize>,
     /// Processor use.
@@ -840,6 +847,38 @@ pub enum Io {
     Offload,
     /// One datagram a system call, on any system.
     Portable,
+    /// As `Batched`, but one datagram a system call: calls for many are refused.
+    Single,
+}
+
+/// A system call that failed whatever it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FailedCall {
+    /// Its name.
+    pub call: String,
+    /// The error's name, such as `EPERM`.
+    pub errno: String,
+    /// The error in words.
+    pub error: String,
+}
+
+impl FailedCall {
+    /// A call that failed with an error of this number.
+    #[must_use]
+    pub fn new(call: &str, errno: i32) -> Self {
+        let errno = nix::errno::Errno::from_raw(errno);
+        Self {
+            call: call.to_owned(),
+            errno: format!("{errno:?}"),
+            error: errno.desc().to_owned(),
+        }
+    }
+}
+
+impl std::fmt::Display for FailedCall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {} ({})", self.call, self.error, self.errno)
+    }
 }
 
 /// Processor use.
@@ -1038,6 +1077,8 @@ pub(crate) mod tests {
                 tx_stamps_received: Some(9),
                 samples_not_recorded: Some(1),
                 io: Io::Offload,
+                refused_calls: vec![FailedCall::new("sendmmsg", libc::ENOSYS)],
+                failure: Some(FailedCall::new("recvmsg", libc::EPERM)),
                 receive_buffer_bytes: Some(8 << 20),
                 cpu: Cpu {
                     sender: Some(vec![0]),
@@ -1098,6 +1139,8 @@ pub(crate) mod tests {
                 tx_stamps_received: None,
                 samples_not_recorded: None,
                 io: Io::Portable,
+                refused_calls: Vec::new(),
+                failure: None,
                 receive_buffer_bytes: None,
                 cpu: Cpu::default(),
                 peak_memory_bytes: None,

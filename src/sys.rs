@@ -93,7 +93,7 @@ fn blank_iovs(count: usize) -> Vec<iovec> {
 }
 
 fn length(value: usize) -> c_uint {
-    c_uint::try_from(value).expect("a batch has a few hundred slots at most")
+    c_uint::try_from(value).expect("a batch has a few hundred slots at most, a datagram 64 KiB")
 }
 
 fn retry(mut call: impl FnMut() -> c_int) -> io::Result<usize> {
@@ -263,14 +263,7 @@ impl ReceiveBatch {
     /// # Errors
     /// `WouldBlock` where nothing waits; whatever error the socket has pending.
     pub(crate) fn receive(&mut self, fd: BorrowedFd<'_>, queue: Queue) -> io::Result<usize> {
-        for index in 0..self.filled {
-            self.arm(index);
-        }
-        self.filled = 0;
-        let flags = match queue {
-            Queue::Data => libc::MSG_DONTWAIT,
-            Queue::Error => libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE,
-        };
+        let flags = self.arm_again(queue);
         let slots = length(self.offered);
         self.filled = retry(|| {
             // SAFETY: `arm` pointed every head at its own slot; heads and slots outlive the call.
@@ -285,6 +278,43 @@ impl ReceiveBatch {
             }
         })?;
         Ok(self.filled)
+    }
+
+    /// The same by a call for each datagram.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive), of the first call.
+    pub(crate) fn receive_singly(&mut self, fd: BorrowedFd<'_>, queue: Queue) -> io::Result<usize> {
+        let flags = self.arm_again(queue);
+        for index in 0..self.offered {
+            let head = self.heads.at(index);
+            let received = retry(|| {
+                // SAFETY: `arm` pointed the head at its own slot; both outlive the call.
+                let received =
+                    unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut (*head).msg_hdr, flags) };
+                c_int::try_from(received).unwrap_or(c_int::MAX)
+            });
+            match received {
+                // SAFETY: the kernel has finished with this head.
+                Ok(octets) => unsafe { (*head).msg_len = length(octets) },
+                Err(error) if index == 0 => return Err(error),
+                Err(_) => break,
+            }
+            self.filled += 1;
+        }
+        Ok(self.filled)
+    }
+
+    /// Makes the slots ready for a call; returns its flags.
+    fn arm_again(&mut self, queue: Queue) -> c_int {
+        for index in 0..self.filled {
+            self.arm(index);
+        }
+        self.filled = 0;
+        match queue {
+            Queue::Data => libc::MSG_DONTWAIT,
+            Queue::Error => libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE,
+        }
     }
 
     /// Slots that the next [`receive`](Self::receive) fills at most.
@@ -368,16 +398,13 @@ impl Mirror {
         }
     }
 
-    /// Takes waiting requests; forgets the replies of the batch before.
-    ///
-    /// # Errors
-    /// As [`ReceiveBatch::receive`].
-    pub(crate) fn receive(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+    /// Forgets the replies of the batch before; lends what takes the requests of the next one.
+    pub(crate) fn next_batch(&mut self) -> &mut ReceiveBatch {
         self.slots.clear();
         self.sent = 0;
         self.ahead.fill(0);
         self.requests.fit_cache();
-        self.requests.receive(fd, Queue::Data)
+        &mut self.requests
     }
 
     /// As [`ReceiveBatch::offered`].
@@ -479,6 +506,21 @@ impl Mirror {
         Ok(sent)
     }
 
+    /// Sends the next queued reply by a call of its own; returns 1.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub(crate) fn send_singly(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+        if self.queued() == 0 {
+            return Ok(0);
+        }
+        // SAFETY: `queue` filled this head; what it points at outlives the call.
+        unsafe { send_one(fd, self.heads.at(self.sent)) }?;
+        self.sent += 1;
+        self.forget_sent();
+        Ok(1)
+    }
+
     /// Gives up the next queued reply.
     pub(crate) fn skip(&mut self) {
         if self.queued() > 0 {
@@ -521,12 +563,75 @@ pub(crate) fn send_reply(
     head.msg_controllen = CONTROL as _;
     // SAFETY: the control buffer is of the length that the head says.
     unsafe { reply_control(&mut head, reply, to.is_ipv6()) };
+    let mut head = mmsghdr {
+        msg_hdr: head,
+        ..blank_head()
+    };
+    // SAFETY: all that the head points at outlives the call.
+    unsafe { send_one(fd, &raw mut head) }
+}
+
+/// Sends one datagram or train, without blocking.
+///
+/// # Safety
+/// `head` must point at a head, and that at what outlives the call.
+unsafe fn send_one(fd: BorrowedFd<'_>, head: *mut mmsghdr) -> io::Result<()> {
     retry(|| {
-        // SAFETY: all that the head points at outlives the call, and the kernel reads it only.
-        let sent = unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const head, libc::MSG_DONTWAIT) };
+        // SAFETY: the caller vouches for the head, which the kernel reads only.
+        let sent = unsafe {
+            let head = &raw const (*head).msg_hdr;
+            libc::sendmsg(fd.as_raw_fd(), head, libc::MSG_DONTWAIT)
+        };
         c_int::from(sent >= 0) - 1
     })
     .map(drop)
+}
+
+/// A call that moves packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Recvmmsg,
+    Recvmsg,
+    Sendmmsg,
+    Sendmsg,
+}
+
+impl Call {
+    /// As its manual page has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Recvmmsg => "recvmmsg",
+            Self::Recvmsg => "recvmsg",
+            Self::Sendmmsg => "sendmmsg",
+            Self::Sendmsg => "sendmsg",
+        }
+    }
+}
+
+/// Whether this system refuses a call whatever it is asked, as a sandbox does or a kernel without it, and
+/// by which errno. Asked without a socket, every other system says just that (EBADF): so an error of one
+/// packet, or of one socket, is told from this.
+pub(crate) fn refuses(call: Call) -> Option<c_int> {
+    const NONE: c_int = -1;
+    let mut head = blank_head();
+    let flags = libc::MSG_DONTWAIT;
+    let result = retry(|| {
+        // SAFETY: the head is blank, and there is no socket that anything could be read from or sent by.
+        unsafe {
+            match call {
+                Call::Recvmmsg => libc::recvmmsg(NONE, &raw mut head, 1, flags as _, null_mut()),
+                Call::Sendmmsg => libc::sendmmsg(NONE, &raw mut head, 1, flags as _),
+                Call::Recvmsg => {
+                    c_int::from(libc::recvmsg(NONE, &raw mut head.msg_hdr, flags) >= 0) - 1
+                }
+                Call::Sendmsg => {
+                    c_int::from(libc::sendmsg(NONE, &raw const head.msg_hdr, flags) >= 0) - 1
+                }
+            }
+        }
+    });
+    let errno = result.err()?.raw_os_error()?;
+    (errno != libc::EBADF).then_some(errno)
 }
 
 /// Writes the control messages of a reply.
@@ -730,6 +835,16 @@ impl SendBatch {
                 )
             }
         })
+    }
+
+    /// Sends the slot `at` by a call of its own; returns 1.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub(crate) fn send_singly(&mut self, fd: BorrowedFd<'_>, at: usize) -> io::Result<usize> {
+        // SAFETY: `new` and `set` filled this head; what it points at outlives the call.
+        unsafe { send_one(fd, self.heads.at(at)) }?;
+        Ok(1)
     }
 }
 
@@ -1196,6 +1311,60 @@ mod tests {
     }
 
     #[test]
+    fn one_call_a_datagram_tells_the_same() {
+        let (a, b) = pair();
+        let to = b.local_addr().unwrap();
+        set_option(b.as_fd(), libc::IPPROTO_IP, libc::IP_RECVTTL, 1).unwrap();
+        let mut sending = SendBatch::new(3, to, &[5; 100], SendFacts::default());
+        let mut batch = ReceiveBatch::new(8);
+        for round in 0..2 {
+            for at in 0..3 {
+                sending.set(at, 10 + at, 1, None, 0)[0] = round;
+                assert_eq!(sending.send_singly(a.as_fd(), at).unwrap(), 1);
+            }
+            assert_eq!(batch.receive_singly(b.as_fd(), Queue::Data).unwrap(), 3);
+            for at in 0..3 {
+                let d = batch.received(at);
+                assert_eq!((d.len, d.slot[0]), (10 + at, round));
+                assert_eq!(d.from, Some(a.local_addr().unwrap()));
+                assert_eq!(d.facts.ttl, Some(64));
+            }
+            let error = batch.receive_singly(b.as_fd(), Queue::Data).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        }
+    }
+
+    #[test]
+    fn a_mirror_answers_by_one_call_a_reply() {
+        let (a, b) = pair();
+        let mut mirror = Mirror::new(4);
+        for i in 0..3_u8 {
+            a.send_to(&[i; 10], b.local_addr().unwrap()).unwrap();
+        }
+        let got = mirror.next_batch().receive_singly(b.as_fd(), Queue::Data);
+        assert_eq!(got.unwrap(), 3);
+        for i in 0..3 {
+            mirror.queue(i, 10, ReplyFacts::default());
+        }
+        for left in [2, 1, 0] {
+            assert_eq!(mirror.send_singly(b.as_fd()).unwrap(), 1);
+            assert_eq!(mirror.queued(), left);
+        }
+        assert_eq!(mirror.send_singly(b.as_fd()).unwrap(), 0);
+        let mut buf = [0; 64];
+        for i in 0..3 {
+            assert_eq!((a.recv(&mut buf).unwrap(), buf[0]), (10, i));
+        }
+    }
+
+    #[test]
+    fn no_call_is_refused_here() {
+        for call in [Call::Recvmmsg, Call::Recvmsg, Call::Sendmmsg, Call::Sendmsg] {
+            assert_eq!(refuses(call), None, "{}", call.name());
+        }
+    }
+
+    #[test]
     fn a_datagram_longer_than_its_slot_says_so() {
         let (a, b) = pair();
         a.send_to(&[1; HEAD + 1], b.local_addr().unwrap()).unwrap();
@@ -1213,7 +1382,10 @@ mod tests {
         for i in 0..5_u8 {
             a.send_to(&[i; 10], b.local_addr().unwrap()).unwrap();
         }
-        assert_eq!(mirror.receive(b.as_fd()).unwrap(), 5);
+        assert_eq!(
+            mirror.next_batch().receive(b.as_fd(), Queue::Data).unwrap(),
+            5
+        );
         for i in [0, 2, 4] {
             let facts = ReplyFacts {
                 source: Some((b.local_addr().unwrap().ip(), 0)),
@@ -1238,7 +1410,10 @@ mod tests {
         let (a, b) = pair();
         let mut mirror = Mirror::new(2);
         a.send_to(&[7; 10], b.local_addr().unwrap()).unwrap();
-        assert_eq!(mirror.receive(b.as_fd()).unwrap(), 1);
+        assert_eq!(
+            mirror.next_batch().receive(b.as_fd(), Queue::Data).unwrap(),
+            1
+        );
         for _ in 0..3 {
             mirror.queue(0, 10, ReplyFacts::default());
             mirror.queue(0, 10, ReplyFacts::default());

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use clap::Args;
 
+use super::ended_early;
 use super::{
     Error, Hangup, ProgressLine, Room, ScheduleArg, SenderArgs, SizeArgs, StatsArg, catch_signals,
     complain, inside_reflector, print, remote, say, session, sizes, stop_when_unread, usage,
@@ -177,6 +178,14 @@ pub(super) fn search(
     }
     let mut results: Vec<FindRate> = Vec::new();
     let mut printed = Ok(());
+    // One that this system ends says nothing of the rate, nor would another one.
+    let trial: &mut Run<'_, Error> = &mut |session, progress| {
+        let report = trial(session, progress)?;
+        match &report.host.failure {
+            Some(call) => Err(Error::Runtime(ended_early(call))),
+            None => Ok(report),
+        }
+    };
     let ended = search::find(plan, stop, trial, |update| match update {
         Update::Progress(now) => line.show(now),
         Update::Silent(size) => {

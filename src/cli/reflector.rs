@@ -12,6 +12,7 @@ use super::{
     every_address, format, io_kind, open_log, parse_interface, parse_threads, parse_ttl, print,
     resolve, say, to_many, usage,
 };
+use super::{complain, ended_early};
 use crate::config::{
     Direction, Dscp, Endpoint, Fraction, Impairment, IoKind, Prefix, Rate, ReflectorConfig,
     Seconds, SocketOptions,
@@ -302,7 +303,14 @@ pub(super) fn run(args: &ReflectorArgs) -> Result<u8, Error> {
         };
         about.show() + &shown::summary(&account)
     };
-    print(&result).map(|()| 0)
+    print(&result)?;
+    Ok(match &account.failure {
+        Some(call) => {
+            complain(ended_early(call));
+            1
+        }
+        None => 0,
+    })
 }
 
 fn plan(args: &ReflectorArgs) -> Result<ReflectorConfig, Error> {

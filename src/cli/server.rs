@@ -12,6 +12,7 @@ use super::{
     every_address, io_kind, open_log, parse_interface, parse_threads, parse_ttl, print, resolve,
     say, to_many, usage,
 };
+use super::{complain, ended_early};
 use crate::config::{
     CpuList, DEFAULT_POLICY, Endpoint, Feature, Policy, Seconds, ServedConfig, ServerConfig,
     SocketOptions,
@@ -163,7 +164,14 @@ pub(super) fn run(args: &ServerArgs) -> Result<u8, Error> {
         };
         about.show() + &shown::summary(&account)
     };
-    print(&result).map(|()| 0)
+    print(&result)?;
+    Ok(match &account.failure {
+        Some(call) => {
+            complain(ended_early(call));
+            1
+        }
+        None => 0,
+    })
 }
 
 fn startup(failure: Failure) -> Error {

@@ -65,6 +65,8 @@ impl Reflected {
             },
             sessions: listed,
             sessions_not_listed: not_listed,
+            refused_calls: self.refused_calls.clone(),
+            failure: self.failure.clone(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 
-use super::reflector::Reflected;
+use super::reflector::{Reflected, failed};
 use super::{BUFFER_NS, BUFFER_OVERHEAD};
 use super::{receiver::Received, sender::Sent, txtime};
 use crate::config::{Departures, IoKind, SessionConfig, SizeProfile};
@@ -270,8 +270,10 @@ fn packets(parts: &Parts<'_>) -> report::Packets {
     let (sent, counts) = (parts.sent, &parts.received.counts);
     let missed = parts.missed;
     let left = sent.sent - missed;
+    // Replies that nobody took are no lost ones.
+    let seen = parts.received.failure.is_none();
     let lost = left.saturating_sub(counts.received);
-    let directions = counts.directions.map(|directions| {
+    let directions = counts.directions.filter(|_| seen).map(|directions| {
         // It is missing at the reflector, or nobody can tell where.
         let outbound = directions.lost_outbound.min(missed);
         Directions {
@@ -294,12 +296,12 @@ fn packets(parts: &Parts<'_>) -> report::Packets {
         not_sent: Some(sent.overdue + sent.refused + missed),
         not_sent_causes: not_sent(sent, missed),
         received: Some(counts.received),
-        lost: Some(lost),
+        lost: seen.then_some(lost),
         lost_outbound: directions.map(|d| d.lost_outbound),
         lost_inbound: directions.map(|d| d.lost_inbound),
         lost_unattributed: directions.map(|d| d.lost_unattributed),
         // Which packets did not leave is not known: they are among the lost ones of these.
-        loss_bursts: (missed == 0).then(|| report::LossBursts {
+        loss_bursts: (missed == 0 && seen).then(|| report::LossBursts {
             count: counts.bursts.count,
             longest: counts.bursts.longest,
             longest_ns: lasted_ns(parts, counts.bursts.longest),
@@ -531,10 +533,19 @@ fn host(parts: &Parts<'_>, load: &report::Load) -> report::Host {
         tx_stamps_requested: asked.then_some(sent.stamps_requested),
         tx_stamps_received: asked.then_some(received.facts.stamps_back),
         samples_not_recorded: Some(received.unrecorded),
+        refused_calls: [received.refused_call, sent.refused_call]
+            .into_iter()
+            .flatten()
+            .map(failed)
+            .collect(),
+        failure: failure(parts),
         io: match parts.config.socket.io {
             IoKind::Portable => report::Io::Portable,
             IoKind::Batched if cfg!(not(target_os = "linux")) => report::Io::Portable,
             IoKind::Batched if shares_stamps(parts) => report::Io::Offload,
+            IoKind::Batched if received.refused_call.or(sent.refused_call).is_some() => {
+                report::Io::Single
+            }
             IoKind::Batched => report::Io::Batched,
         },
         receive_buffer_bytes: parts.granted.receive_buffer,
@@ -548,10 +559,39 @@ fn host(parts: &Parts<'_>, load: &report::Load) -> report::Host {
     }
 }
 
+/// The call that failed for good, of whichever thread.
+fn failure(parts: &Parts<'_>) -> Option<report::FailedCall> {
+    let own = parts.received.failure.or(parts.sent.failure).map(failed);
+    let reflector = || {
+        parts
+            .reflected
+            .and_then(|(totals, _)| totals.failure.clone())
+    };
+    own.or_else(reflector)
+}
+
 /// One sentence for each way in which this host, not the path, made the figures what they are.
 fn reasons(parts: &Parts<'_>, kernel_drops: Option<u64>, load: &report::Load) -> Vec<String> {
     let (sent, received) = (parts.sent, parts.received);
     let mut reasons = Vec::new();
+    if let Some(call) = received.failure.map(failed) {
+        reasons.push(format!(
+            "receiving failed for good ({call}), and the run ended: replies that came then were not \
+             seen, and loss is not known"
+        ));
+    }
+    if let Some(call) = sent.failure.map(failed) {
+        reasons.push(format!(
+            "sending failed for good ({call}), and the run ended before its time"
+        ));
+    }
+    if let Some((totals, _)) = parts.reflected
+        && let Some(call) = &totals.failure
+    {
+        reasons.push(format!(
+            "the reflector in this process failed for good ({call}): loss is its doing"
+        ));
+    }
     if let Some(drops) = kernel_drops.filter(|drops| *drops > 0) {
         // The kernel counts a bundle that it drops as one.
         let what = if shares_stamps(parts) {
@@ -742,6 +782,14 @@ fn notes(
     };
     let told = packets.not_sent_causes.iter().filter(told);
     notes.extend(told.map(ToString::to_string));
+    for call in [received.refused_call, sent.refused_call] {
+        if let Some(call) = call.map(failed) {
+            notes.push(format!(
+                "this system refuses calls for many packets ({call}): each packet took a call of its \
+                 own, with the same timestamps"
+            ));
+        }
+    }
     if let Some(errno) = sent.unfolded {
         notes.push(format!(
             "this system refuses trains of some or all of these sizes ({}): their packets left one \
@@ -1045,6 +1093,8 @@ mod tests {
             kernel_drops: drops,
             unrecorded: 0,
             cpus: None,
+            refused_call: None,
+            failure: None,
         };
         put_together(&config(), &sent, &received, differs, report)
     }
@@ -1187,6 +1237,8 @@ mod tests {
             kernel_drops: None,
             unrecorded: 0,
             cpus: None,
+            refused_call: None,
+            failure: None,
         };
         put_together(&config(), &sent, &received, Differs::default(), report)
     }

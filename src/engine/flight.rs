@@ -104,6 +104,8 @@ pub(crate) struct Flight {
     trial_stamp: AtomicI64,
     /// Packets were found to have left before their departure time.
     early: AtomicBool,
+    /// Nobody takes replies any more.
+    abandoned: AtomicBool,
     /// A [`Verdict`].
     verdict: AtomicU8,
     grace: Grace,
@@ -173,6 +175,7 @@ impl Flight {
             trial: AtomicU64::new(u64::MAX),
             trial_stamp: AtomicI64::new(NO_STAMP),
             early: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
             verdict: AtomicU8::default(),
             grace: Grace::default(),
         }
@@ -214,6 +217,16 @@ impl Flight {
             Ok(_) => Some(step),
             Err(found) => Some(Anew::of(found)).filter(|found| *found != Anew::Never),
         }
+    }
+
+    /// Receiver: no reply is taken any more, so that nothing more needs to leave.
+    pub(crate) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Relaxed);
+    }
+
+    /// Sender: nobody takes replies any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Relaxed)
     }
 
     /// Sender: nothing that left counts, and nothing more is to leave until all begins anew.

@@ -424,6 +424,10 @@ impl Reflecting {
             let ready = |waker| woken = Some(stop.wakes(waker));
             let sockets = sockets();
             let result = reflector::run(sockets, reflector, stage, cpu, stop.flag(), &live, ready);
+            if result.as_ref().is_ok_and(|did| did.failure.is_some()) {
+                // The others would get the requests that came to this one, and fail as it did.
+                stop.request();
+            }
             drop(running);
             result
         })?);

@@ -27,7 +27,7 @@ use super::live::{Copier, Tap};
 use super::pace::Pace;
 use super::sender::{Wish, merged};
 use crate::config::Fraction;
-use crate::io::{Datagram, Event, Icmp, ReceiveHalf};
+use crate::io::{Advice, Datagram, Event, Icmp, Patience, ReceiveHalf, RefusedCall, failed_call};
 use crate::os::{self, EventLoop};
 use crate::sample::{Pipe, Record as _, Sample};
 use crate::stats::sequence::{Arrival, Counts, Tracker, extend};
@@ -143,6 +143,10 @@ pub(crate) struct Received {
     /// Samples that found no room on their way to the stats thread.
     pub(crate) unrecorded: u64,
     pub(crate) cpus: Option<Vec<usize>>,
+    /// The call for many packets that this system refuses, so that each took one of its own.
+    pub(crate) refused_call: Option<RefusedCall>,
+    /// Why it ended before its time: what came later was not seen.
+    pub(crate) failure: Option<RefusedCall>,
 }
 
 impl Received {
@@ -157,11 +161,15 @@ impl Received {
             kernel_drops: Some(0),
             unrecorded: 0,
             cpus: Some(Vec::new()),
+            refused_call: None,
+            failure: None,
         };
         for (_, one) in threads {
             all.facts.add(&one.facts);
             all.kernel_drops = all.kernel_drops.zip(one.kernel_drops).map(|(a, b)| a + b);
             all.unrecorded += one.unrecorded;
+            all.refused_call = all.refused_call.or(one.refused_call);
+            all.failure = all.failure.or(one.failure);
             all.cpus = all
                 .cpus
                 .zip(one.cpus.as_ref())
@@ -344,9 +352,16 @@ pub(crate) fn run<R: ReceiveHalf>(
     let mut bundles = false;
     let mut flush_at = os::monotonic_ns() + FLUSH_NS;
     let mut pace = Pace::default();
+    let mut patience = Patience::default();
+    let mut failure = None;
     loop {
         let looked_ns = matcher.tap.as_ref().map_or(0, |_| os::realtime_ns());
-        let (drained, taken) = drain(half, &mut matcher);
+        let (drained, taken) = drain(half, &mut matcher, &mut patience);
+        if let Drained::Failed(call) = drained {
+            failure = Some(call);
+            flight.abandon();
+            break;
+        }
         let now = os::monotonic_ns();
         if plan.gather_ns > 0 && pace.note(taken, now) {
             half.deregister(events.registry());
@@ -364,7 +379,7 @@ pub(crate) fn run<R: ReceiveHalf>(
         }
         let tick_at = match &drained {
             // What waits may still be in time.
-            Drained::More => i64::MAX,
+            Drained::More | Drained::Again(_) | Drained::Failed(_) => i64::MAX,
             Drained::Some | Drained::Idle => matcher.tick(now, looked_ns),
         };
         let received = matcher.tracker.received();
@@ -389,18 +404,27 @@ pub(crate) fn run<R: ReceiveHalf>(
             Drained::Idle | Drained::Some if plan.gather_ns > 0 => {
                 os::sleep_until(now + plan.gather_ns);
             }
-            Drained::Idle | Drained::Some | Drained::More => {}
+            Drained::Again(at) => os::sleep_until(at),
+            Drained::Idle | Drained::Some | Drained::More | Drained::Failed(_) => {}
         }
     }
     let kernel_drops = half.kernel_drops();
     let sent = flight.finished().map_or(0, |(sent, _)| sent);
-    Ok(matcher.finish(sent, kernel_drops, cpus))
+    Ok(Received {
+        refused_call: half.refused_call(),
+        failure,
+        ..matcher.finish(sent, kernel_drops, cpus)
+    })
 }
 
 enum Drained {
     Idle,
     Some,
     More,
+    /// The call that takes replies failed; it is to be made again at this moment.
+    Again(i64),
+    /// It fails for good.
+    Failed(RefusedCall),
 }
 
 impl Drained {
@@ -412,15 +436,24 @@ impl Drained {
 
 /// Takes what waits: stamps first, since they are of packets sent before the replies came. Those that
 /// come meanwhile are fetched once it has taken a while. Also says how much it took.
-fn drain<R: ReceiveHalf>(half: &mut R, matcher: &mut Matcher<'_>) -> (Drained, usize) {
+fn drain<R: ReceiveHalf>(
+    half: &mut R,
+    matcher: &mut Matcher<'_>,
+    patience: &mut Patience,
+) -> (Drained, usize) {
     let mut total = 0;
     // There is more than one look takes, or a packet was refused.
     let mut look = false;
     for round in 0..BUDGET {
         let mut taken = 0;
         if look || round % EVENTS_EVERY == 0 {
+            let told = matcher.told;
             taken += half.events(|event| matcher.on_event(event));
             look = taken >= MANY_EVENTS;
+            if matcher.told > told {
+                // So the errors of the socket are the network's.
+                patience.renew();
+            }
             // While more stamps are to be fetched nobody waits in vain.
             matcher.release(if look { i64::MIN } else { matcher.now_ns });
         }
@@ -433,15 +466,25 @@ fn drain<R: ReceiveHalf>(half: &mut R, matcher: &mut Matcher<'_>) -> (Drained, u
         let came = half.recv(|datagram| matcher.on_datagram(&datagram));
         matcher.open_staged();
         match came {
-            Ok(count) => taken += count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => {
+            Ok(count) => {
+                patience.renew();
+                taken += count;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => patience.renew(),
+            Err(error) => match patience.after(&error, os::monotonic_ns()) {
                 // A pending error of the socket: taken by this call, and told of by an event where
                 // the system has a queue for it.
-                matcher.on_error(&error);
-                taken += 1;
-                look = true;
-            }
+                Advice::Again => {
+                    matcher.on_error(&error);
+                    taken += 1;
+                    look = true;
+                }
+                Advice::At(at) => return (Drained::Again(at), total + taken),
+                Advice::GiveUp => {
+                    let call = failed_call("recv", &error);
+                    return (Drained::Failed(call), total + taken);
+                }
+            },
         }
         total += taken;
         if taken == 0 {
@@ -689,6 +732,8 @@ pub(super) struct Matcher<'a> {
     errors_queued: bool,
     /// For each granule of the window one more than its number, and the time of its transmit stamp.
     stamps: Vec<(u64, i64)>,
+    /// ICMP errors that came by the queue for them.
+    told: u64,
     waiting: Waiting,
     /// Samples without a stamp of packets of which nothing else tells when they left.
     trials: Vec<Sample>,
@@ -733,6 +778,7 @@ impl<'a> Matcher<'a> {
             hardware: plan.hardware,
             errors_queued: plan.errors_queued,
             stamps: vec![NO_STAMP; places],
+            told: 0,
             waiting: Waiting::new(if plan.stamps { flight.window() } else { 0 }),
             trials: Vec::with_capacity(plan.punctuality.map_or(0, |_| TRIALS)),
             punctuality: plan.punctuality,
@@ -774,6 +820,7 @@ impl<'a> Matcher<'a> {
     }
 
     pub(super) fn on_event(&mut self, event: Event<'_>) {
+        self.told += u64::from(matches!(event, Event::Icmp(_)));
         match event {
             Event::Departed { seq, ns } => self.on_stamp(seq, ns),
             Event::Icmp(icmp) if !self.probing => self.on_icmp(&icmp),
@@ -1440,6 +1487,8 @@ impl<'a> Matcher<'a> {
             kernel_drops,
             unrecorded: self.pipe.finish(),
             cpus,
+            refused_call: None,
+            failure: None,
         }
     }
 }
@@ -1708,6 +1757,107 @@ mod tests {
             "{}",
             roundtrip.min
         );
+    }
+
+    /// A receiving half of which nothing is known but what its calls say.
+    struct Faulty<F> {
+        calls: u32,
+        say: F,
+    }
+
+    impl<F: FnMut(u32) -> io::Result<usize>> ReceiveHalf for Faulty<F> {
+        fn recv(&mut self, _: impl FnMut(Datagram<'_>)) -> io::Result<usize> {
+            self.calls += 1;
+            (self.say)(self.calls)
+        }
+
+        fn events(&mut self, _: impl FnMut(Event<'_>)) -> usize {
+            0
+        }
+
+        fn take_bundles(&mut self) {}
+
+        fn register(&mut self, _: &mio::Registry, _: Token) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn deregister(&mut self, _: &mio::Registry) {}
+
+        fn kernel_drops(&self) -> Option<u64> {
+            None
+        }
+    }
+
+    /// Runs a receiver whose calls say this, for a session of one packet; also says how many calls it
+    /// made, and whether it then told the sender to stop.
+    fn run_with(say: impl FnMut(u32) -> io::Result<usize>) -> (Received, u32, bool) {
+        let flight = Flight::new(64, 0);
+        flight.attempt(1);
+        let mut half = Faulty { calls: 0, say };
+        let (samples, _blocks) = pipe();
+        let (wishes, _wanted) = crossbeam_channel::bounded(8);
+        let short = Plan {
+            timeout_ns: 3_000_000_000,
+            ..plan(false)
+        };
+        let live = Live::default();
+        flight.finish(1, os::monotonic_ns());
+        let pipes = (samples, None, None);
+        let received = run(&mut half, &short, &flight, &live, pipes, drop, &wishes);
+        (received.unwrap(), half.calls, flight.is_abandoned())
+    }
+
+    #[test]
+    fn a_call_that_fails_for_good_ends_the_receiver_and_not_a_core() {
+        use nix::errno::Errno;
+
+        let at_once = RefusedCall {
+            call: "recvmsg",
+            errno: libc::ENOSYS,
+        };
+        for (from_call, error, told_by) in [
+            (1, None, at_once),
+            (
+                50,
+                Some(Errno::EIO),
+                RefusedCall {
+                    call: "recv",
+                    errno: libc::EIO,
+                },
+            ),
+            (
+                50,
+                Some(Errno::EHOSTUNREACH),
+                RefusedCall {
+                    call: "recv",
+                    errno: libc::EHOSTUNREACH,
+                },
+            ),
+        ] {
+            let (received, calls, abandoned) = run_with(|call| match error {
+                _ if call < from_call => Ok(1),
+                Some(errno) => Err(errno.into()),
+                None => Err(at_once.into()),
+            });
+            assert_eq!(received.failure, Some(told_by));
+            assert!(abandoned);
+            // One a millisecond for a second, and some at once.
+            assert!(calls < 3000, "{calls} calls for {told_by}");
+        }
+    }
+
+    #[test]
+    fn a_call_that_fails_for_a_moment_ends_nothing() {
+        use nix::errno::Errno;
+
+        let (received, calls, abandoned) = run_with(|call| match call {
+            1..20 => Ok(1),
+            20..25 => Err(Errno::ENOMEM.into()),
+            _ => Err(Errno::EAGAIN.into()),
+        });
+        assert_eq!((received.failure, abandoned), (None, false));
+        assert!((25..3000).contains(&calls), "{calls}");
+        assert_eq!(received.facts.icmp.total(), 0);
     }
 
     proptest! {

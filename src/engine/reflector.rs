@@ -18,8 +18,9 @@ use super::impaired::Testing;
 use super::pace::Pace;
 use super::sender::error_estimate;
 use crate::config::{Dscp, Prefix, ReflectorConfig};
-use crate::io::{Mirror, Request, Route};
+use crate::io::{Advice, Mirror, Patience, RefusedCall, Request, Route, failed_call, refused_call};
 use crate::os;
+use crate::report::FailedCall;
 use crate::report::reflector::Injected;
 use crate::wire::{
     ErrorEstimate, Format, ReflectorPacket, ReplyHead, ReplyTail, SENDER_LEN, SenderPacket,
@@ -85,6 +86,10 @@ pub struct Reflected {
     pub kernel_drops: Option<u64>,
     /// CPUs that the thread was pinned to.
     pub cpus: Option<Vec<usize>>,
+    /// Calls for many packets that this system refuses, so that each took one of its own.
+    pub refused_calls: Vec<FailedCall>,
+    /// The call that failed for good, which ended the reflector before its time.
+    pub failure: Option<FailedCall>,
     /// What test mode did; `None` without.
     pub injected: Option<Injected>,
     /// The sessions begun last, their times in nanoseconds since the Unix epoch; `None` where none
@@ -121,6 +126,12 @@ impl Reflected {
             (Some(a), Some(b)) => Some(a + b),
             (a, b) => a.or(b),
         };
+        for call in &other.refused_calls {
+            if !self.refused_calls.contains(call) {
+                self.refused_calls.push(call.clone());
+            }
+        }
+        self.failure = self.failure.take().or_else(|| other.failure.clone());
         if let Some(injected) = &other.injected {
             self.injected.get_or_insert_default().add(injected);
         }
@@ -384,7 +395,12 @@ pub(crate) fn stamp(slot: &mut [u8], t3: Timestamp) {
     }
 }
 
-/// Answers requests on the sockets of one thread until it is told to stop.
+/// A call that failed, as reports have it.
+pub(super) fn failed(call: RefusedCall) -> FailedCall {
+    FailedCall::new(call.call, call.errno)
+}
+
+/// Answers requests on the sockets of one thread until it is told to stop, or no call serves any more.
 ///
 /// # Errors
 /// The system's, from setting up the event loop.
@@ -408,12 +424,16 @@ pub(crate) fn run<M: Mirror>(
     let mut sweep_at = os::monotonic_ns();
     let mut pace = Pace::default();
     let may_look = sockets.iter().all(M::kernel_stamps);
+    let mut patience = vec![Patience::default(); sockets.len()];
     while !stop.load(Ordering::Relaxed) {
         let (mut busy, mut taken) = (false, 0);
+        // When a socket that failed is to be tried again.
+        let mut again = i64::MAX;
         for index in 0..sockets.len() {
             for _ in 0..BUDGET {
                 match sockets[index].recv() {
                     Ok(count) => {
+                        patience[index].renew();
                         taken += count;
                         match &mut testing {
                             None => desk.answer(&mut sockets[index], count),
@@ -425,16 +445,32 @@ pub(crate) fn run<M: Mirror>(
                         }
                         busy = true;
                     }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    // An ICMP error that a former reply met: taken by this call.
-                    Err(_) => busy = true,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        patience[index].renew();
+                        break;
+                    }
+                    Err(error) => match patience[index].after(&error, os::monotonic_ns()) {
+                        // An ICMP error that a former reply met: taken by this call.
+                        Advice::Again => busy = true,
+                        Advice::At(moment) => {
+                            again = again.min(moment);
+                            break;
+                        }
+                        Advice::GiveUp => {
+                            desk.failure = Some(failed_call("recv", &error));
+                            break;
+                        }
+                    },
                 }
             }
         }
         desk.show(live);
-        let mut until = i64::MAX;
+        if desk.failure.is_some() {
+            break;
+        }
+        let mut until = again;
         if let Some(testing) = &mut testing {
-            until = testing.release_due(&mut desk, &mut sockets);
+            until = until.min(testing.release_due(&mut desk, &mut sockets));
         }
         if let Some(sessions) = desk.reflector.sessions.as_mut().filter(|s| s.tells()) {
             let now = os::monotonic_ns();
@@ -465,7 +501,15 @@ pub(crate) fn run<M: Mirror>(
     if let Some(testing) = &mut testing {
         testing.give_up(&mut desk);
     }
+    let failure = desk.failure;
     let mut totals = desk.finish();
+    totals.failure = failure.map(failed);
+    let refused = sockets.iter().flat_map(M::refused_calls).flatten();
+    for call in refused.map(failed) {
+        if !totals.refused_calls.contains(&call) {
+            totals.refused_calls.push(call);
+        }
+    }
     totals.injected = testing.map(|testing| testing.stage.injected);
     for socket in &sockets {
         if let Some(drops) = socket.kernel_drops() {
@@ -535,7 +579,10 @@ impl Desk {
             match result {
                 Ok(()) => self.reflector.sent(1),
                 Err(error) if self.wait_for_room(&error) => continue,
-                Err(_) => self.reflector.unsent(answer.session, 1),
+                Err(error) => {
+                    self.failure = self.failure.or(refused_call(&error));
+                    self.reflector.unsent(answer.session, 1);
+                }
             }
             break;
         }
@@ -576,6 +623,7 @@ use test_link::tests_config;
 #[cfg(test)]
 mod test_link {
     use std::net::SocketAddr;
+    use std::sync::Arc;
 
     use mio::{Registry, Token};
     use nix::errno::Errno;
@@ -605,6 +653,76 @@ mod test_link {
             cpus: None,
             impairment: None,
             watch: false,
+        }
+    }
+
+    /// A socket whose calls that receive fail.
+    pub(super) struct Failing<F> {
+        fail: F,
+        calls: Arc<AtomicU64>,
+    }
+
+    impl<F: FnMut() -> io::Result<usize>> Failing<F> {
+        pub(super) fn new(fail: F) -> Self {
+            let calls = Arc::default();
+            Self { fail, calls }
+        }
+
+        pub(super) fn calls(&self) -> Arc<AtomicU64> {
+            Arc::clone(&self.calls)
+        }
+    }
+
+    impl<F: FnMut() -> io::Result<usize>> Mirror for Failing<F> {
+        fn batch(&self) -> usize {
+            1
+        }
+
+        fn recv(&mut self) -> io::Result<usize> {
+            self.calls.fetch_add(1, Ordering::Relaxed);
+            (self.fail)()
+        }
+
+        fn request(&mut self, _: usize) -> Request<'_> {
+            unreachable!("there is none")
+        }
+
+        fn queue(&mut self, _: usize, _: usize, _: u8, _: Option<usize>) {}
+
+        fn queued(&self) -> usize {
+            0
+        }
+
+        fn reply_mut(&mut self, _: usize) -> &mut [u8] {
+            &mut []
+        }
+
+        fn send(&mut self, _: usize) -> io::Result<usize> {
+            Ok(0)
+        }
+
+        fn skip(&mut self) {}
+
+        fn route(&self, _: usize) -> Option<Route> {
+            None
+        }
+
+        fn send_alone(&mut self, _: &[u8], _: &Route, _: u8) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn send_part(&mut self, _: usize, _: usize, _: usize, _: &Route, _: u8) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn register(&mut self, _: &Registry, _: Token) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn deregister(&mut self, _: &Registry) {}
+
+        fn kernel_drops(&self) -> Option<u64> {
+            None
         }
     }
 
@@ -697,6 +815,38 @@ mod test_link {
 
         fn kernel_drops(&self) -> Option<u64> {
             None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::errno::Errno;
+
+    use super::test_link::{Failing, tests_config};
+    use super::*;
+
+    #[test]
+    fn a_call_that_fails_for_good_ends_the_reflector_and_not_a_core() {
+        let refused = RefusedCall {
+            call: "recvmsg",
+            errno: libc::EPERM,
+        };
+        for (error, call) in [(None, "recvmsg"), (Some(Errno::EIO), "recv")] {
+            let socket = Failing::new(move || match error {
+                Some(errno) => Err(errno.into()),
+                None => Err(refused.into()),
+            });
+            let calls = socket.calls();
+            let reflector = Reflector::new(&tests_config());
+            let (stop, live) = (AtomicBool::new(false), Live::default());
+            let did = run(vec![socket], reflector, None, None, &stop, &live, drop).unwrap();
+            assert_eq!(
+                did.failure.map(|failure| failure.call).as_deref(),
+                Some(call)
+            );
+            let calls = calls.load(Ordering::Relaxed);
+            assert!(calls < 3000, "{calls}");
         }
     }
 }

@@ -20,7 +20,7 @@ use super::live::Copier;
 use super::schedule::{Departure, Schedule};
 use super::txtime::{Handover, Outcome, TurnedAway, Verdict};
 use crate::config::Pacing;
-use crate::io::{DepartureClock, Icmp, SendHalf};
+use crate::io::{DepartureClock, Icmp, RefusedCall, SendHalf, refused_call};
 use crate::os::{self, EventLoop, Moment};
 use crate::wire::protected::{self, Protection};
 use crate::wire::{ErrorEstimate, Format, SENDER_LEN, SenderPacket, TestFormat, Timestamp};
@@ -33,6 +33,8 @@ const WAKE_AHEAD_NS: i64 = 150_000;
 pub(crate) const LEAD_NS: i64 = 1_000_000;
 /// A socket that has no room is looked at again after this.
 const RETRY_NS: i64 = 1_000_000;
+/// So many errors in a row may be of former packets: then the one at hand is what is refused.
+const MOST_FORMER: u32 = 1000;
 /// A session of which nothing could be sent ends after this.
 const GIVE_UP_NS: i64 = 2_000_000_000;
 /// A sender that is this far behind, and further than this long ago, sends longer trains.
@@ -118,6 +120,10 @@ pub(crate) struct Sent {
     pub(crate) probes: u64,
     /// Why trains of some size were refused: packets of that size left one by one.
     pub(crate) unfolded: Option<i32>,
+    /// The call for many packets that this system refuses, so that each took one of its own.
+    pub(crate) refused_call: Option<RefusedCall>,
+    /// Why it ended before its time.
+    pub(crate) failure: Option<RefusedCall>,
     /// ICMP errors that the sending socket was told of.
     pub(crate) icmp: IcmpErrors,
     pub(crate) by_class: Vec<u64>,
@@ -244,6 +250,8 @@ impl Sent {
             all.no_room += thread.no_room;
             all.too_large += thread.too_large;
             all.unfolded = all.unfolded.or(thread.unfolded);
+            all.refused_call = all.refused_call.or(thread.refused_call);
+            all.failure = all.failure.or(thread.failure);
             all.icmp.add(&thread.icmp);
             all.by_class.resize(thread.by_class.len(), 0);
             for (count, more) in all.by_class.iter_mut().zip(&thread.by_class) {
@@ -336,6 +344,7 @@ pub(crate) fn run<S: SendHalf>(
         lead_ns: thread.totals.txtime.lead_ns,
         ..thread.handover.outcome()
     };
+    thread.totals.refused_call = thread.half.refused_call();
     thread.totals.stamps_requested = thread.stamps.requested;
     thread.totals.stamp_one_in = thread.stamps.apart;
     Ok(thread.totals)
@@ -512,7 +521,7 @@ impl<'a, S: SendHalf> Sender<'a, S> {
                 self.totals.interrupted = true;
                 return;
             }
-            if self.flight.is_withdrawn() {
+            if self.flight.is_withdrawn() || self.flight.is_abandoned() {
                 return;
             }
             self.look_at_trial(now);
@@ -533,6 +542,9 @@ impl<'a, S: SendHalf> Sender<'a, S> {
             self.gather(&mut agenda, start, now);
             self.lengthen(&mut agenda, now);
             now = self.send_batch(now);
+            if self.totals.failure.is_some() {
+                return;
+            }
             if self.seq == 0 && now - start > GIVE_UP_NS && self.totals.refused > 0 {
                 self.totals.gave_up = 1;
                 return;
@@ -697,11 +709,14 @@ impl<'a, S: SendHalf> Sender<'a, S> {
     /// Sends the batch; returns the time when the last packet had left.
     fn send_batch(&mut self, mut now: i64) -> i64 {
         let mut from = 0;
+        // Errors in a row that were of former packets.
+        let mut former = 0;
         while from < self.batch.len() {
             self.fill(from);
             match self.half.send(from, self.batch.len()) {
                 Ok(count) => {
                     let after = os::monotonic_ns();
+                    former = 0;
                     if let Some(errno) = self.told.take() {
                         self.totals.icmp.note(&Icmp::of_errno(errno));
                     }
@@ -719,7 +734,8 @@ impl<'a, S: SendHalf> Sender<'a, S> {
                         }
                     }
                     // It tells of a former packet; this one has not been tried.
-                    io::ErrorKind::ConnectionRefused => {
+                    io::ErrorKind::ConnectionRefused if former < MOST_FORMER => {
+                        former += 1;
                         let step = self.flight.refused(os::monotonic_ns(), Anew::Asked);
                         if step.is_none() {
                             self.totals.icmp.note(&Icmp::of_errno(libc::ECONNREFUSED));
@@ -727,6 +743,10 @@ impl<'a, S: SendHalf> Sender<'a, S> {
                     }
                     _ if self.told.is_none() && icmp::may_be_told(&error) => {
                         self.told = error.raw_os_error();
+                    }
+                    _ if refused_call(&error).is_some() => {
+                        self.totals.failure = refused_call(&error);
+                        return os::monotonic_ns();
                     }
                     _ if self.unfold(from, &error) => {
                         // These and those behind are gathered anew.

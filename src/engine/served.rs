@@ -21,13 +21,14 @@ use mio::{Registry, Token, Waker};
 
 pub use self::allowance::{Allowance, BURST_NS, BURST_OCTETS, BURST_PACKETS};
 use self::serving::{Serving, Session, source};
-use self::thread::{Command, NewPort, Shared, Thread};
-use super::reflector::Desk;
+use self::thread::{Command, Ended, NewPort, Shared, Thread};
+use super::reflector::{Desk, failed};
 use super::{Failure, Stop, cores, join, socket_plan, spawn, start};
 use crate::config::{Dscp, IoKind, ServedConfig, SocketOptions};
 #[cfg(target_os = "linux")]
 use crate::io::linux;
 use crate::io::{Port, SocketPlan, portable};
+use crate::report::FailedCall;
 use crate::wire::protected::TestKeys;
 use crate::wire::{Format, TestFormat};
 
@@ -186,9 +187,18 @@ impl Reflectors {
     ///
     /// # Errors
     /// [`Failure`] of a thread.
-    pub fn wait(self) -> Result<(), Failure> {
+    pub fn wait(self) -> Result<Calls, Failure> {
         self.team.wait()
     }
+}
+
+/// System calls of the threads that did not do what they are for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Calls {
+    /// Calls for many packets that this system refuses, so that each took one of its own.
+    pub refused: Vec<FailedCall>,
+    /// The call that failed for good, which ended all before its time.
+    pub failure: Option<FailedCall>,
 }
 
 /// The threads, whatever make of sockets they have.
@@ -205,7 +215,7 @@ trait Team: fmt::Debug + Send {
 
     fn strays_and_drops(&self) -> (u64, Option<u64>);
 
-    fn wait(self: Box<Self>) -> Result<(), Failure>;
+    fn wait(self: Box<Self>) -> Result<Calls, Failure>;
 }
 
 #[derive(Debug)]
@@ -230,7 +240,7 @@ struct Worker<P> {
     waker: Arc<Waker>,
     registry: Registry,
     shared: Arc<Shared>,
-    handle: JoinHandle<()>,
+    handle: JoinHandle<Ended>,
 }
 
 impl<P> Worker<P> {
@@ -464,11 +474,18 @@ impl<P: Port> Team for Threads<P> {
         (strays, P::CONTROL_MESSAGES.then_some(drops))
     }
 
-    fn wait(self: Box<Self>) -> Result<(), Failure> {
+    fn wait(self: Box<Self>) -> Result<Calls, Failure> {
+        let mut calls = Calls::default();
         for worker in self.threads {
-            join(THREAD, worker.handle)?;
+            let ended = join(THREAD, worker.handle)?;
+            for call in ended.refused_calls.into_iter().map(failed) {
+                if !calls.refused.contains(&call) {
+                    calls.refused.push(call);
+                }
+            }
+            calls.failure = calls.failure.or(ended.failure.map(failed));
         }
-        Ok(())
+        Ok(calls)
     }
 }
 
@@ -491,9 +508,14 @@ impl<P: Port> Worker<P> {
         let thread = Thread::<P>::new(desk, orders, Arc::clone(&shared), Arc::clone(listener));
         let (stop, awake) = (stop.clone(), Arc::clone(&waker));
         let handle = spawn(THREAD, move || {
-            thread.run(cpu, stop.flag());
+            let ended = thread.run(cpu, stop.flag());
+            if ended.failure.is_some() {
+                // Sessions of the others would fail as those of this one.
+                stop.request();
+            }
             // Until now the thread could be woken, whoever else has gone.
             drop(awake);
+            ended
         })?;
         Ok(Self {
             commands,

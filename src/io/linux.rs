@@ -18,11 +18,11 @@ use mio::{Interest, Registry, Token};
 use socket2::Socket;
 
 use super::{
-    BATCH, Datagram, DepartureClock, Event, Granted, Icmp, IcmpMessage, MOST_BEFORE, Request,
-    Route, SocketPlan, StampKind, Txtime, bind_interface, interface_of, new_socket,
-    set_plain_options,
+    BATCH, Datagram, DepartureClock, Event, Granted, Icmp, IcmpMessage, MOST_BEFORE, RefusedCall,
+    Request, Route, SocketPlan, StampKind, Txtime, bind_interface, interface_of, new_socket,
+    refused_call, set_plain_options,
 };
-use crate::sys::{self, Queue, ReceiveBatch, ReplyFacts, SendBatch, SendFacts};
+use crate::sys::{self, Call, Queue, ReceiveBatch, ReplyFacts, SendBatch, SendFacts};
 
 /// Transmit stamps under way that can be told apart where the kernel does not take an identity.
 const STAMP_IDS: usize = 1 << 16;
@@ -39,6 +39,85 @@ const ORIGIN_TIMESTAMPING: u8 = libc::SO_EE_ORIGIN_TIMESTAMPING;
 /// `SO_EE_ORIGIN_TXTIME` and `SO_EE_CODE_TXTIME_MISSED` of linux/errqueue.h.
 const ORIGIN_TXTIME: u8 = 6;
 const CODE_TXTIME_MISSED: u8 = 2;
+
+/// How packets are moved one way: many a call, or, where this system refuses that, one a call.
+#[derive(Debug)]
+struct Calls {
+    many: Call,
+    one: Call,
+    /// Why it is one.
+    refused: Option<RefusedCall>,
+}
+
+impl Calls {
+    const RECEIVING: Self = Self {
+        many: Call::Recvmmsg,
+        one: Call::Recvmsg,
+        refused: None,
+    };
+    const SENDING: Self = Self {
+        many: Call::Sendmmsg,
+        one: Call::Sendmsg,
+        refused: None,
+    };
+
+    /// Moves packets of a batch.
+    ///
+    /// # Errors
+    /// The system's; a [`RefusedCall`] where there is no call left to do it by.
+    #[inline]
+    fn make<B>(
+        &mut self,
+        batch: &mut B,
+        many: impl FnOnce(&mut B) -> io::Result<usize>,
+        one: impl FnOnce(&mut B) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        if self.refused.is_none() {
+            match many(batch) {
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock && self.fall_back() => {}
+                result => return result,
+            }
+        }
+        one(batch).map_err(|error| named(error, self.one))
+    }
+
+    /// Takes what waits in a queue of a socket.
+    #[inline]
+    fn receive(
+        &mut self,
+        batch: &mut ReceiveBatch,
+        fd: BorrowedFd<'_>,
+        queue: Queue,
+    ) -> io::Result<usize> {
+        self.make(
+            batch,
+            |batch| batch.receive(fd, queue),
+            |batch| batch.receive_singly(fd, queue),
+        )
+    }
+
+    /// Whether it was the call that failed, and not what it was to do.
+    #[cold]
+    fn fall_back(&mut self) -> bool {
+        self.refused = refused(self.many);
+        self.refused.is_some()
+    }
+}
+
+fn refused(call: Call) -> Option<RefusedCall> {
+    let errno = sys::refuses(call)?;
+    let call = call.name();
+    Some(RefusedCall { call, errno })
+}
+
+/// The error of a call, which says so where it is the call that is refused.
+#[cold]
+fn named(error: io::Error, call: Call) -> io::Error {
+    if error.kind() == io::ErrorKind::WouldBlock {
+        return error;
+    }
+    refused(call).map_or(error, Into::into)
+}
 
 /// The two sockets of a session, bound but towards nobody yet.
 #[derive(Debug)]
@@ -192,9 +271,11 @@ impl OpenSession {
 /// Takes what waits in a socket. Whoever sends without end is not waited for.
 fn drop_waiting(socket: &Socket) {
     let mut batch = ReceiveBatch::for_heads(BATCH);
+    let mut calls = Calls::RECEIVING;
     for _ in 0..MOST_BEFORE / BATCH {
-        match batch.receive(socket.as_fd(), Queue::Data) {
+        match calls.receive(&mut batch, socket.as_fd(), Queue::Data) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) if refused_call(&error).is_some() => return,
             // An error of the socket that was pending is taken by the call.
             _ => {}
         }
@@ -245,6 +326,8 @@ pub(crate) fn open_mirrors(
             address: (!any_address).then_some(local.ip()),
             tos: plan.tos,
             stamped: receive != StampKind::Userspace,
+            receiving: Calls::RECEIVING,
+            sending: Calls::SENDING,
             drops: 0,
         });
     }
@@ -436,7 +519,7 @@ fn takes_stamp_identity() -> bool {
         };
         let mut batch = SendBatch::new(1, bound(&socket)?, &[0], facts);
         batch.set(0, 1, 1, Some(1), 0);
-        batch.send(socket.as_fd(), 0, 1).map(drop)
+        batch.send_singly(socket.as_fd(), 0).map(drop)
     };
     *TAKES.get_or_init(|| attempt().is_ok())
 }
@@ -471,6 +554,7 @@ impl SendSocket {
             batch: SendBatch::new(places, self.to, octets, self.facts),
             places,
             socket: self.socket,
+            calls: Calls::SENDING,
             identity: self.identity,
             stamped: [false; BATCH],
             next_id: 0,
@@ -483,6 +567,7 @@ pub(crate) struct SendHalf {
     batch: SendBatch,
     places: usize,
     socket: Arc<Socket>,
+    calls: Calls,
     identity: Identity,
     /// Which places of the batch ask for a stamp.
     stamped: [bool; BATCH],
@@ -517,7 +602,12 @@ impl super::SendHalf for SendHalf {
     }
 
     fn send(&mut self, from: usize, to: usize) -> io::Result<usize> {
-        let result = self.batch.send(self.socket.as_fd(), from, to);
+        let fd = self.socket.as_fd();
+        let result = self.calls.make(
+            &mut self.batch,
+            |batch| batch.send(fd, from, to),
+            |batch| batch.send_singly(fd, from),
+        );
         // A packet that is refused takes an identity only if it got as far as the interface's queue.
         let (given, gone) = match &result {
             Ok(sent) => (*sent, *sent),
@@ -532,6 +622,10 @@ impl super::SendHalf for SendHalf {
             *stamped = false;
         }
         result
+    }
+
+    fn refused_call(&self) -> Option<RefusedCall> {
+        self.calls.refused
     }
 }
 
@@ -550,6 +644,7 @@ impl ReceiveSocket {
         ReceiveHalf {
             batch: ReceiveBatch::of_peer(BATCH),
             errors: ReceiveBatch::for_heads(EVENTS),
+            calls: Calls::RECEIVING,
             drops: 0,
             sockets: self,
         }
@@ -560,6 +655,7 @@ impl ReceiveSocket {
 pub(crate) struct ReceiveHalf {
     batch: ReceiveBatch,
     errors: ReceiveBatch,
+    calls: Calls,
     /// The highest count of drops that a datagram carried.
     drops: u32,
     sockets: ReceiveSocket,
@@ -594,8 +690,27 @@ impl ReceiveHalf {
     /// Those of [`super::ReceiveHalf::recv`].
     pub(crate) fn fill(&mut self) -> io::Result<usize> {
         self.batch.fit_cache();
-        self.batch.receive(self.sockets.data.as_fd(), Queue::Data)
+        let fd = self.sockets.data.as_fd();
+        self.calls.receive(&mut self.batch, fd, Queue::Data)
     }
+
+    /// As [`fill`](Self::fill), of what comes beside the replies.
+    fn fill_errors(&mut self, socket: Beside, queue: Queue) -> usize {
+        let fd = match socket {
+            Beside::Data => self.sockets.data.as_fd(),
+            Beside::Stamps => self.sockets.stamps.as_fd(),
+        };
+        // An error is of the replies' socket, too, and found there.
+        let filled = self.calls.receive(&mut self.errors, fd, queue);
+        filled.unwrap_or(0)
+    }
+}
+
+/// A socket of which more is read than replies.
+#[derive(Clone, Copy)]
+enum Beside {
+    Data,
+    Stamps,
 }
 
 impl super::ReceiveHalf for ReceiveHalf {
@@ -608,8 +723,7 @@ impl super::ReceiveHalf for ReceiveHalf {
     fn events(&mut self, mut f: impl FnMut(Event<'_>)) -> usize {
         let mut total = 0;
         // Errors of the replies' socket: ICMP.
-        let data = self.sockets.data.as_fd();
-        let count = self.errors.receive(data, Queue::Error).unwrap_or(0);
+        let count = self.fill_errors(Beside::Data, Queue::Error);
         for index in 0..count {
             let error = self.errors.received(index).facts.error;
             if let Some(icmp) = error.and_then(|error| icmp(&error)) {
@@ -618,8 +732,7 @@ impl super::ReceiveHalf for ReceiveHalf {
         }
         total += count;
         // Errors of the sending socket: transmit stamps.
-        let stamps = self.sockets.stamps.as_fd();
-        let count = self.errors.receive(stamps, Queue::Error).unwrap_or(0);
+        let count = self.fill_errors(Beside::Stamps, Queue::Error);
         for index in 0..count {
             let facts = self.errors.received(index).facts;
             let ns = arrival(self.sockets.hardware, &facts);
@@ -641,7 +754,7 @@ impl super::ReceiveHalf for ReceiveHalf {
         total += count;
         // Data on the sending socket: not of the peer, or it would have gone to the other one. Left
         // there it would fill the buffer that the stamps need.
-        let count = self.errors.receive(stamps, Queue::Data).unwrap_or(0);
+        let count = self.fill_errors(Beside::Stamps, Queue::Data);
         for index in 0..count {
             let stray = self.errors.received(index);
             f(Event::Stray {
@@ -674,6 +787,10 @@ impl super::ReceiveHalf for ReceiveHalf {
 
     fn kernel_drops(&self) -> Option<u64> {
         drops(self.sockets.data.as_fd(), self.drops)
+    }
+
+    fn refused_call(&self) -> Option<RefusedCall> {
+        self.calls.refused
     }
 }
 
@@ -715,11 +832,19 @@ pub(crate) struct MirrorSocket {
     tos: u8,
     /// The kernel stamps arrivals.
     stamped: bool,
+    receiving: Calls,
+    sending: Calls,
     /// The highest count of drops that a datagram carried.
     drops: u32,
 }
 
 impl MirrorSocket {
+    /// Sends one reply from memory of the caller's.
+    fn reply(&self, octets: &[u8], to: SocketAddr, facts: ReplyFacts) -> io::Result<()> {
+        let sent = sys::send_reply(self.socket.as_fd(), octets, to, facts);
+        sent.map_err(|error| named(error, Call::Sendmsg))
+    }
+
     /// Allocates the batch; to be called on the thread that reflects.
     pub(crate) fn start(self) -> Mirror {
         Mirror {
@@ -793,6 +918,10 @@ impl super::Port for MirrorSocket {
     fn kernel_drops(&self) -> Option<u64> {
         drops(self.socket.as_fd(), self.drops)
     }
+
+    fn refused_calls(&self) -> [Option<RefusedCall>; 2] {
+        [self.receiving.refused, self.sending.refused]
+    }
 }
 
 /// See [`super::Mirror`]: a socket with memory of its own, or with borrowed one.
@@ -815,7 +944,11 @@ where
     }
 
     fn recv(&mut self) -> io::Result<usize> {
-        self.slots.batch.receive(self.socket.socket.as_fd())
+        let MirrorSocket {
+            socket, receiving, ..
+        } = &mut *self.socket;
+        let batch = self.slots.batch.next_batch();
+        receiving.receive(batch, socket.as_fd(), Queue::Data)
     }
 
     fn request(&mut self, index: usize) -> Request<'_> {
@@ -868,7 +1001,15 @@ where
     }
 
     fn send(&mut self, limit: usize) -> io::Result<usize> {
-        self.slots.batch.send(self.socket.socket.as_fd(), limit)
+        let MirrorSocket {
+            socket, sending, ..
+        } = &mut *self.socket;
+        let fd = socket.as_fd();
+        sending.make(
+            &mut self.slots.batch,
+            |batch| batch.send(fd, limit),
+            |batch| batch.send_singly(fd),
+        )
     }
 
     fn skip(&mut self) {
@@ -888,7 +1029,7 @@ where
             tos: (tos != self.socket.tos).then_some(tos),
             segment: None,
         };
-        sys::send_reply(self.socket.socket.as_fd(), octets, route.to, facts)
+        self.socket.reply(octets, route.to, facts)
     }
 
     fn send_part(
@@ -905,12 +1046,7 @@ where
             segment: None,
         };
         let octets = self.slots.batch.reply(index);
-        sys::send_reply(
-            self.socket.socket.as_fd(),
-            &octets[at..at + len],
-            route.to,
-            facts,
-        )
+        self.socket.reply(&octets[at..at + len], route.to, facts)
     }
 
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
@@ -923,5 +1059,9 @@ where
 
     fn kernel_drops(&self) -> Option<u64> {
         super::Port::kernel_drops(&*self.socket)
+    }
+
+    fn refused_calls(&self) -> [Option<RefusedCall>; 2] {
+        super::Port::refused_calls(&*self.socket)
     }
 }

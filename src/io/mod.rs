@@ -12,11 +12,14 @@ pub(crate) mod linux;
 #[cfg(target_os = "linux")]
 mod neighbour;
 pub(crate) mod portable;
+mod trouble;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use mio::{Registry, Token};
+
+pub(crate) use self::trouble::{Advice, Patience, RefusedCall, failed_call, refused_call};
 
 /// Largest number of datagrams that one call moves.
 pub(crate) const BATCH: usize = 32;
@@ -216,8 +219,13 @@ pub(crate) trait SendHalf {
     /// Sends the places `from..to`; returns how many left. Never blocks.
     ///
     /// # Errors
-    /// Of the packet or train at `from`; it was not sent.
+    /// Of the packet or train at `from`; it was not sent. A [`RefusedCall`]: none can be.
     fn send(&mut self, from: usize, to: usize) -> io::Result<usize>;
+
+    /// The call for many packets that this system refuses, so that each takes one of its own.
+    fn refused_call(&self) -> Option<RefusedCall> {
+        None
+    }
 }
 
 /// Receives the replies of one session.
@@ -248,6 +256,11 @@ pub(crate) trait ReceiveHalf {
     /// Datagrams that the system dropped for want of room in the socket; `None` where it does not
     /// tell.
     fn kernel_drops(&self) -> Option<u64>;
+
+    /// As [`SendHalf::refused_call`].
+    fn refused_call(&self) -> Option<RefusedCall> {
+        None
+    }
 }
 
 /// A request in a reflector's batch.
@@ -359,6 +372,11 @@ pub(crate) trait Mirror {
 
     /// As [`ReceiveHalf::kernel_drops`].
     fn kernel_drops(&self) -> Option<u64>;
+
+    /// As [`SendHalf::refused_call`], in receiving and in sending.
+    fn refused_calls(&self) -> [Option<RefusedCall>; 2] {
+        [None; 2]
+    }
 }
 
 /// A reflector's socket that comes and goes, and shares the memory of one batch with the others of its
@@ -394,6 +412,11 @@ pub(crate) trait Port: std::fmt::Debug + Send + Sized + 'static {
 
     /// As [`ReceiveHalf::kernel_drops`].
     fn kernel_drops(&self) -> Option<u64>;
+
+    /// As [`SendHalf::refused_call`], in receiving and in sending.
+    fn refused_calls(&self) -> [Option<RefusedCall>; 2] {
+        [None; 2]
+    }
 }
 
 /// The address that packets to `remote` leave from.

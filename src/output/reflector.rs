@@ -1,6 +1,6 @@
 //! A reflector's account for a person: a few lines when it stops.
 
-use super::text::{count, dropped};
+use super::text::{count, dropped, refused_calls};
 use crate::report::reflector::{Account, Injected, TestMode};
 
 /// Said of Session-Senders that do not fill their Error Estimate in.
@@ -51,6 +51,7 @@ pub fn summary(account: &Account) -> String {
             count(totals.control_cut)
         );
     }
+    lines += &refused_calls(&account.refused_calls);
     if let (Some(mode), Some(injected)) = (&account.test_mode, &totals.injected) {
         lines += &test_mode(mode);
         lines += &injections(injected);

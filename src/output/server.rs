@@ -1,7 +1,7 @@
 //! A Server's account for a person: a few lines when it stops.
 
 use super::reflector::UNUSABLE;
-use super::text::{count, dropped};
+use super::text::{count, dropped, refused_calls};
 use crate::report::server::Account;
 
 /// What a Server did, for a terminal of 79 columns.
@@ -63,5 +63,5 @@ pub fn summary(account: &Account) -> String {
             lines += &format!("{} {what}\n", count(number));
         }
     }
-    lines
+    lines + &refused_calls(&account.refused_calls)
 }

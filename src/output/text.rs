@@ -5,8 +5,8 @@
 //! not everything never as 100 %; a one-way delay that contains the offset of two clocks is marked.
 
 use crate::report::{
-    Cause, Clock, Delay, Granularity, IcmpKind, Io, Load, PacedBy, Packets, Profile, Report,
-    Schedule, SizeEntry, Spread, StampKind, Timestamps, Verdict,
+    Cause, Clock, Delay, FailedCall, Granularity, IcmpKind, Io, Load, PacedBy, Packets, Profile,
+    Report, Schedule, SizeEntry, Spread, StampKind, Timestamps, Verdict,
 };
 
 mod full;
@@ -799,7 +799,7 @@ fn host(report: &Report) -> Vec<String> {
         match host.io {
             Io::Batched => "batched system calls",
             Io::Offload => "segmentation offload",
-            Io::Portable => "one datagram a system call",
+            Io::Portable | Io::Single => "one datagram a system call",
         }
         .to_owned(),
     );
@@ -811,7 +811,7 @@ fn verdict(report: &Report) -> Vec<String> {
     let mut lines = Vec::new();
     match (packets.sent, packets.received) {
         (Some(0), _) => lines.push("NOTHING WAS SENT".to_owned()),
-        (Some(sent), Some(0)) => {
+        (Some(sent), Some(0)) if packets.lost.is_some() => {
             let mut text = format!(
                 "NOTHING CAME BACK: 100 % loss ({} sent, no reply before the timeout",
                 count(sent)
@@ -884,6 +884,13 @@ fn percent(part: u64, whole: u64, decimals: usize) -> Option<String> {
 
 fn known(n: Option<u64>) -> String {
     n.map_or("-".to_owned(), count)
+}
+
+/// A line for each call for many packets that was refused.
+pub(super) fn refused_calls(calls: &[FailedCall]) -> String {
+    let line =
+        |call| format!("refused by this system: {call}; each packet took a call of its own\n");
+    calls.iter().map(line).collect()
 }
 
 /// Datagrams that sockets dropped, each bundle counted as one.

@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 
+use super::FailedCall;
+
 /// One reflector's account: one line of JSON, printed when it stops.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Account {
@@ -24,6 +26,10 @@ pub struct Account {
     pub sessions: Option<Vec<Session>>,
     /// Sessions that are not listed, since only so many are; `None` as `sessions`.
     pub sessions_not_listed: Option<u64>,
+    /// System calls for many packets that this system refused, so that each took one of its own.
+    pub refused_calls: Vec<FailedCall>,
+    /// The system call that failed for good, which ended the reflector before its time.
+    pub failure: Option<FailedCall>,
 }
 
 impl Account {

@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 
+use super::FailedCall;
+
 /// One Server's account: one line of JSON, printed when it stops.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Account {
@@ -21,6 +23,10 @@ pub struct Account {
     pub sessions: Vec<Session>,
     /// Sessions that are not listed, since only so many are.
     pub sessions_not_listed: u64,
+    /// System calls for many packets that this system refused, so that each took one of its own.
+    pub refused_calls: Vec<FailedCall>,
+    /// The system call that failed for good, which ended the Server before its time.
+    pub failure: Option<FailedCall>,
 }
 
 impl Account {

@@ -677,7 +677,7 @@ impl Serving {
         } = self.shared;
         checks.finish();
         let mut book = sessions.book;
-        sessions.reflection.wait()?;
+        let calls = sessions.reflection.wait()?;
         for event in self.told.try_iter() {
             book.told(event.into(), &mut clients, &mut totals);
         }
@@ -692,6 +692,8 @@ impl Serving {
             totals,
             sessions,
             sessions_not_listed,
+            refused_calls: calls.refused,
+            failure: calls.failure,
         })
     }
 }

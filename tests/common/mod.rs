@@ -10,6 +10,8 @@
 pub(crate) mod host;
 pub(crate) mod namespace;
 pub(crate) mod pcap;
+#[cfg(target_os = "linux")]
+pub(crate) mod sandbox;
 pub(crate) mod server;
 
 use std::fmt::Write as _;
@@ -242,6 +244,19 @@ impl Reflector {
     pub(crate) fn next_line(&mut self) -> String {
         let line = self.stderr.recv_timeout(LIMIT);
         line.expect("the reflector says more")
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) fn end(mut self) -> Outcome {
+        let stdout = read_all(self.running.0.stdout.take().unwrap());
+        let stdout = stdout.recv_timeout(LIMIT).expect("the reflector ends");
+        let code = self.running.0.wait().unwrap().code();
+        let lines: Vec<String> = self.stderr.iter().collect();
+        Outcome {
+            code: code.unwrap_or_else(|| panic!("ended by a signal: {lines:?}")),
+            stdout,
+            stderr: lines.join("\n"),
+        }
     }
 
     /// Ends it by Ctrl-C; what it counted.

@@ -19,7 +19,7 @@ use twamp_blast::wire::{
 };
 use zerocopy::IntoBytes;
 
-use super::{LIMIT, Running, binary, checked, ntp_now, read_all, words};
+use super::{LIMIT, Outcome, Running, binary, checked, ntp_now, read_all, words};
 
 /// A file that goes with the test.
 pub(crate) struct Scratch(pub(crate) PathBuf);
@@ -132,6 +132,19 @@ impl Server {
         peer.whole_session();
         peer.leave();
         self.stop()
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) fn end(mut self) -> Outcome {
+        let stdout = read_all(self.running.0.stdout.take().unwrap());
+        let stdout = stdout.recv_timeout(LIMIT).expect("the server ends");
+        let code = self.running.0.wait().unwrap().code();
+        let lines: Vec<String> = self.stderr.iter().collect();
+        Outcome {
+            code: code.unwrap_or_else(|| panic!("ended by a signal: {lines:?}")),
+            stdout,
+            stderr: lines.join("\n"),
+        }
     }
 
     /// Ends it by Ctrl-C; its account.

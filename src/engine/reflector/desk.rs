@@ -10,7 +10,7 @@ use mio::Token;
 
 use super::Reflector;
 use crate::engine::sender::refuses_trains;
-use crate::io::{BATCH, Mirror};
+use crate::io::{BATCH, Mirror, RefusedCall, refused_call};
 use crate::os::{self, EventLoop};
 
 /// Replies, or trains of them, that share one T3 and one call.
@@ -83,6 +83,8 @@ pub(in crate::engine) struct Desk<R = Reflector> {
     /// Room in a full socket was waited for: once a batch, since others must not wait for a socket
     /// that stays full.
     pub(in crate::engine) waited: bool,
+    /// Why no reply can be sent any more.
+    pub(in crate::engine) failure: Option<RefusedCall>,
     /// A wait took what woke it, perhaps for another socket or to stop.
     pub(in crate::engine) woken: bool,
 }
@@ -96,6 +98,7 @@ impl<R: Decides> Desk<R> {
             events: EventLoop::new()?,
             queued: Vec::with_capacity(BATCH),
             waited: false,
+            failure: None,
             woken: false,
         })
     }
@@ -151,6 +154,7 @@ impl<R: Decides> Desk<R> {
                 }
                 Err(error) if self.wait_for_room(&error) => {}
                 Err(error) => {
+                    self.failure = self.failure.or(refused_call(&error));
                     let queued = self.queued[gone];
                     let replies = queued.replies();
                     if replies > 1 && refuses_trains(&error) {
@@ -185,7 +189,10 @@ impl<R: Decides> Desk<R> {
             };
             match result {
                 Ok(()) => self.reflector.sent(1),
-                Err(_) => self.reflector.unsent(answer.session, 1),
+                Err(error) => {
+                    self.failure = self.failure.or(refused_call(&error));
+                    self.reflector.unsent(answer.session, 1);
+                }
             }
         }
     }

@@ -328,6 +328,93 @@ fn an_error_that_is_gone_at_once_was_of_a_former_packet() {
 }
 
 #[test]
+fn what_is_told_of_former_packets_without_end_is_of_the_packet_at_hand() {
+    let mut calls = 0;
+    let wire = Wire::new(1, |_, _| {
+        calls += 1;
+        // The first two trains leave.
+        (calls > 2).then_some(Errno::ECONNREFUSED)
+    });
+    let (sent, _) = sent_by(wire, &[SMALL], 16);
+    assert_eq!((sent.sent, sent.refused), (8, 8));
+    assert_eq!(sent.refusal, Some(libc::ECONNREFUSED));
+}
+
+/// A sending half that has no call left after some packets.
+struct Ending(Wire<fn(usize, usize) -> Option<Errno>>, usize);
+
+impl SendHalf for Ending {
+    fn places(&self) -> usize {
+        self.0.places()
+    }
+
+    fn set(
+        &mut self,
+        index: usize,
+        payload: usize,
+        count: usize,
+        stamp: Option<u32>,
+        leave_ns: u64,
+    ) -> &mut [u8] {
+        self.0.set(index, payload, count, stamp, leave_ns)
+    }
+
+    fn depart_by(&mut self, clock: DepartureClock) -> io::Result<()> {
+        self.0.depart_by(clock)
+    }
+
+    fn send(&mut self, from: usize, to: usize) -> io::Result<usize> {
+        if self.0.left.len() >= self.1 {
+            let call = "sendmsg";
+            return Err(RefusedCall {
+                call,
+                errno: libc::EPERM,
+            }
+            .into());
+        }
+        self.0.send(from, to)
+    }
+}
+
+#[test]
+fn where_no_call_is_left_the_session_ends() {
+    let mut half = Ending(Wire::new(1, |_, _| None), 12);
+    let flight = Flight::new(4000, 2);
+    let events = EventLoop::new().unwrap();
+    let receiver = Waker::new(events.registry(), Token(0)).unwrap();
+    let (ready, _started) = bounded(1);
+    let (begin, at) = bounded(1);
+    begin.send(os::monotonic_ns()).unwrap();
+    let (_, wishes) = bounded(0);
+    let stop = AtomicBool::new(false);
+    let plan = plan(&[SMALL], 4000, (ready, at));
+    let others = (&wishes, None);
+    let sent = run(&mut half, plan, &flight, &stop, drop, &receiver, others).unwrap();
+    assert_eq!((sent.sent, sent.refused, sent.interrupted), (12, 0, false));
+    let failure = sent.failure.map(|call| (call.call, call.errno));
+    assert_eq!(failure, Some(("sendmsg", libc::EPERM)));
+    assert_eq!(flight.finished().map(|(sent, _)| sent), Some(12));
+}
+
+#[test]
+fn nothing_leaves_once_nobody_takes_replies() {
+    let flight = Flight::new(4000, 2);
+    flight.abandon();
+    let mut wire = Wire::new(1, |_, _| None);
+    let events = EventLoop::new().unwrap();
+    let receiver = Waker::new(events.registry(), Token(0)).unwrap();
+    let (ready, _started) = bounded(1);
+    let (begin, at) = bounded(1);
+    begin.send(os::monotonic_ns()).unwrap();
+    let (_, wishes) = bounded(0);
+    let stop = AtomicBool::new(false);
+    let plan = plan(&[SMALL], 4000, (ready, at));
+    let others = (&wishes, None);
+    let sent = run(&mut wire, plan, &flight, &stop, drop, &receiver, others).unwrap();
+    assert_eq!((sent.sent, sent.interrupted), (0, false));
+}
+
+#[test]
 fn packets_that_the_path_does_not_carry_are_told_from_others_that_are_refused() {
     let mut next = [Errno::EPERM, Errno::EMSGSIZE].into_iter().cycle();
     let wire = Wire::new(1, |payload, _| {

@@ -11,7 +11,7 @@ use mio::Waker;
 use super::ServedId;
 use super::serving::{Serving, Session};
 use crate::engine::reflector::Desk;
-use crate::io::{Mirror, Port};
+use crate::io::{Advice, Mirror, Patience, Port, RefusedCall, failed_call};
 use crate::os;
 
 /// Batches of one port taken without a look at the others: a client that floods its own port must not
@@ -58,6 +58,16 @@ struct Opened<P> {
     users: Arc<AtomicUsize>,
     /// Drops that [`Shared::drops`] has.
     drops: u64,
+    patience: Patience,
+}
+
+/// What a thread tells when it has ended.
+#[derive(Debug, Default)]
+pub(super) struct Ended {
+    /// Calls for many packets that this system refuses, so that each took one of its own.
+    pub(super) refused_calls: Vec<RefusedCall>,
+    /// The call that failed for good: why the thread ended before its time.
+    pub(super) failure: Option<RefusedCall>,
 }
 
 pub(super) struct Thread<P> {
@@ -69,6 +79,9 @@ pub(super) struct Thread<P> {
     listener: Arc<Waker>,
     /// There is something to hear.
     told: bool,
+    /// When a port that failed is to be tried again.
+    again_ns: Option<i64>,
+    refused_calls: Vec<RefusedCall>,
 }
 
 impl<P: Port> Thread<P> {
@@ -85,11 +98,13 @@ impl<P: Port> Thread<P> {
             shared,
             listener,
             told: false,
+            again_ns: None,
+            refused_calls: Vec::new(),
         }
     }
 
-    /// Reflects until it is told to stop.
-    pub(super) fn run(mut self, cpu: Option<usize>, stop: &AtomicBool) {
+    /// Reflects until it is told to stop, or no call serves any more.
+    pub(super) fn run(mut self, cpu: Option<usize>, stop: &AtomicBool) -> Ended {
         let _ = cpu.and_then(os::pin);
         os::sharpen_timers();
         let mut slots = P::slots();
@@ -102,6 +117,9 @@ impl<P: Port> Thread<P> {
                     self.desk.reflector.ready.push(port);
                 }
             }
+            if self.desk.failure.is_some() {
+                break;
+            }
             self.obey();
             self.show();
             self.end_sessions(os::monotonic_ns());
@@ -110,7 +128,9 @@ impl<P: Port> Thread<P> {
                 let _ = self.listener.wake();
             }
             let woken = std::mem::take(&mut self.desk.woken);
-            if woken || self.desk.reflector.ready.len() > 0 {
+            if let Some(again) = self.again_ns.take() {
+                self.desk.events.wait_until(again);
+            } else if woken || self.desk.reflector.ready.len() > 0 {
                 self.desk.events.look();
             } else {
                 let next = self.desk.reflector.next_look();
@@ -128,6 +148,10 @@ impl<P: Port> Thread<P> {
         // What was ordered since then ends with the channel.
         drop(self.commands);
         let _ = self.listener.wake();
+        Ended {
+            refused_calls: self.refused_calls,
+            failure: self.desk.failure,
+        }
     }
 
     /// Answers what waits at a port, within bounds; returns whether there may be more.
@@ -141,6 +165,7 @@ impl<P: Port> Thread<P> {
             let received = port.socket.with(slots).recv();
             match received {
                 Ok(batch) => {
+                    port.patience.renew();
                     // What was ordered before these packets left their sender is in force for them.
                     self.obey();
                     let Some(port) = self.ports.get_mut(&number) else {
@@ -157,11 +182,23 @@ impl<P: Port> Thread<P> {
                     full = true;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    port.patience.renew();
                     more = false;
                     break;
                 }
-                // An ICMP error that a former reply met: taken by this call.
-                Err(_) => {}
+                Err(error) => match port.patience.after(&error, os::monotonic_ns()) {
+                    // An ICMP error that a former reply met: taken by this call.
+                    Advice::Again => {}
+                    Advice::At(moment) => {
+                        let before = self.again_ns.unwrap_or(i64::MAX);
+                        self.again_ns = Some(moment.min(before));
+                        break;
+                    }
+                    Advice::GiveUp => {
+                        self.desk.failure = Some(failed_call("recv", &error));
+                        return false;
+                    }
+                },
             }
         }
         if full {
@@ -186,6 +223,7 @@ impl<P: Port> Thread<P> {
                             socket,
                             users,
                             drops: 0,
+                            patience: Patience::default(),
                         };
                         self.ports.insert(session.port, opened);
                     }
@@ -216,6 +254,11 @@ impl<P: Port> Thread<P> {
         if last {
             self.note_drops(number);
             if let Some(mut port) = self.ports.remove(&number) {
+                for call in port.socket.refused_calls().into_iter().flatten() {
+                    if !self.refused_calls.contains(&call) {
+                        self.refused_calls.push(call);
+                    }
+                }
                 port.socket.deregister(self.desk.events.registry());
             }
         }

@@ -187,6 +187,8 @@ fn full() -> Report {
             tx_stamps_received: Some(125_000),
             samples_not_recorded: Some(0),
             io: Io::Batched,
+            refused_calls: Vec::new(),
+            failure: None,
             receive_buffer_bytes: Some(8 << 20),
             cpu: Cpu {
                 sender: Some(vec![2]),

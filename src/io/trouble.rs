@@ -1,0 +1,226 @@
+//! What an error of a call that moves packets says, and how long such a call is tried again.
+//!
+//! Three kinds of trouble look alike at the call and mean different things. The network may have told
+//! something of a former packet; the system may have no memory for a moment; or it refuses the call, as a
+//! sandbox does. The first is a count, the second passes, and the third must end the work of the thread,
+//! for a call that always fails would else be made for ever.
+
+use std::fmt;
+use std::io;
+
+/// So many errors that the network may have told come in a row at most: after each one the call is made
+/// again at once.
+const MOST_TOLD: u32 = 1000;
+/// A call that fails otherwise is made again this often, and for so long.
+const AGAIN_NS: i64 = 1_000_000;
+const PATIENCE_NS: i64 = 1_000_000_000;
+
+/// What an error is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// Nothing waits, or there is no room: no error at all.
+    NotNow,
+    /// The network may have told it of a former packet, and the call itself was not tried.
+    Told,
+    /// This system fails, for now or for good.
+    Failed,
+    /// This system does not have the call at all: see [`RefusedCall`].
+    Refused,
+}
+
+/// What the error of a call that receives is about.
+///
+/// The second group is what Linux makes of ICMP errors (`icmp_err_convert`, `icmpv6_err_convert`).
+pub(crate) fn trouble(error: &io::Error) -> Trouble {
+    if refused_call(error).is_some() {
+        return Trouble::Refused;
+    }
+    if error.kind() == io::ErrorKind::WouldBlock {
+        return Trouble::NotNow;
+    }
+    #[cfg(target_os = "linux")]
+    if error.raw_os_error() == Some(libc::ENONET) {
+        return Trouble::Told;
+    }
+    match error.raw_os_error() {
+        Some(
+            libc::ECONNREFUSED
+            | libc::EHOSTUNREACH
+            | libc::ENETUNREACH
+            | libc::EHOSTDOWN
+            | libc::ENOPROTOOPT
+            | libc::EACCES
+            | libc::EPROTO
+            | libc::EMSGSIZE
+            | libc::EOPNOTSUPP,
+        ) => Trouble::Told,
+        _ => Trouble::Failed,
+    }
+}
+
+/// A call that this system refuses whatever it is asked, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RefusedCall {
+    /// Its name, as in its manual page.
+    pub(crate) call: &'static str,
+    pub(crate) errno: i32,
+}
+
+impl fmt::Display for RefusedCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = nix::errno::Errno::from_raw(self.errno).desc();
+        write!(f, "{}: {why}", self.call)
+    }
+}
+
+impl std::error::Error for RefusedCall {}
+
+impl From<RefusedCall> for io::Error {
+    fn from(refused: RefusedCall) -> Self {
+        Self::other(refused)
+    }
+}
+
+/// What an error says of the call that failed, which is `call` unless the error names another.
+pub(crate) fn failed_call(call: &'static str, error: &io::Error) -> RefusedCall {
+    refused_call(error).unwrap_or(RefusedCall {
+        call,
+        errno: error.raw_os_error().unwrap_or(0),
+    })
+}
+
+/// The call that is refused, where an error says so.
+pub(crate) fn refused_call(error: &io::Error) -> Option<RefusedCall> {
+    error.get_ref()?.downcast_ref().copied()
+}
+
+/// What to do after a call that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Advice {
+    /// Make it again at once.
+    Again,
+    /// Make it again at this moment of the monotonic clock.
+    At(i64),
+    /// It is of no use.
+    GiveUp,
+}
+
+/// How long a call that receives is made again although it fails.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Patience {
+    /// Errors in a row that the network may have told.
+    told: u32,
+    /// When the call began to fail, by the monotonic clock.
+    since_ns: Option<i64>,
+}
+
+impl Patience {
+    /// The call did what it is for, if only to say that nothing waits.
+    #[inline]
+    pub(crate) fn renew(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The call failed.
+    pub(crate) fn after(&mut self, error: &io::Error, now_ns: i64) -> Advice {
+        match trouble(error) {
+            Trouble::NotNow => {
+                self.renew();
+                return Advice::Again;
+            }
+            Trouble::Told if self.told < MOST_TOLD => {
+                self.told += 1;
+                return Advice::Again;
+            }
+            Trouble::Refused => return Advice::GiveUp,
+            Trouble::Told | Trouble::Failed => {}
+        }
+        let since = *self.since_ns.get_or_insert(now_ns);
+        if now_ns.saturating_sub(since) >= PATIENCE_NS {
+            Advice::GiveUp
+        } else {
+            Advice::At(now_ns.saturating_add(AGAIN_NS))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::errno::Errno;
+
+    use super::*;
+
+    #[test]
+    fn what_the_network_told_is_told_from_what_this_system_refuses() {
+        use Trouble::{Failed, NotNow, Refused, Told};
+
+        for (errno, expected) in [
+            (Errno::EAGAIN, NotNow),
+            (Errno::ECONNREFUSED, Told),
+            (Errno::EHOSTUNREACH, Told),
+            (Errno::ENETUNREACH, Told),
+            (Errno::EACCES, Told),
+            (Errno::EPROTO, Told),
+            (Errno::EMSGSIZE, Told),
+            (Errno::ENOSYS, Failed),
+            (Errno::EPERM, Failed),
+            (Errno::EIO, Failed),
+            (Errno::ENOMEM, Failed),
+            (Errno::EBADF, Failed),
+            (Errno::EINVAL, Failed),
+        ] {
+            assert_eq!(trouble(&errno.into()), expected, "{errno}");
+        }
+        let call = RefusedCall {
+            call: "recvmsg",
+            errno: libc::EPERM,
+        };
+        let error = io::Error::from(call);
+        assert_eq!(trouble(&error), Refused);
+        assert_eq!(refused_call(&error), Some(call));
+        assert_eq!(error.to_string(), "recvmsg: Operation not permitted");
+    }
+
+    #[test]
+    fn a_call_that_fails_is_made_again_for_a_while() {
+        let mut patience = Patience::default();
+        let eio = Errno::EIO.into();
+        let mut now = 5_000_000_000;
+        let begun = now;
+        let mut tries = 0;
+        while let Advice::At(again) = patience.after(&eio, now) {
+            assert_eq!(again, now + AGAIN_NS);
+            now = again;
+            tries += 1;
+        }
+        assert_eq!(patience.after(&eio, now), Advice::GiveUp);
+        assert_eq!((now - begun, tries), (PATIENCE_NS, 1000));
+        // One that passes is forgotten.
+        patience.renew();
+        assert_eq!(patience.after(&eio, now), Advice::At(now + AGAIN_NS));
+    }
+
+    #[test]
+    fn what_the_network_tells_without_end_is_not_the_networks() {
+        let mut patience = Patience::default();
+        let told = Errno::EACCES.into();
+        for _ in 0..MOST_TOLD {
+            assert_eq!(patience.after(&told, 0), Advice::Again);
+        }
+        assert_eq!(patience.after(&told, 0), Advice::At(AGAIN_NS));
+        assert_eq!(patience.after(&told, PATIENCE_NS), Advice::GiveUp);
+        // Whatever does come in between says that the call is to be had.
+        patience.renew();
+        assert_eq!(patience.after(&told, 0), Advice::Again);
+    }
+
+    #[test]
+    fn a_call_that_is_not_there_is_not_made_again() {
+        let refused = RefusedCall {
+            call: "recvmsg",
+            errno: libc::ENOSYS,
+        };
+        let mut patience = Patience::default();
+        assert_eq!(patience.after(&refused.into(), 0), Advice::GiveUp);
+    }
+}

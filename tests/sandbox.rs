@@ -1,0 +1,253 @@
+//! The real binary where the system refuses calls, as the sandboxes of containers and service managers
+//! do: what this host did is never taken for the path's.
+
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::net::UdpSocket;
+use std::process::Command;
+
+use common::sandbox::{Refused, confine, refused};
+use common::server::Server;
+use common::{Outcome, Reflector, Running, Summary, assert_no_loss, binary, request, skip, words};
+use libc::{EACCES, EIO, ENOMEM, ENOSYS, EPERM};
+use serde_json::Value;
+
+const RECVMMSG: libc::c_long = libc::SYS_recvmmsg;
+const RECVMSG: libc::c_long = libc::SYS_recvmsg;
+const SENDMMSG: libc::c_long = libc::SYS_sendmmsg;
+const SENDMSG: libc::c_long = libc::SYS_sendmsg;
+
+/// The program where these calls are refused.
+fn confined(calls: &[Refused]) -> Command {
+    confine(Command::new(binary()), calls)
+}
+
+/// Runs `twamp-blast LINE` there; `None` where there are no such filters.
+fn run(calls: &[Refused], line: &str) -> Option<Outcome> {
+    match Running::try_start(&mut words(confined(calls), line)) {
+        Ok(running) => Some(running.finish()),
+        Err(why) => {
+            skip(&why);
+            None
+        }
+    }
+}
+
+/// Whether programs can be confined here; says so where not.
+fn can_confine() -> bool {
+    run(&[], "dscptable").is_some()
+}
+
+fn names(calls: &Value) -> Vec<(&str, &str)> {
+    let calls = calls.as_array().unwrap().iter();
+    calls
+        .map(|call| {
+            (
+                call["call"].as_str().unwrap(),
+                call["errno"].as_str().unwrap(),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn where_calls_for_many_packets_are_refused_each_packet_takes_one() {
+    let reflector = Reflector::start("127.0.0.1:0");
+    let line = format!("sender {} -c 300 -i 1ms --json", reflector.address());
+    for (calls, expected) in [
+        (
+            vec![refused(RECVMMSG, ENOSYS)],
+            vec![("recvmmsg", "ENOSYS")],
+        ),
+        (vec![refused(SENDMMSG, EPERM)], vec![("sendmmsg", "EPERM")]),
+        (
+            vec![refused(RECVMMSG, EIO), refused(SENDMMSG, EACCES)],
+            vec![("recvmmsg", "EIO"), ("sendmmsg", "EACCES")],
+        ),
+        (
+            vec![refused(RECVMMSG, ENOMEM)],
+            vec![("recvmmsg", "ENOMEM")],
+        ),
+    ] {
+        let Some(outcome) = run(&calls, &line) else {
+            return;
+        };
+        let report = outcome.measured();
+        let case = format!("{calls:?}: {report:#}");
+        assert_no_loss(&report, 300);
+        assert_eq!(report["host"]["io"], "single", "{case}");
+        assert_eq!(names(&report["host"]["refused_calls"]), expected, "{case}");
+        assert!(report["host"]["failure"].is_null(), "{case}");
+        assert_eq!(report["timestamps"]["t4"], "kernel", "{case}");
+        assert_eq!(report["timestamps"]["t1"], "kernel", "{case}");
+        assert_eq!(report["packets"]["rejected_samples"], 0, "{case}");
+        assert_eq!(report["delay_ns"]["inbound"]["samples"], 300, "{case}");
+        let note = format!("({}: ", expected[0].0);
+        assert!(report["notes"].to_string().contains(&note), "{case}");
+    }
+    let line = format!("sender {} -c 10 -i 1ms --json", reflector.address());
+    let calm = common::run(&line).measured();
+    assert_eq!(calm["host"]["io"], "batched");
+    assert_eq!(calm["host"]["refused_calls"], serde_json::json!([]));
+}
+
+#[test]
+fn trains_and_bundles_need_no_calls_for_many_packets() {
+    let reflector = Reflector::start("127.0.0.1:0");
+    let line = format!(
+        "sender {} -c 4000 --rate 20k --burst 8 --json",
+        reflector.address()
+    );
+    let calls = [refused(RECVMMSG, ENOSYS), refused(SENDMMSG, ENOSYS)];
+    let Some(outcome) = run(&calls, &line) else {
+        return;
+    };
+    let report = outcome.measured();
+    assert_no_loss(&report, 4000);
+    assert_eq!(report["host"]["io"], "offload", "{report:#}");
+    assert_eq!(names(&report["host"]["refused_calls"]).len(), 2);
+}
+
+#[test]
+fn a_session_that_cannot_receive_ends_with_exit_1_and_the_error() {
+    let reflector = Reflector::start("127.0.0.1:0");
+    // The last one is an error that the network may tell, but not without end.
+    for (errno, name) in [(EPERM, "EPERM"), (EIO, "EIO"), (EACCES, "EACCES")] {
+        let calls = [refused(RECVMMSG, ENOSYS), refused(RECVMSG, errno)];
+        let remote = reflector.address();
+        let line = format!("sender {remote} --rate 1k --duration 1h");
+        let Some(outcome) = run(&calls, &format!("{line} --json")) else {
+            return;
+        };
+        assert_eq!(outcome.code, 1, "{outcome:?}");
+        assert!(outcome.complaint().contains("refuses recvmsg: "));
+        assert!(outcome.complaint().contains(name), "{outcome:?}");
+        let report = outcome.report();
+        let (packets, host) = (&report["packets"], &report["host"]);
+        for unknown in ["lost", "lost_outbound", "lost_inbound", "loss_bursts"] {
+            assert!(packets[unknown].is_null(), "{unknown}: {report:#}");
+        }
+        assert_eq!(host["verdict"], "tool-limited", "{report:#}");
+        assert_eq!(host["failure"]["call"], "recvmsg", "{report:#}");
+        assert_eq!(host["failure"]["errno"], name, "{report:#}");
+
+        let outcome = run(&calls, &line).unwrap();
+        assert_eq!(outcome.code, 1, "{outcome:?}");
+        assert!(!outcome.stdout.contains("NOTHING CAME BACK"), "{outcome:?}");
+        assert!(!outcome.stdout.contains("verdict: ok"), "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_session_that_cannot_send_ends_with_exit_1_and_the_error() {
+    let reflector = Reflector::start("127.0.0.1:0");
+    let calls = [refused(SENDMMSG, EPERM), refused(SENDMSG, ENOSYS)];
+    let remote = reflector.address();
+    let line = format!("sender {remote} --rate 1k --duration 1h --json");
+    let Some(outcome) = run(&calls, &line) else {
+        return;
+    };
+    assert_eq!(outcome.code, 1, "{outcome:?}");
+    assert!(outcome.complaint().contains("sendmsg: "), "{outcome:?}");
+    assert!(outcome.complaint().contains("ENOSYS"), "{outcome:?}");
+    let report = outcome.report();
+    assert_eq!(report["packets"]["sent"], 0, "{report:#}");
+    assert_eq!(report["host"]["verdict"], "tool-limited", "{report:#}");
+}
+
+#[test]
+fn a_search_that_cannot_receive_ends_with_exit_1() {
+    let reflector = Reflector::start("127.0.0.1:0");
+    let calls = [refused(RECVMMSG, EPERM), refused(RECVMSG, EPERM)];
+    let remote = reflector.address();
+    let line = format!("sender {remote} --find-rate --duration 100ms --frame-size 128 -q");
+    let Some(outcome) = run(&calls, &line) else {
+        return;
+    };
+    assert_eq!(outcome.code, 1, "{outcome:?}");
+    assert!(outcome.complaint().contains("recvmsg: "), "{outcome:?}");
+}
+
+#[test]
+fn a_reflector_where_calls_for_many_packets_are_refused_answers_all() {
+    if !can_confine() {
+        return;
+    }
+    for calls in [
+        vec![refused(RECVMMSG, ENOSYS)],
+        vec![refused(RECVMMSG, EPERM), refused(SENDMMSG, EPERM)],
+    ] {
+        let reflector = Reflector::start_by(confined(&calls), "127.0.0.1:0 --json");
+        let line = format!("sender {} -c 300 -i 1ms --json", reflector.address());
+        assert_no_loss(&common::run(&line).measured(), 300);
+        let account = reflector.stop().account();
+        let told = names(&account["refused_calls"]);
+        assert_eq!(told.len(), calls.len(), "{account:#}");
+        assert_eq!(told[0].0, "recvmmsg");
+        assert!(account["failure"].is_null());
+    }
+}
+
+#[test]
+fn a_reflector_that_cannot_receive_or_send_ends_with_exit_1_and_the_error() {
+    if !can_confine() {
+        return;
+    }
+    for (many, one, call) in [
+        (RECVMMSG, RECVMSG, "recvmsg"),
+        (SENDMMSG, SENDMSG, "sendmsg"),
+    ] {
+        let calls = [refused(many, ENOSYS), refused(one, EPERM)];
+        let reflector = Reflector::start_by(confined(&calls), "127.0.0.1:0 --json");
+        let asking = UdpSocket::bind("127.0.0.1:0").unwrap();
+        // It may have ended before.
+        let _ = asking.send_to(&request(0), reflector.address());
+        let outcome = reflector.end();
+        assert_eq!(outcome.code, 1, "{outcome:?}");
+        let why = format!("refuses {call}: ");
+        assert!(outcome.stderr.contains(&why), "{outcome:?}");
+        let account = Summary(outcome.stdout).account();
+        assert_eq!(account["failure"]["call"], call, "{account:#}");
+    }
+}
+
+#[test]
+fn a_server_where_calls_for_many_packets_are_refused_serves() {
+    if !can_confine() {
+        return;
+    }
+    let calls = [refused(RECVMMSG, EPERM), refused(SENDMMSG, ENOSYS)];
+    let server = Server::start_by(confined(&calls), "127.0.0.1:0");
+    let line = format!("controller {} -c 300 -i 1ms --json", server.address());
+    assert_no_loss(&common::run(&line).measured(), 300);
+    let account = server.stop();
+    let told = [("recvmmsg", "EPERM"), ("sendmmsg", "ENOSYS")];
+    assert_eq!(names(&account["refused_calls"]), told, "{account:#}");
+    assert!(account["failure"].is_null());
+}
+
+#[test]
+fn a_server_that_cannot_receive_or_send_ends_with_exit_1_and_the_error() {
+    if !can_confine() {
+        return;
+    }
+    for (many, one, call) in [
+        (RECVMMSG, RECVMSG, "recvmsg"),
+        (SENDMMSG, SENDMSG, "sendmsg"),
+    ] {
+        let calls = [refused(many, ENOSYS), refused(one, EPERM)];
+        let server = Server::start_by(confined(&calls), "127.0.0.1:0");
+        let remote = server.address();
+        let line = format!("controller {remote} -c 10 -i 1ms --packet-timeout 100ms");
+        let session = common::run(&line);
+        assert_ne!(session.code, 0, "{session:?}");
+        let outcome = server.end();
+        assert_eq!(outcome.code, 1, "{outcome:?}");
+        let why = format!("refuses {call}: ");
+        assert!(outcome.stderr.contains(&why), "{outcome:?}");
+        let account: Value = serde_json::from_str(&outcome.stdout).unwrap();
+        assert_eq!(account["failure"]["call"], call, "{account:#}");
+    }
+}
