@@ -488,7 +488,7 @@ fn push(pipe: &mut Pipe, sample: Sample) {
 fn through_pipe(count: u64) -> Duration {
     fn read(blocks: &Blocks) -> u64 {
         let mut seen = 0;
-        while blocks.next(|block| {
+        while blocks.next(|block, _| {
             seen += u64::try_from(black_box(block).len()).expect("a block");
         }) {}
         seen
@@ -500,7 +500,7 @@ fn through_pipe(count: u64) -> Duration {
     for seq in 0..count {
         push(&mut pipe, Sample { seq, ..one });
     }
-    let _ = pipe.finish();
+    let _ = pipe.finish(None);
     let seen = reader.join().expect("the reader ends");
     let took = start.elapsed();
     assert_eq!(seen, count);

@@ -2,7 +2,8 @@
 //!
 //! A packet thread only *tries* to hand a full block over. Records that find no room are counted as
 //! unrecorded; they never read as lost packets, since packet counts are kept by the packet thread
-//! itself. The last block is sent by [`Pipe::finish`].
+//! itself. A mark tells the reader that something ends behind the records before it. The last block is sent
+//! by [`Pipe::finish`].
 
 use std::time::Duration;
 
@@ -69,41 +70,57 @@ const REST: Duration = Duration::from_millis(1);
 /// A reader that has found nothing so often waits to be woken.
 const RESTS: u32 = 4;
 
-/// The packet thread's end.
+/// Records, and what is said of all until then.
 #[derive(Debug)]
-pub struct Pipe<T = Sample> {
-    block: Vec<T>,
-    full: Sender<Vec<T>>,
-    empty: Receiver<Vec<T>>,
+struct Block<T, M> {
+    records: Vec<T>,
+    mark: Option<M>,
+}
+
+impl<T, M> Block<T, M> {
+    fn new() -> Self {
+        Self {
+            records: Vec::with_capacity(BLOCK),
+            mark: None,
+        }
+    }
+}
+
+/// The packet thread's end: records of `T`, and between them marks of `M`.
+#[derive(Debug)]
+pub struct Pipe<T = Sample, M = ()> {
+    block: Block<T, M>,
+    full: Sender<Block<T, M>>,
+    empty: Receiver<Block<T, M>>,
     unrecorded: u64,
 }
 
 /// The reading thread's end.
 #[derive(Debug)]
-pub struct Blocks<T = Sample> {
-    full: Receiver<Vec<T>>,
-    empty: Sender<Vec<T>>,
+pub struct Blocks<T = Sample, M = ()> {
+    full: Receiver<Block<T, M>>,
+    empty: Sender<Block<T, M>>,
 }
 
 /// A pipe with all its blocks allocated.
 #[must_use]
-pub fn pipe<T>() -> (Pipe<T>, Blocks<T>) {
+pub fn pipe<T, M>() -> (Pipe<T, M>, Blocks<T, M>) {
     pipe_of(BLOCKS)
 }
 
 /// The same of so many blocks, at least two: with fewer it takes less memory, and room runs out
 /// sooner.
 #[must_use]
-pub fn pipe_of<T>(blocks: usize) -> (Pipe<T>, Blocks<T>) {
+pub fn pipe_of<T, M>(blocks: usize) -> (Pipe<T, M>, Blocks<T, M>) {
     let blocks = blocks.max(2);
     let (full_in, full_out) = bounded(blocks);
     let (empty_in, empty_out) = bounded(blocks);
     for _ in 1..blocks {
         // There is room: the channel holds as many as this loop sends.
-        let _ = empty_in.try_send(Vec::with_capacity(BLOCK));
+        let _ = empty_in.try_send(Block::new());
     }
     let pipe = Pipe {
-        block: Vec::with_capacity(BLOCK),
+        block: Block::new(),
         full: full_in,
         empty: empty_out,
         unrecorded: 0,
@@ -117,7 +134,7 @@ pub fn pipe_of<T>(blocks: usize) -> (Pipe<T>, Blocks<T>) {
     )
 }
 
-impl<T: Record> Pipe<T> {
+impl<T: Record, M> Pipe<T, M> {
     /// Adds a record, or counts it as unrecorded where the reader is behind by every block.
     pub fn push(&mut self, record: T) {
         let packets = record.packets();
@@ -128,34 +145,32 @@ impl<T: Record> Pipe<T> {
 
     /// Whether there is room for a record: then the next [`try_push`](Self::try_push) finds it.
     pub fn has_room(&mut self) -> bool {
-        self.block.len() < self.block.capacity() || self.hand_over()
+        let records = &self.block.records;
+        records.len() < records.capacity() || self.hand_over()
     }
 
     /// Adds a record if there is room.
     pub fn try_push(&mut self, record: T) -> bool {
         let room = self.has_room();
         if room {
-            self.block.push(record);
+            self.block.records.push(record);
         }
         room
     }
 
-    /// Adds a record, and waits for room; for when the packets are over.
-    pub fn push_waiting(&mut self, record: T) {
-        if self.block.len() == self.block.capacity()
-            && let Ok(next) = self.empty.recv()
-        {
-            let block = std::mem::replace(&mut self.block, next);
-            if self.full.send(block).is_err() {
-                return;
-            }
+    /// Adds a mark behind the records so far, if there is room, and hands them over.
+    pub fn try_mark(&mut self, mark: M) -> bool {
+        self.block.mark = Some(mark);
+        let handed_over = self.hand_over();
+        if !handed_over {
+            self.block.mark = None;
         }
-        self.block.push(record);
+        handed_over
     }
 
     /// Hands a started block over, so that a slow session's records arrive in good time.
     pub fn flush(&mut self) {
-        if !self.block.is_empty() {
+        if !self.block.records.is_empty() {
             self.hand_over();
         }
     }
@@ -166,13 +181,14 @@ impl<T: Record> Pipe<T> {
         self.unrecorded
     }
 
-    /// Sends the last block and returns how many records found no room.
+    /// Sends the last block, with a last mark, and returns how many records found no room.
     #[must_use]
-    pub fn finish(self) -> u64 {
-        let records: u64 = self.block.iter().map(T::packets).sum();
-        if records == 0 {
+    pub fn finish(mut self, mark: Option<M>) -> u64 {
+        let records: u64 = self.block.records.iter().map(T::packets).sum();
+        if records == 0 && mark.is_none() {
             return self.unrecorded;
         }
+        self.block.mark = mark;
         // The packets are over: waiting for room delays nothing that is measured.
         match self.full.send(self.block) {
             Ok(()) => self.unrecorded,
@@ -196,27 +212,28 @@ impl<T: Record> Pipe<T> {
     }
 }
 
-impl<T> Blocks<T> {
-    /// Shows the records of the next block to `f`; false when the packet thread has finished.
-    pub fn next(&self, f: impl FnOnce(&[T])) -> bool {
+impl<T, M> Blocks<T, M> {
+    /// Shows the records of the next block to `f`, and the mark behind them; false when the packet thread
+    /// has finished.
+    pub fn next(&self, f: impl FnOnce(&[T], Option<&M>)) -> bool {
         let Ok(block) = self.full.recv() else {
             return false;
         };
-        f(&block);
+        f(&block.records, block.mark.as_ref());
         self.give_back(block);
         true
     }
 
-    /// Shows the records of every block to `f` until the packet thread has finished. Rests in between:
-    /// to be woken for each block, thousands of times a second, costs more than the records do.
-    pub fn each(&self, mut f: impl FnMut(&[T])) {
+    /// Shows every block to `f`, as [`next`](Self::next) does, until the packet thread has finished. Rests in
+    /// between: to be woken for each block, thousands of times a second, costs more than the records do.
+    pub fn each(&self, mut f: impl FnMut(&[T], Option<&M>)) {
         while self.next(&mut f) {
             let mut rests = 0;
             while rests < RESTS {
                 match self.full.try_recv() {
                     Ok(block) => {
                         rests = 0;
-                        f(&block);
+                        f(&block.records, block.mark.as_ref());
                         self.give_back(block);
                     }
                     Err(TryRecvError::Disconnected) => break,
@@ -229,8 +246,9 @@ impl<T> Blocks<T> {
         }
     }
 
-    fn give_back(&self, mut block: Vec<T>) {
-        block.clear();
+    fn give_back(&self, mut block: Block<T, M>) {
+        block.records.clear();
+        block.mark = None;
         // There is room: there are as many blocks as the channel holds.
         let _ = self.empty.try_send(block);
     }
@@ -253,7 +271,7 @@ impl<T> Joined<T> {
         if let [Some(one)] = self.0.as_slice()
             && let Ok(block) = one.full.recv()
         {
-            f(0, Some(&block));
+            f(0, Some(&block.records));
             one.give_back(block);
             return true;
         }
@@ -274,7 +292,7 @@ impl<T> Joined<T> {
         };
         match ready.recv(&blocks.full) {
             Ok(block) => {
-                f(at, Some(&block));
+                f(at, Some(&block.records));
                 blocks.give_back(block);
             }
             Err(_) => {
@@ -305,19 +323,19 @@ mod tests {
 
     #[test]
     fn every_sample_arrives_once_and_in_order() {
-        let (mut pipe, blocks) = pipe::<Sample>();
+        let (mut pipe, blocks) = pipe::<Sample, ()>();
         let total = 100_000;
         let writer = std::thread::spawn(move || {
             for seq in 0..total {
                 pipe.push(sample(seq));
-                while pipe.block.len() == BLOCK && pipe.empty.is_empty() {
+                while pipe.block.records.len() == BLOCK && pipe.empty.is_empty() {
                     std::thread::yield_now();
                 }
             }
-            pipe.finish()
+            pipe.finish(None)
         });
         let mut next = 0;
-        while blocks.next(|samples| {
+        while blocks.next(|samples, _| {
             for s in samples {
                 assert_eq!(s.seq, next);
                 next += 1;
@@ -328,12 +346,12 @@ mod tests {
 
     #[test]
     fn joined_pipes_are_read_to_the_end_of_each() {
-        let (pipes, blocks): (Vec<_>, Vec<_>) = (0..3).map(|_| pipe::<Sample>()).unzip();
+        let (pipes, blocks): (Vec<_>, Vec<_>) = (0..3).map(|_| pipe::<Sample, ()>()).unzip();
         for (thread, mut pipe) in (0..).zip(pipes) {
             for seq in 0..thread * 1000 {
                 pipe.push(sample(seq));
             }
-            assert_eq!(pipe.finish(), 0);
+            assert_eq!(pipe.finish(None), 0);
         }
         let mut joined = Joined::new(blocks);
         let (mut seen, mut over) = ([0; 3], Vec::new());
@@ -349,8 +367,32 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_stands_behind_the_records_before_it() {
+        let (mut pipe, blocks) = pipe_of::<Sample, u64>(3);
+        pipe.push(sample(0));
+        assert!(pipe.try_mark(7));
+        pipe.push(sample(1));
+        pipe.push(sample(2));
+        assert!(pipe.try_mark(8));
+        pipe.push(sample(3));
+        assert!(!pipe.try_mark(9), "there is no further block");
+        let mut seen = Vec::new();
+        let mut look = |samples: &[Sample], mark: Option<&u64>| {
+            seen.push((samples.len(), mark.copied()));
+        };
+        assert!(blocks.next(&mut look));
+        assert!(pipe.try_mark(10));
+        assert_eq!(pipe.finish(Some(11)), 0);
+        while blocks.next(&mut look) {}
+        assert_eq!(
+            seen,
+            [(1, Some(7)), (2, Some(8)), (1, Some(10)), (0, Some(11))]
+        );
+    }
+
+    #[test]
     fn a_stalled_reader_costs_samples_that_are_counted_and_none_twice() {
-        let (mut pipe, blocks) = pipe::<Sample>();
+        let (mut pipe, blocks) = pipe::<Sample, ()>();
         let total = (BLOCK * BLOCKS) as u64 + 1000;
         for seq in 0..total {
             pipe.push(Sample {
@@ -361,10 +403,12 @@ mod tests {
         let total = 3 * total;
         let reader = std::thread::spawn(move || {
             let mut seen = 0;
-            while blocks.next(|samples| seen += samples.iter().map(Sample::packets).sum::<u64>()) {}
+            while blocks.next(|samples, _| seen += samples.iter().map(Sample::packets).sum::<u64>())
+            {
+            }
             seen
         });
-        let unrecorded = pipe.finish();
+        let unrecorded = pipe.finish(None);
         assert_eq!(unrecorded, 3000);
         assert_eq!(reader.join().unwrap() + unrecorded, total);
     }

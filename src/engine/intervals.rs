@@ -1,6 +1,7 @@
 //! The figures of each interval of a session, put together from its threads.
 //!
-//! Every thread ends its intervals at the same moments. An interval is told once all threads have ended
+//! Every thread ends its intervals at the same moments, by marks among its samples: what is told of an
+//! interval and of the session rests on the same samples. An interval is told once all threads have ended
 //! it: each thread's delays are kept apart until it has ended one, since variation is of one flow, and
 //! are then put together with those of the others, so that many threads take no more memory than they
 //! have to.
@@ -8,9 +9,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 
-use super::session::MANY;
 use crate::report::{DelaySet, Interval, IntervalFigures, IntervalPackets, IntervalSchema};
-use crate::sample::Sample;
 use crate::stats::delay::Delays;
 
 /// When a session was begun.
@@ -25,8 +24,6 @@ pub(crate) struct Begun {
 /// A session's counts at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
-    /// Tells these counts from others of the thread.
-    pub(crate) mark: u64,
     /// The interval that ends, from 1 on: the same for all threads.
     pub(crate) number: u64,
     pub(crate) at_ns: i64,
@@ -60,7 +57,6 @@ impl Counts {
     fn plus(self, other: &Self) -> Self {
         let sum = |a: Option<u64>, b: Option<u64>| Some(a? + b?);
         Self {
-            mark: 0,
             number: self.number.max(other.number),
             at_ns: self.at_ns.max(other.at_ns),
             wall_ns: self.wall_ns.max(other.wall_ns),
@@ -78,11 +74,8 @@ impl Counts {
     }
 }
 
-/// What one thread has of an interval and of the session.
+/// How far one thread is.
 struct Thread {
-    /// Of the interval under way, and of the session.
-    interval: Delays,
-    session: Delays,
     /// Intervals that ended and have not been told.
     ended: VecDeque<Counts>,
     latest: Counts,
@@ -92,71 +85,57 @@ struct Thread {
 /// The intervals of all threads.
 pub(crate) struct Figures {
     threads: Vec<Thread>,
-    /// Of intervals that have not been told, by number, the delays of all threads that ended them.
+    /// Of several threads: of intervals that have not been told, by number, the delays of all threads that
+    /// ended them, and those of all that have been told.
     ended: BTreeMap<u64, Delays>,
-    /// Emptied delays of the one thread that there is.
-    spare: Option<Delays>,
+    told: Option<Delays>,
     before: Counts,
     number: u64,
 }
 
 impl Figures {
-    pub(crate) fn new(threads: usize, stamps_only: bool, begun: Begun) -> Self {
-        let first = if threads > MANY {
-            Delays::frugal(1, stamps_only)
-        } else {
-            Delays::new(1, stamps_only)
-        };
+    /// Of so many threads, whose delays are [alike](Delays::alike).
+    pub(crate) fn new(threads: usize, delays: &Delays, begun: Begun) -> Self {
         let thread = || Thread {
-            interval: first.alike(),
-            session: first.alike(),
             ended: VecDeque::new(),
             latest: Counts::begin(begun),
             over: false,
         };
-        let mut threads: Vec<Thread> = (0..threads).map(|_| thread()).collect();
-        if let [one] = threads.as_mut_slice() {
-            one.interval.count_from_anew();
-        }
         Self {
-            threads,
+            threads: (0..threads).map(|_| thread()).collect(),
             ended: BTreeMap::new(),
-            spare: None,
+            told: (threads > 1).then(|| delays.alike()),
             before: Counts::begin(begun),
             number: 0,
         }
     }
 
-    pub(crate) fn record(&mut self, thread: usize, sample: &Sample) {
-        let sample = Sample {
-            size_class: 0,
-            ..*sample
-        };
-        self.threads[thread].interval.record(&[sample]);
-        self.threads[thread].session.record(&[sample]);
-    }
-
-    /// A thread ends an interval: returns those that all threads have ended.
-    pub(crate) fn mark(&mut self, thread: usize, counts: Counts) -> Vec<Interval> {
-        let alone = self.threads.len() == 1;
-        let thread = &mut self.threads[thread];
-        thread.ended.push_back(counts);
-        thread.over = counts.last;
-        let delays = &mut thread.interval;
+    /// A thread ends an interval, with the delays of the interval, which are emptied, and of its session:
+    /// returns those that all threads have ended.
+    pub(crate) fn mark(
+        &mut self,
+        thread: usize,
+        counts: Counts,
+        interval: &mut Delays,
+        session: &Delays,
+    ) -> Vec<Interval> {
+        let one = &mut self.threads[thread];
+        one.over = counts.last;
+        if self.told.is_none() {
+            one.latest = counts;
+            let figures = (told_of(interval, false), told_of(session, false));
+            interval.clear();
+            return self.tell(figures).into_iter().collect();
+        }
+        one.ended.push_back(counts);
         match self.ended.entry(counts.number) {
             Entry::Occupied(mut others) => {
-                others.get_mut().merge(delays);
-                delays.clear();
+                others.get_mut().merge(interval);
+                interval.clear();
             }
             Entry::Vacant(first) => {
-                let next = self.spare.take().unwrap_or_else(|| {
-                    let mut next = delays.emptied();
-                    if alone {
-                        next.count_from_anew();
-                    }
-                    next
-                });
-                first.insert(std::mem::replace(delays, next));
+                let next = interval.emptied();
+                first.insert(std::mem::replace(interval, next));
             }
         }
         self.due()
@@ -166,6 +145,11 @@ impl Figures {
     pub(crate) fn over(&mut self, thread: usize) -> Vec<Interval> {
         self.threads[thread].over = true;
         self.due()
+    }
+
+    /// Whether no thread has anything more to tell.
+    pub(crate) fn is_over(&self) -> bool {
+        self.threads.iter().all(|thread| thread.over)
     }
 
     fn due(&mut self) -> Vec<Interval> {
@@ -191,7 +175,8 @@ impl Figures {
         due
     }
 
-    /// Ends the intervals up to `number` as one; `None` for a last one in which nothing happened.
+    /// Ends the intervals of several threads up to `number` as one; `None` for a last one in which nothing
+    /// happened.
     fn end(&mut self, number: u64) -> Option<Interval> {
         for thread in &mut self.threads {
             while let Some(front) = thread.ended.front()
@@ -201,28 +186,21 @@ impl Figures {
                 thread.latest = counts;
             }
         }
-        let several = self.threads.len() > 1;
         let (_, mut ended) = self.ended.pop_first()?;
         while let Some(next) = self.ended.first_entry()
             && *next.key() <= number
         {
             ended.merge(&next.remove());
         }
-        let interval = told_of(&ended, several);
-        if !several {
-            // Those of several may rest on another T1 than that of the thread which would get them.
-            ended.clear();
-            self.spare = Some(ended);
-        }
-        let session = match self.threads.as_slice() {
-            [one] => told_of(&one.session, several),
-            [first, others @ ..] => {
-                let mut all = first.session.clone();
-                others.iter().for_each(|other| all.merge(&other.session));
-                told_of(&all, several)
-            }
-            [] => return None,
-        };
+        let interval = told_of(&ended, true);
+        let all = self.told.as_mut()?;
+        all.merge(&ended);
+        let session = told_of(all, true);
+        self.tell((interval, session))
+    }
+
+    /// What happened since the interval before, with the delays of the interval and of the session.
+    fn tell(&mut self, (interval, session): (DelaySet, DelaySet)) -> Option<Interval> {
         let latest = self.threads.iter().map(|thread| thread.latest);
         let now = latest.reduce(|a, b| a.plus(&b))?;
         let before = std::mem::replace(&mut self.before, now);
@@ -316,6 +294,7 @@ fn told(before: Counts, now: Counts, interval: DelaySet, session: DelaySet) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sample::Sample;
 
     fn counts(number: u64, sent: u64) -> Counts {
         let at_ns = i64::try_from(number).unwrap() * 1000;
@@ -350,20 +329,48 @@ mod tests {
         }
     }
 
+    const BEGUN: Begun = Begun {
+        at_ns: 0,
+        wall_ns: 0,
+    };
+
+    /// Figures with the delays of each thread.
+    struct Threads {
+        figures: Figures,
+        delays: Vec<(Delays, Delays)>,
+    }
+
+    impl Threads {
+        fn new(threads: usize) -> Self {
+            let delays = Delays::new(1, false);
+            Self {
+                figures: Figures::new(threads, &delays, BEGUN),
+                delays: vec![(delays.alike(), delays.alike()); threads],
+            }
+        }
+
+        fn record(&mut self, thread: usize, sample: Sample) {
+            let (interval, session) = &mut self.delays[thread];
+            interval.record(&[sample]);
+            session.record(&[sample]);
+        }
+
+        fn mark(&mut self, thread: usize, counts: Counts) -> Vec<Interval> {
+            let (interval, session) = &mut self.delays[thread];
+            self.figures.mark(thread, counts, interval, session)
+        }
+    }
+
     #[test]
     fn many_threads_wait_for_each_other_with_the_delays_of_one() {
-        let begun = Begun {
-            at_ns: 0,
-            wall_ns: 0,
-        };
-        let mut figures = Figures::new(20, false, begun);
+        let mut threads = Threads::new(20);
         for number in 1..4 {
             let mut told = Vec::new();
             for thread in 0..20 {
                 assert!(told.is_empty());
-                figures.record(thread, &sample(number));
-                told = figures.mark(thread, counts(number, number));
-                assert_eq!(figures.ended.len(), usize::from(thread < 19));
+                threads.record(thread, sample(number));
+                told = threads.mark(thread, counts(number, number));
+                assert_eq!(threads.figures.ended.len(), usize::from(thread < 19));
             }
             let samples =
                 |part: &IntervalFigures| part.delay_ns.roundtrip.as_ref().unwrap().samples;
@@ -374,17 +381,13 @@ mod tests {
 
     #[test]
     fn jitter_of_one_flow_is_not_told_as_that_of_all() {
-        let begun = Begun {
-            at_ns: 0,
-            wall_ns: 0,
-        };
         for flows in [1, 2] {
-            let mut figures = Figures::new(flows, false, begun);
+            let mut threads = Threads::new(flows);
             for seq in 0..10 {
-                figures.record(0, &sample(seq));
+                threads.record(0, sample(seq));
             }
             let told: Vec<Interval> = (0..flows)
-                .flat_map(|flow| figures.mark(flow, counts(1, 10)))
+                .flat_map(|flow| threads.mark(flow, counts(1, 10)))
                 .collect();
             for part in [&told[0].interval, &told[0].session] {
                 let roundtrip = part.delay_ns.roundtrip.as_ref().unwrap();
@@ -396,28 +399,25 @@ mod tests {
 
     #[test]
     fn a_thread_that_is_late_makes_one_longer_interval() {
-        let begun = Begun {
-            at_ns: 0,
-            wall_ns: 0,
-        };
-        let mut figures = Figures::new(2, false, begun);
-        assert_eq!(told(&figures.mark(0, counts(1, 10))), []);
-        assert_eq!(told(&figures.mark(1, counts(1, 5))), [(1, 1000, 15)]);
+        let mut threads = Threads::new(2);
+        assert_eq!(told(&threads.mark(0, counts(1, 10))), []);
+        assert_eq!(told(&threads.mark(1, counts(1, 5))), [(1, 1000, 15)]);
         // The second thread passes two ends without a look at them.
-        assert_eq!(told(&figures.mark(0, counts(2, 20))), []);
-        assert_eq!(told(&figures.mark(0, counts(3, 30))), []);
-        assert_eq!(told(&figures.mark(1, counts(3, 15))), [(2, 2000, 30)]);
+        assert_eq!(told(&threads.mark(0, counts(2, 20))), []);
+        assert_eq!(told(&threads.mark(0, counts(3, 30))), []);
+        assert_eq!(told(&threads.mark(1, counts(3, 15))), [(2, 2000, 30)]);
         // The first one is over; the other goes on alone.
         let last = Counts {
             last: true,
             ..counts(4, 35)
         };
-        assert_eq!(told(&figures.mark(0, last)), []);
-        assert_eq!(told(&figures.mark(1, counts(4, 20))), [(3, 1000, 10)]);
-        assert_eq!(told(&figures.mark(1, counts(5, 25))), [(4, 1000, 5)]);
+        assert_eq!(told(&threads.mark(0, last)), []);
+        assert_eq!(told(&threads.mark(1, counts(4, 20))), [(3, 1000, 10)]);
+        assert_eq!(told(&threads.mark(1, counts(5, 25))), [(4, 1000, 5)]);
         // And so does the first of a pair of which the other one has failed.
-        let mut figures = Figures::new(2, false, begun);
-        assert_eq!(told(&figures.mark(0, counts(1, 10))), []);
-        assert_eq!(told(&figures.over(1)), [(1, 1000, 10)]);
+        let mut threads = Threads::new(2);
+        assert_eq!(told(&threads.mark(0, counts(1, 10))), []);
+        assert_eq!(told(&threads.figures.over(1)), [(1, 1000, 10)]);
+        assert!(!threads.figures.is_over());
     }
 }

@@ -1,10 +1,13 @@
 //! What can be watched while a session runs: replies, gaps, timeouts, and figures by interval.
 //!
-//! The receiver thread has a [`Tap`]: it writes fixed-size records into a pipe of their own, so that
-//! whoever watches can never cost the measurement a sample. A live thread reads them, keeps the
-//! interval's figures, thins out what nobody could read, and hands [`Update`]s to the caller.
+//! The receiver thread has a [`Tap`]: it notices what happens and writes fixed-size records into a pipe of
+//! their own, so that whoever watches can never cost the measurement a sample. A live thread reads them,
+//! thins out what nobody could read, and hands [`Update`]s to the caller. The tap also says when an
+//! interval ends, and with which counts: these go through the pipe of the samples, and the stats threads
+//! put the figures together.
 
 use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -17,6 +20,7 @@ use crate::io::Icmp;
 use crate::os;
 use crate::report::{Happening, Interval};
 use crate::sample::{Blocks, Joined, Pipe, Sample};
+use crate::stats::delay::Delays;
 use crate::stats::sequence::{self, Checkpoint, Tracker};
 use crate::wire::{Format, REFLECTOR_LEN};
 
@@ -25,8 +29,6 @@ const UPDATES: usize = 4096;
 /// Happenings that are told in [`TICK`], of which replies take at most a half.
 const TOLD: u32 = 40;
 const TICK: Duration = Duration::from_millis(100);
-/// Intervals whose counts wait for the live thread.
-const MARKS: usize = 64;
 /// Moments at which loss by direction was looked at, within one timeout.
 const CHECKPOINTS: usize = 512;
 
@@ -144,8 +146,6 @@ pub(crate) enum Kind {
     Late,
     Duplicate,
     Icmp(Icmp),
-    /// An interval ends here: its counts wait in the other channel, under this number.
-    Mark(u64),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,8 +158,8 @@ impl crate::sample::Record for Record {}
 
 /// The receiver thread's end.
 pub(crate) struct Tap {
-    pipe: Pipe<Record>,
-    marks: Sender<Counts>,
+    /// Where happenings are wanted.
+    pipe: Option<Pipe<Record>>,
     interval_ns: Option<i64>,
     timeout_ns: i64,
     format: Format,
@@ -179,31 +179,22 @@ pub(crate) struct Tap {
     told: (u64, u64),
     /// The interval under way, from 1 on.
     number: u64,
-    /// Counts that were sent.
-    marked: u64,
 }
 
-/// The live thread's end.
-pub(crate) struct Watched {
-    blocks: Blocks<Record>,
-    marks: Receiver<Counts>,
-}
-
+/// The receiver thread's end; `records` where happenings are wanted.
 pub(crate) fn tap(
     config: WatchConfig,
     timeout_ns: i64,
     format: Format,
     prompt: bool,
     begun: Begun,
-    (records, blocks): (Pipe<Record>, Blocks<Record>),
-) -> (Tap, Watched) {
-    let (marks_in, marks_out) = bounded(MARKS);
+    records: Option<Pipe<Record>>,
+) -> Tap {
     let interval_ns = config
         .interval_ns
         .map(|ns| i64::try_from(ns).unwrap_or(i64::MAX));
-    let tap = Tap {
+    Tap {
         pipe: records,
-        marks: marks_in,
         interval_ns,
         timeout_ns,
         format,
@@ -217,31 +208,6 @@ pub(crate) fn tap(
         decided: None,
         told: (0, 0),
         number: 1,
-        marked: 0,
-    };
-    let watched = Watched {
-        blocks,
-        marks: marks_out,
-    };
-    (tap, watched)
-}
-
-/// All that a receiver thread told.
-#[cfg(test)]
-pub(super) type Told = (Vec<Record>, Vec<Counts>);
-
-#[cfg(test)]
-impl Watched {
-    /// All that was told; the counts without the moments at which their intervals ended.
-    pub(super) fn told(self) -> Told {
-        let mut records = Vec::new();
-        while self.blocks.next(|block| records.extend(block)) {}
-        let counts = self.marks.try_iter().map(|counts| Counts {
-            at_ns: 0,
-            wall_ns: 0,
-            ..counts
-        });
-        (records, counts.collect())
     }
 }
 
@@ -280,7 +246,9 @@ impl Tap {
     }
 
     fn push(&mut self, kind: Kind, sample: Sample) {
-        self.pipe.push(Record { kind, sample });
+        if let Some(pipe) = &mut self.pipe {
+            pipe.push(Record { kind, sample });
+        }
     }
 
     /// When [`tick`](Self::tick) is due, by the monotonic clock, with `now` in nanoseconds.
@@ -290,9 +258,18 @@ impl Tap {
     }
 
     /// Looks at what timed out by `wall_ns`, which must be before the last look at the socket that
-    /// found it empty, and ends the interval where that is due.
-    pub(crate) fn tick(&mut self, now: i64, wall_ns: i64, flight: &Flight, tracker: &Tracker) {
+    /// found it empty. Returns the counts of an interval that ends, for [`ended`](Self::ended).
+    pub(crate) fn tick(
+        &mut self,
+        now: i64,
+        wall_ns: i64,
+        flight: &Flight,
+        tracker: &mut Tracker,
+    ) -> Option<Counts> {
         let departed = flight.departed();
+        // Also where nothing comes back for long: the tracker tells apart no more than the window.
+        self.sweep_below(departed.saturating_sub(flight.window()), tracker);
+        tracker.make_room(departed);
         while self.swept < departed {
             let t1 = crate::wire::Timestamp::from_raw(flight.t1(self.swept));
             let left = t1.unix_ns(self.format, wall_ns);
@@ -310,28 +287,36 @@ impl Tap {
                 self.checkpoints.push_back(point);
             }
         }
-        if now >= self.next_mark_ns {
-            let interval_ns = self.interval_ns.unwrap_or(i64::MAX);
-            let passed = (now - self.next_mark_ns) / interval_ns;
-            let counts = Counts {
-                // Of the last end that has passed: all threads have one number for one time.
-                number: self.number + passed.unsigned_abs(),
-                ..self.counts(now, wall_ns, departed, tracker)
-            };
-            // Without room the interval just becomes longer.
-            if self.mark(counts) {
-                let next = interval_ns.saturating_mul(passed + 1);
-                self.next_mark_ns = self.next_mark_ns.saturating_add(next);
-                self.number = counts.number + 1;
-            }
-        }
         if self.prompt {
-            self.pipe.flush();
+            self.flush();
         }
+        if now < self.next_mark_ns {
+            return None;
+        }
+        let passed = (now - self.next_mark_ns) / self.interval_ns.unwrap_or(i64::MAX);
+        Some(Counts {
+            // Of the last end that has passed: all threads have one number for one time.
+            number: self.number + passed.unsigned_abs(),
+            ..self.counts(now, wall_ns, departed, tracker)
+        })
+    }
+
+    /// The interval with these counts has ended. As long as that is not said, it becomes longer.
+    pub(crate) fn ended(&mut self, counts: &Counts) {
+        let passed = counts.number.saturating_sub(self.number);
+        let intervals = i64::try_from(passed).unwrap_or(i64::MAX).saturating_add(1);
+        let next = self
+            .interval_ns
+            .unwrap_or(i64::MAX)
+            .saturating_mul(intervals);
+        self.next_mark_ns = self.next_mark_ns.saturating_add(next);
+        self.number = counts.number + 1;
     }
 
     pub(crate) fn flush(&mut self) {
-        self.pipe.flush();
+        if let Some(pipe) = &mut self.pipe {
+            pipe.flush();
+        }
     }
 
     /// Forgets the packets so far; intervals go on.
@@ -380,7 +365,6 @@ impl Tap {
         let known = self.lost == 0 || tracker.own_counter_proved();
         let (outbound, inbound) = self.directions(tracker);
         Counts {
-            mark: self.marked,
             number: self.number,
             at_ns: now,
             wall_ns,
@@ -392,54 +376,140 @@ impl Tap {
             duplicates: tracker.duplicates(),
             late: tracker.late(),
             reordered: tracker.reordered(),
-            unrecorded: self.pipe.unrecorded(),
+            unrecorded: 0,
             last: false,
         }
     }
 
-    /// Ends an interval; false where there is no room to say so.
-    fn mark(&mut self, counts: Counts) -> bool {
-        // Counts without a record would take up room that nobody makes again.
-        if self.marks.is_full() || !self.pipe.has_room() {
-            return false;
+    /// Tells the rest; returns the session's counts where intervals are watched, when `sent` packets were
+    /// sent.
+    pub(crate) fn finish(self, sent: u64, found: &sequence::Counts) -> Option<Counts> {
+        if let Some(pipe) = self.pipe {
+            let _ = pipe.finish(None);
         }
-        self.marked += 1;
-        let record = Record {
-            kind: Kind::Mark(counts.mark),
-            sample: only(0),
-        };
-        self.marks.try_send(counts).is_ok() && self.pipe.try_push(record)
+        self.interval_ns?;
+        let told = found.directions.map(|d| (d.lost_outbound, d.lost_inbound));
+        Some(Counts {
+            number: self.number,
+            at_ns: os::monotonic_ns(),
+            wall_ns: os::realtime_ns(),
+            sent,
+            received: found.received,
+            lost: sent.saturating_sub(found.received),
+            lost_outbound: told.map(|(outbound, _)| outbound),
+            lost_inbound: told.map(|(_, inbound)| inbound),
+            duplicates: found.duplicates,
+            late: found.late,
+            reordered: found.reordered,
+            unrecorded: 0,
+            last: true,
+        })
+    }
+}
+
+/// What the stats thread of one packet thread records into.
+pub(crate) struct Recorder {
+    session: Delays,
+    watched: Option<Watched>,
+}
+
+/// The interval under way of one packet thread.
+struct Watched {
+    thread: usize,
+    interval: Delays,
+    all: Arc<Mutex<Intervals>>,
+}
+
+impl Recorder {
+    /// Of a session whose intervals nobody watches, or of thread `thread` of those that share `all`.
+    pub(crate) fn new(delays: Delays, watched: Option<(usize, Arc<Mutex<Intervals>>)>) -> Self {
+        let watched = watched.map(|(thread, all)| {
+            let mut interval = delays.alike();
+            if all.lock().is_ok_and(|all| all.alone) {
+                interval.count_from_anew();
+            }
+            Watched {
+                thread,
+                interval,
+                all,
+            }
+        });
+        Self {
+            session: delays,
+            watched,
+        }
     }
 
-    /// Tells the rest, with the session's counts, when `sent` packets were sent.
-    pub(crate) fn finish(mut self, sent: u64, found: &sequence::Counts) {
-        if self.interval_ns.is_some() {
-            let told = found.directions.map(|d| (d.lost_outbound, d.lost_inbound));
-            let counts = Counts {
-                mark: self.marked,
-                number: self.number,
-                at_ns: os::monotonic_ns(),
-                wall_ns: os::realtime_ns(),
-                sent,
-                received: found.received,
-                lost: sent.saturating_sub(found.received),
-                lost_outbound: told.map(|(outbound, _)| outbound),
-                lost_inbound: told.map(|(_, inbound)| inbound),
-                duplicates: found.duplicates,
-                late: found.late,
-                reordered: found.reordered,
-                unrecorded: self.pipe.unrecorded(),
-                last: true,
-            };
-            // The packets are over: waiting for room delays nothing that is measured.
-            if self.marks.send(counts).is_ok() {
-                self.pipe.push_waiting(Record {
-                    kind: Kind::Mark(counts.mark),
-                    sample: only(0),
-                });
+    /// Records samples, behind which an interval may end.
+    pub(crate) fn record(&mut self, block: &[Sample], mark: Option<&Counts>) {
+        self.session.record(block);
+        let Some(watched) = &mut self.watched else {
+            return;
+        };
+        watched.interval.record(block);
+        if let Some(counts) = mark
+            && let Ok(mut all) = watched.all.lock()
+        {
+            let (thread, interval) = (watched.thread, &mut watched.interval);
+            let due = all.figures.mark(thread, *counts, interval, &self.session);
+            all.tell(due);
+        }
+    }
+
+    /// The delays of the session; the last intervals are told.
+    pub(crate) fn finish(self) -> Delays {
+        let unsent = self.watched.and_then(|watched| {
+            let mut all = watched.all.lock().ok()?;
+            let due = all.figures.over(watched.thread);
+            all.tell(due);
+            let over = all.figures.is_over();
+            over.then(|| (std::mem::take(&mut all.unsent), all.updates.clone()))
+        });
+        if let Some((unsent, updates)) = unsent {
+            // The packets are over: to wait for whoever watches costs nothing.
+            for interval in unsent {
+                let _ = updates.send(Update::Interval(Box::new(interval)));
             }
         }
-        let _ = self.pipe.finish();
+        self.session
+    }
+}
+
+/// The intervals of all threads of a session, on their way to whoever watches.
+pub(crate) struct Intervals {
+    figures: Figures,
+    updates: Sender<Update>,
+    /// There is one thread.
+    alone: bool,
+    /// Those for which there was no room: whoever reads slowly gets them late.
+    unsent: VecDeque<Interval>,
+}
+
+impl Intervals {
+    /// Of so many threads, whose delays are [alike](Delays::alike).
+    pub(crate) fn new(
+        threads: usize,
+        delays: &Delays,
+        begun: Begun,
+        updates: Sender<Update>,
+    ) -> Arc<Mutex<Self>> {
+        Arc::new(Mutex::new(Self {
+            figures: Figures::new(threads, delays, begun),
+            updates,
+            alone: threads == 1,
+            unsent: VecDeque::new(),
+        }))
+    }
+
+    fn tell(&mut self, due: Vec<Interval>) {
+        self.unsent.extend(due);
+        while let Some(next) = self.unsent.pop_front() {
+            let update = Update::Interval(Box::new(next));
+            if let Err(TrySendError::Full(Update::Interval(next))) = self.updates.try_send(update) {
+                self.unsent.push_front(*next);
+                return;
+            }
+        }
     }
 }
 
@@ -458,16 +528,13 @@ fn only(seq: u64) -> Sample {
 
 /// Reads records until the session is over, of all its threads.
 pub(crate) fn run(
-    watched: Vec<Watched>,
-    begun: Begun,
-    config: WatchConfig,
+    watched: Vec<Blocks<Record>>,
     first_seq: u32,
     stamps_only: bool,
     updates: Sender<Update>,
 ) {
     let mut teller = Teller {
         updates,
-        replies: config.happenings,
         first_seq,
         several: watched.len() > 1,
         thread: 1,
@@ -476,33 +543,10 @@ pub(crate) fn run(
         refilled: Instant::now(),
         skipped: 0,
     };
-    let mut figures = config
-        .interval_ns
-        .map(|_| Figures::new(watched.len(), stamps_only, begun));
-    let (blocks, marks): (Vec<_>, Vec<_>) =
-        watched.into_iter().map(|w| (w.blocks, w.marks)).unzip();
-    let mut blocks = Joined::new(blocks);
+    let mut blocks = Joined::new(watched);
     while blocks.next(|thread, block| {
         teller.thread = thread + 1;
-        let Some(block) = block else {
-            let last = figures
-                .as_mut()
-                .map_or_else(Vec::new, |figures| figures.over(thread));
-            last.into_iter()
-                .for_each(|interval| teller.interval(interval));
-            return;
-        };
-        for record in block {
-            match (&mut figures, record.kind) {
-                (Some(figures), Kind::Mark(mark)) => {
-                    let counts = marks[thread].try_iter().find(|c| c.mark == mark);
-                    let over = counts.map_or_else(Vec::new, |counts| figures.mark(thread, counts));
-                    over.into_iter()
-                        .for_each(|interval| teller.interval(interval));
-                }
-                (Some(figures), Kind::Reply { .. }) => figures.record(thread, &record.sample),
-                _ => {}
-            }
+        for record in block.unwrap_or_default() {
             teller.happened(record, stamps_only);
         }
     }) {}
@@ -512,7 +556,6 @@ pub(crate) fn run(
 /// Tells what a reader can follow, and how much there was beside.
 struct Teller {
     updates: Sender<Update>,
-    replies: bool,
     first_seq: u32,
     /// More than one thread has replies; the one that they are of now, from 1 on.
     several: bool,
@@ -526,9 +569,6 @@ struct Teller {
 
 impl Teller {
     fn happened(&mut self, record: &Record, stamps_only: bool) {
-        if !self.replies {
-            return;
-        }
         let seq = self.on_the_wire(record.sample.seq);
         let at_ns = happened_at(&record.sample);
         match record.kind {
@@ -572,7 +612,6 @@ impl Teller {
                 let icmp = icmp::one(&icmp, crate::io::is_local);
                 self.happening(at_ns, Happening::Icmp(icmp), true);
             }
-            Kind::Mark(_) => {}
         }
     }
 
@@ -609,11 +648,6 @@ impl Teller {
                 self.skipped = skipped;
             }
         }
-    }
-
-    fn interval(&mut self, interval: Interval) {
-        // Few and wanted: whoever reads them slowly gets them late.
-        let _ = self.updates.send(Update::Interval(Box::new(interval)));
     }
 
     fn happening(&mut self, at_ns: i64, what: Happening, matters: bool) {
@@ -682,39 +716,127 @@ mod tests {
     use super::*;
     use crate::sample::pipe;
 
-    #[test]
-    fn an_interval_that_found_no_room_is_told_when_there_is_some() {
+    const BEGUN: Begun = Begun {
+        at_ns: 0,
+        wall_ns: 0,
+    };
+
+    fn watching(interval_ns: u64, timeout_ns: i64) -> Tap {
         let config = WatchConfig {
-            interval_ns: Some(1_000_000),
+            interval_ns: Some(interval_ns),
             ..WatchConfig::default()
         };
-        let begun = Begun {
-            at_ns: 0,
-            wall_ns: 0,
-        };
-        let (mut tap, watched) = tap(config, 5_000_000_000, Format::Ntp, true, begun, pipe());
-        let (flight, tracker) = (Flight::new(64, 0), Tracker::new(64));
-        while tap.pipe.has_room() {
-            tap.late(0);
-        }
-        for now in 0..2 * i64::try_from(MARKS).unwrap() {
-            tap.tick(2_500_000 + now, 0, &flight, &tracker);
-        }
-        assert_eq!(watched.marks.len(), 0);
-        let reader = std::thread::spawn(move || {
-            let mut marks = 0;
-            while watched.blocks.next(|block| {
-                for record in block {
-                    if let Kind::Mark(mark) = record.kind {
-                        let counts = watched.marks.try_iter().find(|c| c.mark == mark);
-                        marks += u64::from(counts.is_some());
+        tap(config, timeout_ns, Format::Ntp, true, BEGUN, None)
+    }
+
+    #[test]
+    fn an_interval_that_found_no_room_becomes_longer() {
+        let mut tap = watching(1_000_000, 5_000_000_000);
+        let (flight, mut tracker) = (Flight::new(64, 0), Tracker::new(64));
+        let mut tick = |tap: &mut Tap, now| tap.tick(now, 0, &flight, &mut tracker);
+        assert_eq!(tick(&mut tap, 999_999), None);
+        assert_eq!(tick(&mut tap, 1_000_000).unwrap().number, 1);
+        let counts = tick(&mut tap, 2_500_000).unwrap();
+        assert_eq!((counts.number, counts.at_ns), (2, 2_500_000));
+        tap.ended(&counts);
+        assert_eq!(tick(&mut tap, 2_999_999), None);
+        assert_eq!(tick(&mut tap, 3_000_000).unwrap().number, 3);
+        assert!(tap.finish(0, &sequence::Counts::default()).unwrap().last);
+    }
+
+    /// Packets leave at a steady rate; from some moment on nothing comes back. Each is lost when its
+    /// timeout ends, at any rate, however often the window has gone round.
+    #[test]
+    fn loss_is_booked_when_the_timeout_ends_at_any_rate() {
+        const SECOND: i64 = 1_000_000_000;
+        let begin = 1_790_000_000 * SECOND;
+        for (gap_ns, timeout_ns) in [
+            (100_000, SECOND / 2),
+            (1_000_000, 5 * SECOND),
+            (10_000_000, SECOND),
+            (200_000_000, SECOND),
+        ] {
+            let per_second = SECOND / gap_ns;
+            let window = u64::try_from((timeout_ns + SECOND / 2) / gap_ns).unwrap() + 1024;
+            let flight = Flight::new(window, 0);
+            let (mut tap, mut tracker) =
+                (watching(1_000_000_000, timeout_ns), Tracker::new(window));
+            let answered = u64::try_from(20 * per_second).unwrap();
+            let mut booked = Vec::new();
+            for second in 0..40 {
+                for n in 0..per_second {
+                    let seq = u64::try_from(second * per_second + n).unwrap();
+                    let now = second * SECOND + n * gap_ns;
+                    let t1 = crate::wire::Timestamp::from_unix_ns(begin + now, Format::Ntp);
+                    flight.note(seq, 1, t1.raw(), 0, false);
+                    flight.attempt(seq + 1);
+                    flight.depart(seq + 1);
+                    if seq < answered {
+                        tracker.make_room(seq + 1);
+                        tracker.on_reply(seq, u32::try_from(seq).unwrap(), false);
+                    }
+                    if now % 10_000_000 == 0
+                        && let Some(counts) = tap.tick(now, begin + now, &flight, &mut tracker)
+                    {
+                        booked.push(counts.lost);
+                        tap.ended(&counts);
                     }
                 }
-            }) {}
-            marks
+            }
+            for (second, lost) in (1..).zip(booked) {
+                let since = (second * SECOND - 20 * SECOND - timeout_ns).max(0);
+                let expected = u64::try_from(since / gap_ns).unwrap();
+                assert!(
+                    lost.abs_diff(expected) <= u64::try_from(20_000_000 / gap_ns).unwrap() + 1,
+                    "after {second} s at {per_second}/s: {lost}, not {expected}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn intervals_that_nobody_reads_are_told_in_the_end() {
+        let (updates_in, updates) = bounded(1);
+        let delays = Delays::new(1, false);
+        let all = Intervals::new(1, &delays, BEGUN, updates_in);
+        let mut recorder = Recorder::new(delays, Some((0, all)));
+        for number in 1..=3 {
+            let counts = Counts {
+                number,
+                sent: number,
+                ..Counts::default()
+            };
+            recorder.record(&[only(number)], Some(&counts));
+        }
+        let reader = std::thread::spawn(move || {
+            updates
+                .iter()
+                .map(|update| match update {
+                    Update::Interval(interval) => {
+                        interval.interval.delay_ns.inbound.unwrap().samples
+                    }
+                    _ => 0,
+                })
+                .collect::<Vec<u64>>()
         });
-        // The end is told, however full it was before.
-        tap.finish(0, &sequence::Counts::default());
-        assert_eq!(reader.join().unwrap(), 1);
+        assert_eq!(recorder.finish().recorded(), 3);
+        assert_eq!(reader.join().unwrap(), [1, 1, 1]);
+    }
+
+    #[test]
+    fn happenings_alone_end_no_interval() {
+        let (pipe, blocks) = pipe::<Record, ()>();
+        let config = WatchConfig {
+            happenings: true,
+            ..WatchConfig::default()
+        };
+        let mut tap = tap(config, 5_000_000_000, Format::Ntp, true, BEGUN, Some(pipe));
+        tap.late(7);
+        let (flight, mut tracker) = (Flight::new(64, 0), Tracker::new(64));
+        assert_eq!(tap.tick(1 << 60, 0, &flight, &mut tracker), None);
+        assert_eq!(tap.finish(0, &sequence::Counts::default()), None);
+        let mut seen = Vec::new();
+        while blocks.next(|block, _| seen.extend(block.iter().map(|r| (r.kind, r.sample.seq)))) {}
+        assert_eq!(seen, [(Kind::Late, 7)]);
     }
 }

@@ -23,6 +23,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use self::waiting::Waiting;
 use super::flight::{Anew, Flight, PROBES, Timing};
 use super::icmp::IcmpErrors;
+use super::intervals;
 use super::live::{Copier, Tap};
 use super::pace::Pace;
 use super::sender::{Wish, merged};
@@ -331,7 +332,7 @@ pub(crate) fn run<R: ReceiveHalf>(
     plan: &Plan,
     flight: &Flight,
     live: &Live,
-    (pipe, tap, copier): (Pipe, Option<Tap>, Option<Copier>),
+    (pipe, tap, copier): (Pipe<Sample, intervals::Counts>, Option<Tap>, Option<Copier>),
     ready: impl FnOnce(Arc<Waker>),
     wishes: &Sender<Wish>,
 ) -> io::Result<Received> {
@@ -709,8 +710,10 @@ impl Stage {
 pub(super) struct Matcher<'a> {
     flight: &'a Flight,
     tracker: Tracker,
-    pipe: Pipe,
+    pipe: Pipe<Sample, intervals::Counts>,
     tap: Option<Tap>,
+    /// The counts of an interval that ends once so many replies have been recorded.
+    mark: Option<(u64, intervals::Counts)>,
     copier: Option<Copier>,
     facts: Facts,
     timeout_ns: i64,
@@ -753,7 +756,11 @@ pub(super) struct Matcher<'a> {
 }
 
 impl<'a> Matcher<'a> {
-    pub(super) fn new(plan: &Plan, flight: &'a Flight, pipe: Pipe) -> Self {
+    pub(super) fn new(
+        plan: &Plan,
+        flight: &'a Flight,
+        pipe: Pipe<Sample, intervals::Counts>,
+    ) -> Self {
         let places = if plan.stamps { flight.granules() } else { 0 };
         let places = usize::try_from(places).expect("a window fits the address space");
         let begun_ns = os::realtime_ns();
@@ -762,6 +769,7 @@ impl<'a> Matcher<'a> {
             tracker: Tracker::counting_from(flight.window(), plan.first_seq),
             pipe,
             tap: None,
+            mark: None,
             copier: None,
             facts: Facts::new(plan.classes),
             timeout_ns: plan.timeout_ns,
@@ -1425,8 +1433,25 @@ impl<'a> Matcher<'a> {
                 break;
             };
             self.record(&reply);
+            self.end_interval();
         }
         self.flight.set_stamps_lost(self.waiting.lost());
+    }
+
+    /// Ends an interval of which all replies have been recorded; without room it is tried again.
+    fn end_interval(&mut self) {
+        if let Some((behind, counts)) = self.mark
+            && self.waiting.passed() >= behind
+        {
+            let unrecorded = self.pipe.unrecorded();
+            let told = self.pipe.try_mark(intervals::Counts {
+                unrecorded,
+                ..counts
+            });
+            if told {
+                self.mark = None;
+            }
+        }
     }
 
     fn record(&mut self, reply: &waiting::Reply) {
@@ -1459,8 +1484,14 @@ impl<'a> Matcher<'a> {
         let Some(tap) = &mut self.tap else {
             return i64::MAX;
         };
-        tap.tick(now, looked_ns, self.flight, &self.tracker);
-        tap.due(now)
+        let ended = tap.tick(now, looked_ns, self.flight, &mut self.tracker);
+        if let (None, Some(counts)) = (&self.mark, ended) {
+            tap.ended(&counts);
+            self.mark = Some((self.waiting.pushed(), counts));
+        }
+        let due = tap.due(now);
+        self.end_interval();
+        due
     }
 
     fn finish(
@@ -1478,14 +1509,14 @@ impl<'a> Matcher<'a> {
             tap.sweep_below(sent, &self.tracker);
         }
         let counts = self.tracker.finish(sent);
-        if let Some(tap) = self.tap {
-            tap.finish(sent, &counts);
-        }
+        let last = self.tap.and_then(|tap| tap.finish(sent, &counts));
+        let unrecorded = self.pipe.unrecorded();
+        let last = last.map(|last| intervals::Counts { unrecorded, ..last });
         Received {
             counts,
             facts: self.facts,
             kernel_drops,
-            unrecorded: self.pipe.finish(),
+            unrecorded: self.pipe.finish(last),
             cpus,
             refused_call: None,
             failure: None,
@@ -1582,7 +1613,7 @@ mod tests {
     use super::*;
     use crate::config::{IoKind, ReflectorConfig, SocketOptions, WatchConfig};
     use crate::engine::intervals::Begun;
-    use crate::engine::live::{Told, tap};
+    use crate::engine::live::{self, tap};
     use crate::engine::reflector::{Answer, Reflector, stamp};
     use crate::io::Request;
     use crate::sample::pipe;
@@ -1746,7 +1777,7 @@ mod tests {
         assert_eq!(found.reordered_outbound, 0);
         assert_eq!(received.facts.invalid, 0);
         let mut delays = Delays::new(1, false);
-        while blocks.next(|block| delays.record(block)) {}
+        while blocks.next(|block, _| delays.record(block)) {}
         let report = delays.report();
         assert_eq!(delays.recorded(), counts.received);
         let outbound = report.outbound.unwrap();
@@ -1941,7 +1972,7 @@ mod tests {
         let received = matcher.finish(3, None, None);
         assert_eq!(received.facts.stamps_back, 3);
         let mut seen = 0;
-        while blocks.next(|block| {
+        while blocks.next(|block, _| {
             for sample in block {
                 assert_eq!(sample.t1_stamp_ns, Some(sample.t1_ns + 3));
                 seen += 1;
@@ -2104,7 +2135,7 @@ mod tests {
         matcher.on_event(Event::Departed { seq: 0, ns });
         matcher.finish(8, None, None);
         let mut stamps = Vec::new();
-        while blocks.next(|block| {
+        while blocks.next(|block, _| {
             stamps.extend(block.iter().map(|sample| (sample.seq, sample.t1_stamp_ns)));
         }) {}
         stamps.sort_unstable();
@@ -2139,12 +2170,15 @@ mod tests {
         assert_eq!(matcher.stamps[0], (1, 7), "what was known stays known");
         matcher.finish(1000, None, None);
         let mut stamped = 0;
-        while blocks.next(|block| {
+        while blocks.next(|block, _| {
             let own = |sample: &&Sample| sample.t1_stamp_ns == Some(sample.t1_ns + 3);
             stamped += block.iter().filter(own).count();
         }) {}
         assert_eq!(stamped, 992);
     }
+
+    /// All that was told while a session ran; the counts without the moments at which their intervals ended.
+    type Told = (Vec<live::Record>, Vec<intervals::Counts>);
 
     /// What a matcher makes of a session of trains whose replies come in bundles; `split`: one by one.
     /// Received, samples, and what was told while it ran.
@@ -2173,6 +2207,7 @@ mod tests {
         matcher.begun_ns = BEGIN_NS;
         // Of ten trains.
         let watch = WatchConfig {
+            happenings: true,
             interval_ns: Some(1_000_000),
             ..WatchConfig::default()
         };
@@ -2180,7 +2215,9 @@ mod tests {
             at_ns: 0,
             wall_ns: BEGIN_NS,
         };
-        let (tap, watched) = tap(watch, plan.timeout_ns, plan.format, false, begun, pipe());
+        let (records, happened) = pipe();
+        let records = Some(records);
+        let tap = tap(watch, plan.timeout_ns, plan.format, false, begun, records);
         matcher.tap = rng.random_bool(0.5).then_some(tap);
         // A clock was set meanwhile.
         matcher.step_below = if rng.random_bool(0.2) { 70 } else { 0 };
@@ -2290,7 +2327,13 @@ mod tests {
         }
         let received = matcher.finish(seq, None, None);
         let mut shown = Vec::new();
-        while blocks.next(|block| {
+        let mut told: Told = (Vec::new(), Vec::new());
+        while blocks.next(|block, mark| {
+            told.1.extend(mark.map(|counts| intervals::Counts {
+                at_ns: 0,
+                wall_ns: 0,
+                ..*counts
+            }));
             for sample in block {
                 for (n, seq) in (0..sample.count).zip(sample.seq..) {
                     assert!(n == 0 || !split);
@@ -2303,7 +2346,8 @@ mod tests {
             }
         }) {}
         shown.sort_by_key(|sample| sample.seq);
-        (format!("{received:?}"), shown, watched.told())
+        while happened.next(|block, _| told.0.extend(block)) {}
+        (format!("{received:?}"), shown, told)
     }
 
     proptest! {
@@ -2363,7 +2407,7 @@ mod tests {
         // It says nothing of punctuality: its T1 is no departure time.
         assert_eq!(received.facts.departed, Departed::default());
         let mut delays = Delays::new(1, false);
-        while blocks.next(|block| delays.record(block)) {}
+        while blocks.next(|block, _| delays.record(block)) {}
         let roundtrip = delays.report().roundtrip.unwrap();
         assert_eq!(
             (roundtrip.samples, roundtrip.min, roundtrip.max),
@@ -2503,7 +2547,7 @@ mod tests {
         assert_eq!(received.facts.rejected + received.facts.untold, 0);
         assert_eq!(received.facts.readings, [Reading::UnixFraction]);
         let mut delays = Delays::new(1, false);
-        while blocks.next(|block| delays.record(block)) {}
+        while blocks.next(|block, _| delays.record(block)) {}
         let outbound = delays.report().outbound.unwrap();
         assert_eq!(outbound.samples, 200);
         assert_eq!((outbound.min, outbound.max), (OUTBOUND_NS, OUTBOUND_NS));
@@ -2618,7 +2662,7 @@ mod tests {
         let received = matcher.finish(20, None, None);
         assert_eq!((received.counts.received, received.facts.rejected), (20, 0));
         let mut delays = Delays::new(1, false);
-        while blocks.next(|block| delays.record(block)) {}
+        while blocks.next(|block, _| delays.record(block)) {}
         assert_eq!(delays.report().roundtrip.unwrap().max, 900);
     }
 

@@ -7,8 +7,8 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select, tick};
@@ -17,7 +17,7 @@ use super::assemble::{Differs, Terms};
 use super::cores::{self, Pair};
 use super::flight::{Flight, MAX_SINGLES};
 use super::intervals::Begun;
-use super::live::{self, Progress, Update, Watched};
+use super::live::{self, Intervals, Progress, Recorder, Update};
 use super::receiver::{self, Received};
 use super::sender::{self, Sent};
 use super::{
@@ -33,7 +33,7 @@ use crate::io::{
 };
 use crate::os;
 use crate::report::{Report, Scope, Security};
-use crate::sample::{BLOCKS, pipe_of};
+use crate::sample::{BLOCKS, Blocks, pipe_of};
 use crate::stats::delay::Delays;
 use crate::wire::protected::{Protection, TestKeys};
 use crate::wire::{MAX_UDP_PAYLOAD, Sid, TestFormat, fill_padding};
@@ -463,6 +463,8 @@ struct Common<'a> {
     begun: Begun,
     stop: &'a Stop,
     updates: Sender<Update>,
+    /// Where they are watched.
+    intervals: Option<Arc<Mutex<Intervals>>>,
     /// Hung up when all receivers have ended.
     done: Sender<()>,
     /// No samples yet.
@@ -497,46 +499,51 @@ fn run<S: SendHalf, R: ReceiveHalf>(
     let stamps_only = receive == Some(StampKind::Hardware);
     let (updates_in, updates) = live::updates();
     let (done_in, done_out) = bounded::<()>(1);
+    let begun = Begun {
+        at_ns: os::monotonic_ns(),
+        wall_ns: os::realtime_ns(),
+    };
+    let delays = if lanes.iter().all(|l| is_frugal(&l.share, lanes.len())) {
+        Delays::frugal(config.sizes.classes.len(), stamps_only)
+    } else {
+        Delays::new(config.sizes.classes.len(), stamps_only)
+    };
+    let watched = config.watch.interval_ns.is_some();
     let common = Common {
         config,
         lanes: lanes.len(),
-        begun: Begun {
-            at_ns: os::monotonic_ns(),
-            wall_ns: os::realtime_ns(),
-        },
+        begun,
         stop,
+        intervals: watched.then(|| Intervals::new(lanes.len(), &delays, begun, updates_in.clone())),
         updates: updates_in,
         done: done_in,
-        delays: if lanes.iter().all(|l| is_frugal(&l.share, lanes.len())) {
-            Delays::frugal(config.sizes.classes.len(), stamps_only)
-        } else {
-            Delays::new(config.sizes.classes.len(), stamps_only)
-        },
+        delays,
         punctual: pairs.iter().filter_map(|pair| pair.sender).collect(),
     };
-    let (mut running, mut watched): (Vec<Running>, Vec<Watched>) = (Vec::new(), Vec::new());
+    let mut running: Vec<Running> = Vec::new();
+    let mut watched: Vec<Blocks<live::Record>> = Vec::new();
     for (index, (lane, pair)) in (0..).zip(lanes.into_iter().zip(pairs)) {
         let (lane, tapped) = start_lane(&common, index, lane, pair)?;
         running.push(lane);
         watched.extend(tapped);
     }
     let Common {
-        begun,
         updates: updates_in,
         done,
         delays,
         punctual,
+        intervals,
         ..
     } = common;
-    drop((done, delays));
+    drop((done, delays, intervals));
     let live_thread = if watched.is_empty() {
         drop(updates_in);
         None
     } else {
-        let (watch, first_seq) = (config.watch, config.first_seq);
+        let first_seq = config.first_seq;
         let live = move || {
             os::keep_off(&punctual);
-            live::run(watched, begun, watch, first_seq, stamps_only, updates_in);
+            live::run(watched, first_seq, stamps_only, updates_in);
         };
         Some(spawn("live", live)?)
     };
@@ -729,7 +736,7 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
     index: u64,
     lane: Lane<impl FnOnce() -> S + Send + 'static, impl FnOnce() -> R + Send + 'static>,
     pair: Pair,
-) -> Result<(Running, Option<Watched>), Failure> {
+) -> Result<(Running, Option<Blocks<live::Record>>), Failure> {
     let Lane {
         share,
         trains,
@@ -771,12 +778,17 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
     let (samples, blocks) = pipe_of(room);
     let (wish_in, wish_out) = bounded(packets::BATCH);
 
-    let mut delays = common.delays.alike();
+    let thread = usize::try_from(index).unwrap_or(0);
+    let intervals = common
+        .intervals
+        .as_ref()
+        .map(|all| (thread, Arc::clone(all)));
+    let mut recorder = Recorder::new(common.delays.alike(), intervals);
     let off = common.punctual.clone();
     let delays = spawn("stats", move || {
         os::keep_off(&off);
-        blocks.each(|block| delays.record(block));
-        delays
+        blocks.each(|block, mark| recorder.record(block, mark));
+        recorder.finish()
     })?;
 
     let copier = |came| {
@@ -784,20 +796,12 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
         watched.then(|| live::Copier::new(common.updates.clone(), came))
     };
     let (left, came) = (copier(false), copier(true));
-    let (tap, watched) = if share.watch.any() {
+    let (records, watched) = share.watch.happenings.then(|| pipe_of(room)).unzip();
+    let tap = share.watch.any().then(|| {
         let prompt = per_second < GATHER_RATE;
-        Some(live::tap(
-            share.watch,
-            timeout_ns,
-            share.format,
-            prompt,
-            common.begun,
-            pipe_of(room),
-        ))
-    } else {
-        None
-    }
-    .unzip();
+        let (watch, format) = (share.watch, share.format);
+        live::tap(watch, timeout_ns, format, prompt, common.begun, records)
+    });
 
     let plan = receiver::Plan {
         timeout_ns,

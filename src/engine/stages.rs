@@ -11,6 +11,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use zerocopy::IntoBytes;
 
 use super::flight::Flight;
+use super::intervals::Counts;
 use super::receiver::{self, Matcher};
 use super::schedule::Schedule;
 use super::sender::{self, Due, Sender, Start};
@@ -233,7 +234,7 @@ pub struct Matching<'a> {
     matcher: Matcher<'a>,
     flight: &'a Flight,
     load: Load,
-    blocks: Blocks<Sample>,
+    blocks: Blocks<Sample, Counts>,
     /// Samples that have gone through the pipe.
     seen: u64,
     /// Sequence number of the next packet that is sent.
@@ -335,7 +336,7 @@ impl Matching<'_> {
         while self.seen < self.next {
             let seen = &mut self.seen;
             self.blocks
-                .next(|block| *seen += block.iter().map(Sample::packets).sum::<u64>());
+                .next(|block, _| *seen += block.iter().map(Sample::packets).sum::<u64>());
         }
     }
 }

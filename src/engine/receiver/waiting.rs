@@ -28,6 +28,8 @@ pub(super) struct Reply {
 #[derive(Debug)]
 pub(super) struct Waiting {
     queue: VecDeque<(Reply, i64)>,
+    /// Replies that have left it.
+    passed: u64,
     /// Stamps of packets that were answered that did not come.
     lost: u64,
     /// The packet after those of the last stamp that was lost, and their T1.
@@ -40,6 +42,7 @@ impl Waiting {
         let room = usize::try_from(window).map_or(WAITING, |window| window.min(WAITING));
         Self {
             queue: VecDeque::with_capacity(room),
+            passed: 0,
             lost: 0,
             lost_with: (0, 0),
         }
@@ -47,6 +50,16 @@ impl Waiting {
 
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
+    }
+
+    /// Replies that came so far, and those of them that have left again.
+    pub(super) fn pushed(&self) -> u64 {
+        self.passed + u64::try_from(self.queue.len()).unwrap_or(0)
+    }
+
+    /// See [`pushed`](Self::pushed).
+    pub(super) fn passed(&self) -> u64 {
+        self.passed
     }
 
     /// Stamps that were lost, of packets that were answered.
@@ -80,7 +93,9 @@ impl Waiting {
                 return None;
             }
         }
-        self.queue.pop_front().map(|(reply, _)| self.gone(reply))
+        let (reply, _) = self.queue.pop_front()?;
+        self.passed += 1;
+        Some(self.gone(reply))
     }
 
     fn gone(&mut self, reply: Reply) -> Reply {
@@ -96,6 +111,7 @@ impl Waiting {
 
     /// Forgets all.
     pub(super) fn clear(&mut self) {
+        self.passed = self.pushed();
         self.queue.clear();
         (self.lost, self.lost_with) = (0, (0, 0));
     }
