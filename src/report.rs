@@ -108,6 +108,7 @@ impl Report {
             host: Host {
                 verdict: Verdict::Ok,
                 reasons: Vec::new(),
+                reasons_detail: Vec::new(),
                 kernel_drops: None,
                 tx_stamps_requested: None,
                 tx_stamps_received: None,
@@ -802,6 +803,8 @@ pub struct Host {
     pub verdict: Verdict,
     /// One readable sentence for each cause of [`Verdict::ToolLimited`].
     pub reasons: Vec<String>,
+    /// The same causes in the same order, for programs, with the figures that each spoils.
+    pub reasons_detail: Vec<Reason>,
     /// Datagrams that this host's sockets dropped; a lower bound under offload, where the kernel
     /// counts bundles; `None` where the system does not tell.
     pub kernel_drops: Option<u64>,
@@ -835,6 +838,87 @@ pub enum Verdict {
     Ok,
     /// Kernel drops, late departures, lost stamps or a full sample channel made them less.
     ToolLimited,
+}
+
+/// A cause of [`Verdict::ToolLimited`], and what it spoils: all other figures are the path's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    /// The cause.
+    pub code: ReasonCode,
+    /// Figures that it spoils, at least one.
+    pub spoils: Vec<Figure>,
+}
+
+impl From<ReasonCode> for Reason {
+    fn from(code: ReasonCode) -> Self {
+        use ReasonCode as C;
+
+        let spoils: &[Figure] = match code {
+            C::SocketDrops | C::ReceivingFailed | C::ReflectorFailed => &[Figure::Loss],
+            C::SendingFailed
+            | C::BehindSchedule
+            | C::Refused
+            | C::GaveUp
+            | C::QueueFull
+            | C::DepartureTimePassed
+            | C::RateNotKept
+            | C::LateDepartures => &[Figure::Load],
+            C::TransmitStampsMissing => &[Figure::Outbound, Figure::Roundtrip],
+            C::SamplesNotRecorded => &[Figure::Outbound, Figure::Inbound, Figure::Roundtrip],
+        };
+        Self {
+            code,
+            spoils: spoils.to_vec(),
+        }
+    }
+}
+
+/// What this host did not manage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReasonCode {
+    /// Receiving failed for good.
+    ReceivingFailed,
+    /// Sending failed for good.
+    SendingFailed,
+    /// The reflector in this process failed for good.
+    ReflectorFailed,
+    /// Its sockets dropped datagrams, which count as lost.
+    SocketDrops,
+    /// Packets were further behind schedule than the timeout, and were not sent.
+    BehindSchedule,
+    /// The system refused packets.
+    Refused,
+    /// Threads stopped, since all of their packets were refused.
+    GaveUp,
+    /// The queue in front of the interface dropped packets before they left.
+    QueueFull,
+    /// The queueing discipline dropped packets whose departure time had passed.
+    DepartureTimePassed,
+    /// The rate was not kept.
+    RateNotKept,
+    /// Departures fell behind.
+    LateDepartures,
+    /// Transmit timestamps did not come back.
+    TransmitStampsMissing,
+    /// The statistics could not keep up.
+    SamplesNotRecorded,
+}
+
+/// Kinds of figures of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Figure {
+    /// How many packets left, and when.
+    Load,
+    /// How many packets were lost on the path, and where.
+    Loss,
+    /// Outbound delays.
+    Outbound,
+    /// Inbound delays.
+    Inbound,
+    /// Roundtrip delays.
+    Roundtrip,
 }
 
 /// How packets passed between program and kernel.
@@ -1072,6 +1156,7 @@ pub(crate) mod tests {
             host: Host {
                 verdict: Verdict::ToolLimited,
                 reasons: vec!["3 datagrams were dropped by this host's socket".into()],
+                reasons_detail: vec![ReasonCode::SocketDrops.into()],
                 kernel_drops: Some(3),
                 tx_stamps_requested: Some(10),
                 tx_stamps_received: Some(9),
@@ -1134,6 +1219,7 @@ pub(crate) mod tests {
             host: Host {
                 verdict: Verdict::Ok,
                 reasons: Vec::new(),
+                reasons_detail: Vec::new(),
                 kernel_drops: None,
                 tx_stamps_requested: None,
                 tx_stamps_received: None,
@@ -1255,6 +1341,23 @@ pub(crate) mod tests {
         }
         for granularity in [Granularity::Packet, Granularity::Train] {
             check(&|r| r.timestamps.granularity = Some(granularity));
+        }
+        for code in [
+            ReasonCode::ReceivingFailed,
+            ReasonCode::SendingFailed,
+            ReasonCode::ReflectorFailed,
+            ReasonCode::SocketDrops,
+            ReasonCode::BehindSchedule,
+            ReasonCode::Refused,
+            ReasonCode::GaveUp,
+            ReasonCode::QueueFull,
+            ReasonCode::DepartureTimePassed,
+            ReasonCode::RateNotKept,
+            ReasonCode::LateDepartures,
+            ReasonCode::TransmitStampsMissing,
+            ReasonCode::SamplesNotRecorded,
+        ] {
+            check(&|r| r.host.reasons_detail = vec![code.into()]);
         }
         for verdict in [Verdict::Ok, Verdict::ToolLimited] {
             check(&|r| r.host.verdict = verdict);

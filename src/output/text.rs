@@ -5,8 +5,8 @@
 //! not everything never as 100 %; a one-way delay that contains the offset of two clocks is marked.
 
 use crate::report::{
-    Cause, Clock, Delay, FailedCall, Granularity, IcmpKind, Io, Load, PacedBy, Packets, Profile,
-    Report, Schedule, SizeEntry, Spread, StampKind, Timestamps, Verdict,
+    Cause, Clock, Delay, FailedCall, Figure, Granularity, IcmpKind, Io, Load, PacedBy, Packets,
+    Profile, Reason, Report, Schedule, SizeEntry, Spread, StampKind, Timestamps, Verdict,
 };
 
 mod full;
@@ -550,10 +550,21 @@ fn schedule(report: &Report, load: &Load) -> Vec<String> {
     if report.interrupted {
         parts.push("interrupted by a signal".to_owned());
     }
-    parts.extend(
-        load.late_departures
-            .map(|late| format!("{} packets left more than one interval late", count(late))),
-    );
+    parts.extend(load.late_departures.map(|late| {
+        let many = report
+            .packets
+            .sent
+            .is_some_and(|sent| late * BURSTY_ONE_IN > sent);
+        let bursty = if many && late > 2 {
+            ": burstier than asked for"
+        } else {
+            ""
+        };
+        format!(
+            "{} packets left more than one interval late{bursty}",
+            count(late)
+        )
+    }));
     let slip = load.max_slip_ns;
     parts.extend(slip.map(|slip| format!("largest slip {}", delay(magnitude(slip)))));
     parts
@@ -828,19 +839,71 @@ fn verdict(report: &Report) -> Vec<String> {
         }
         _ => {}
     }
-    lines.push(
-        match host.verdict {
-            Verdict::Ok => "host verdict: ok",
-            Verdict::ToolLimited => "host verdict: tool-limited",
+    // What does not exist cannot be the path's own.
+    let measured = packets.received != Some(0);
+    let ruling = match host.verdict {
+        Verdict::Ok if measured => "host verdict: ok".to_owned(),
+        Verdict::Ok => "host verdict: none, since nothing was measured".to_owned(),
+        Verdict::ToolLimited => {
+            format!(
+                "host verdict: tool-limited{}",
+                spoiled(&host.reasons_detail)
+            )
         }
-        .to_owned(),
-    );
+    };
+    lines.push(wrap(&ruling, 2));
     lines.extend(
         host.reasons
             .iter()
             .map(|reason| wrap(&format!("- {reason}"), 2)),
     );
     lines
+}
+
+/// `: the load; loss and delays are the path's own`.
+fn spoiled(reasons: &[Reason]) -> String {
+    let spoiled: Vec<Figure> = reasons
+        .iter()
+        .flat_map(|reason| reason.spoils.iter().copied())
+        .collect();
+    if spoiled.is_empty() {
+        return String::new();
+    }
+    let delays = [
+        (Figure::Outbound, "outbound"),
+        (Figure::Inbound, "inbound"),
+        (Figure::Roundtrip, "roundtrip"),
+    ];
+    // Delays are named one by one only where some are spoiled and some are not.
+    let told = |which: bool| {
+        let mut names = Vec::new();
+        for (figure, name) in [(Figure::Load, "the load"), (Figure::Loss, "loss")] {
+            names.extend((spoiled.contains(&figure) == which).then(|| name.to_owned()));
+        }
+        let some = delays
+            .iter()
+            .filter(|(figure, _)| spoiled.contains(figure) == which);
+        let some: Vec<&str> = some.map(|(_, name)| *name).collect();
+        match some.as_slice() {
+            [] => {}
+            all if all.len() == delays.len() => names.push("delays".to_owned()),
+            some => names.push(format!("{} delays", some.join(" and "))),
+        }
+        and(&names)
+    };
+    match told(false).as_str() {
+        "" => format!(": {}", told(true)),
+        sound => format!(": {}; {sound} are not touched", told(true)),
+    }
+}
+
+/// `a, b and c`.
+fn and(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
 }
 
 /// `  Outbound:    `, with a mark `  Outbound*:   `.
@@ -987,6 +1050,8 @@ pub(super) fn flow(first: &str, indent: usize, pieces: &[&str], gap: &str) -> St
     text
 }
 
+/// Late departures from which a load is called burstier than asked for: one in this many.
+const BURSTY_ONE_IN: u64 = 20;
 /// Columns of a line.
 pub(super) const WIDTH: usize = 79;
 /// Columns of a label before running text.
@@ -1002,7 +1067,7 @@ mod tests {
 
     use super::*;
     use crate::report::tests::{full, minimal};
-    use crate::report::{DelaySet, LossBursts};
+    use crate::report::{DelaySet, LossBursts, ReasonCode};
 
     fn fits(text: &str) {
         for line in text.lines() {
@@ -1148,6 +1213,7 @@ Direction         Min         Max         Avg          Jitter     Loss
         let mut report = full();
         report.host.verdict = Verdict::ToolLimited;
         report.host.reasons = vec!["this host's own sockets dropped 5 datagrams".to_owned()];
+        report.host.reasons_detail = vec![ReasonCode::SocketDrops.into()];
         report.packets.loss_bursts = Some(LossBursts {
             count: 1,
             longest: 5,
@@ -1155,9 +1221,46 @@ Direction         Min         Max         Avg          Jitter     Loss
             mean: Some(5.0),
         });
         let text = summary(&report, Detail::Normal);
-        let end = "host verdict: tool-limited\n- this host's own sockets dropped 5 datagrams\n";
+        let end = "host verdict: tool-limited: loss; the load and delays are not touched\n- this host's own sockets dropped 5 datagrams\n";
         assert!(text.ends_with(end), "{text}");
         fits(&text);
+    }
+
+    #[test]
+    fn a_verdict_says_which_figures_are_spoiled_and_which_are_not() {
+        use ReasonCode as C;
+        for (codes, expected) in [
+            (
+                &[C::RateNotKept][..],
+                "the load; loss and delays are not touched",
+            ),
+            (
+                &[C::TransmitStampsMissing],
+                "outbound and roundtrip delays; the load, loss and inbound delays are not touched",
+            ),
+            (
+                &[C::SamplesNotRecorded, C::TransmitStampsMissing],
+                "delays; the load and loss are not touched",
+            ),
+            (
+                &[C::SocketDrops, C::QueueFull, C::SamplesNotRecorded],
+                "the load, loss and delays",
+            ),
+        ] {
+            let reasons: Vec<Reason> = codes.iter().map(|code| (*code).into()).collect();
+            assert_eq!(spoiled(&reasons), format!(": {expected}"));
+        }
+    }
+
+    #[test]
+    fn where_nothing_came_back_nothing_is_ok() {
+        let mut report = full();
+        report.host.verdict = Verdict::Ok;
+        report.packets.received = Some(0);
+        let text = summary(&report, Detail::Brief);
+        assert!(text.contains("NOTHING CAME BACK"), "{text}");
+        assert!(!text.contains("verdict: ok"), "{text}");
+        assert!(text.contains("nothing was measured"), "{text}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::*;
 use crate::report::{
     Bin, Cpu, DelaySet, Histograms, Host, Ipdv, LossBursts, OutOfRange, PathFacts, Pdv, Protocol,
-    Role, SamplesNeeded, Schema, Scope, Security,
+    ReasonCode, Role, SamplesNeeded, Schema, Scope, Security,
 };
 use proptest::prelude::*;
 
@@ -182,6 +182,7 @@ fn full() -> Report {
         host: Host {
             verdict: Verdict::Ok,
             reasons: Vec::new(),
+            reasons_detail: Vec::new(),
             kernel_drops: Some(0),
             tx_stamps_requested: Some(125_000),
             tx_stamps_received: Some(125_000),
@@ -361,6 +362,10 @@ fn tool_limited() -> Report {
          and are not the path's loss"
             .into(),
         "500 of 125000 transmit timestamps did not come back".into(),
+    ];
+    report.host.reasons_detail = vec![
+        ReasonCode::SocketDrops.into(),
+        ReasonCode::TransmitStampsMissing.into(),
     ];
     report
 }
