@@ -25,7 +25,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use rand::RngExt;
 
 use self::messages::{check_log, complain, open_log, say};
-use self::signals::{Hangup, catch_signals, stop_when_unread};
+use self::signals::{Again, Hangup, catch_signals, stop_when_unread};
 use crate::config::{
     Bandwidth, Burst, CpuList, Departures, Dscp, End, Endpoint, Family, Fraction, FrameSizes, Host,
     Interval, IoKind, Pacing, Rate, ReflectorConfig, Seconds, SessionConfig, SizeClass, SizeMix,
@@ -568,7 +568,7 @@ fn sender(args: &SenderArgs) -> Result<u8, Error> {
             "twamp-blast: no REMOTE was given: measuring a reflector inside this process, {remote}\n"
         ));
     }
-    catch_signals(&stop, talk, Hangup::Ends)?;
+    catch_signals(&stop, talk, Again::EndsWait, Hangup::Ends)?;
     stop_when_unread(&stop)?;
     let mut watcher = Watcher::new(args, talk, remote.ip(), "thread");
     let measured = engine::measure(&config, inside, &stop, |update| watcher.show(&update));

@@ -428,8 +428,11 @@ pub struct Packets {
     pub not_sent_causes: Vec<NotSent>,
     /// Distinct sequence numbers that came back before the timeout.
     pub received: Option<u64>,
-    /// `sent` - `received`; the sum of the next three where the directions are known.
+    /// `sent` - `received` - `unresolved`; the sum of the next three where the directions are known.
     pub lost: Option<u64>,
+    /// Neither answered nor timed out when the wait for the last replies was ended by a signal: whether
+    /// they are lost is not known. 0 in a session that was not.
+    pub unresolved: Option<u64>,
     /// Lost before the reflector; `None` where the reflector keeps no sequence of its own, or that
     /// could not be proved.
     pub lost_outbound: Option<u64>,
@@ -464,6 +467,15 @@ pub struct Packets {
     pub icmp_unreachable: Option<u64>,
     /// The same by kind, the most frequent first.
     pub icmp: Vec<Icmp>,
+}
+
+impl Packets {
+    /// Packets of which it is known whether they were lost: what loss is a share of.
+    #[must_use]
+    pub fn settled(&self) -> Option<u64> {
+        let sent = self.sent?;
+        Some(sent.saturating_sub(self.unresolved.unwrap_or(0)))
+    }
 }
 
 /// Runs of consecutive lost sequence numbers (RFC 3357).
@@ -1085,6 +1097,7 @@ pub(crate) mod tests {
                 }],
                 received: Some(7),
                 lost: Some(3),
+                unresolved: Some(0),
                 lost_outbound: Some(1),
                 lost_inbound: Some(1),
                 lost_unattributed: Some(1),

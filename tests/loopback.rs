@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::io::{BufRead as _, BufReader};
 use std::net::UdpSocket;
 use std::process::Command;
 use std::sync::mpsc::channel;
@@ -298,6 +299,48 @@ fn an_interrupted_sender_waits_for_its_replies_and_reports() {
     let sent = report["packets"]["sent"].as_u64().unwrap();
     assert!((5..100_000).contains(&sent), "{sent}");
     assert_no_loss(&report, sent);
+}
+
+#[test]
+fn ctrl_c_ends_the_wait_for_the_last_replies() {
+    // Of ten packets the last four are answered by nobody, and may be for a long time.
+    for (count, signals) in [(10, 1), (1_000_000, 2)] {
+        let (tx, came) = channel();
+        let reflector = FakeReflector::start(move |request| {
+            let seq = u32::from_be_bytes(request[..4].try_into().unwrap());
+            let _ = tx.send(seq);
+            if seq < 6 {
+                vec![short_reply(request, seq)]
+            } else {
+                Vec::new()
+            }
+        });
+        let load = format!("-i 20ms -c {count} --packet-timeout 1h");
+        let line = format!("sender {} {load} --json", reflector.address);
+        let mut sender = Running::start(&mut words(Command::new(binary()), &line));
+        while came.recv_timeout(LIMIT).expect("the sender sends") < 9 {}
+        if signals == 2 {
+            sender.interrupt();
+            // It has stopped sending when it says so.
+            let mut told = String::new();
+            let stderr = sender.0.stderr.as_mut().unwrap();
+            BufReader::new(stderr).read_line(&mut told).unwrap();
+            assert!(told.contains("again ends the wait"), "{told}");
+        }
+        sender.interrupt();
+        let outcome = sender.finish();
+        assert_eq!(outcome.code, 130, "{outcome:?}");
+        let report = outcome.report();
+        assert_eq!(report["interrupted"], true);
+        let packets = &report["packets"];
+        let sent = packets["sent"].as_u64().unwrap();
+        assert!(sent >= 10 && (signals == 2 || sent == 10), "{packets:#}");
+        assert_eq!(packets["received"], 6);
+        assert_eq!(packets["unresolved"], sent - 6, "{packets:#}");
+        for field in ["lost", "lost_outbound", "lost_inbound", "lost_unattributed"] {
+            assert_eq!(packets[field], 0, "{field}: {packets:#}");
+        }
+    }
 }
 
 #[test]

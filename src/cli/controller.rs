@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::{
-    DEFAULT_PORT, Error, Hangup, LogArgs, Results, Room, SenderArgs, SizeArgs, Watcher,
+    Again, DEFAULT_PORT, Error, Hangup, LogArgs, Results, Room, SenderArgs, SizeArgs, Watcher,
     catch_signals, check_log, check_sender, complain, doubt_rate, find, open_log, parse_interface,
     print, resolve, say, session, sizes, source_of, stop_when_unread, to_many, usage, verdict,
     whole,
@@ -235,7 +235,7 @@ pub(super) fn run(args: &ControllerArgs) -> Result<u8, Error> {
     let results = Results::open(&sender.results)?;
     let talk = !sender.log.quiet;
     let stop = Stop::default();
-    catch_signals(&stop, talk, Hangup::Ends)?;
+    catch_signals(&stop, talk, Again::EndsWait, Hangup::Ends)?;
     stop_when_unread(&stop)?;
 
     let connection = Connection::open(&path, wish, &stop)?;
@@ -863,7 +863,7 @@ pub(super) fn run_client(args: &ClientArgs) -> Result<u8, Error> {
     largest(&Room::LIGHT)?;
     let talk = !args.log.quiet;
     let stop = Stop::default();
-    catch_signals(&stop, talk, Hangup::Ends)?;
+    catch_signals(&stop, talk, Again::EndsAll, Hangup::Ends)?;
 
     let mut connection = Connection::open(&path, wish, &stop)?;
     let modes = connection.modes();

@@ -7,8 +7,9 @@ use clap::Args;
 
 use super::ended_early;
 use super::{
-    Error, Hangup, ProgressLine, Room, ScheduleArg, SenderArgs, SizeArgs, StatsArg, catch_signals,
-    complain, inside_reflector, print, remote, say, session, sizes, stop_when_unread, usage,
+    Again, Error, Hangup, ProgressLine, Room, ScheduleArg, SenderArgs, SizeArgs, StatsArg,
+    catch_signals, complain, inside_reflector, print, remote, say, session, sizes,
+    stop_when_unread, usage,
 };
 use crate::config::{
     Family, Fraction, FrameSize, FrameSizes, Rate, Seconds, SessionConfig, SizeClass, SizeProfile,
@@ -125,7 +126,7 @@ pub(super) fn run(args: &SenderArgs) -> Result<u8, Error> {
         say("twamp-blast: no REMOTE was given: measuring a reflector inside this process\n");
     }
     let stop = Stop::default();
-    catch_signals(&stop, talk, Hangup::Ends)?;
+    catch_signals(&stop, talk, Again::EndsAll, Hangup::Ends)?;
     stop_when_unread(&stop)?;
     let mut trial = |session: &SessionConfig, progress: &mut dyn FnMut(Progress)| {
         Ok(search::light(session, inside.as_ref(), &stop, progress)?)

@@ -8,7 +8,7 @@ use clap::Args;
 use rand::RngExt;
 
 use super::{
-    DEFAULT_PORT, Error, Hangup, HostArgs, LogArgs, catch_signals, check_host, check_log,
+    Again, DEFAULT_PORT, Error, Hangup, HostArgs, LogArgs, catch_signals, check_host, check_log,
     every_address, format, io_kind, open_log, parse_interface, parse_threads, parse_ttl, print,
     resolve, say, to_many, usage,
 };
@@ -246,7 +246,7 @@ pub(super) fn run(args: &ReflectorArgs) -> Result<u8, Error> {
     check_host(&args.host)?;
     let config = plan(args)?;
     let stop = Stop::default();
-    catch_signals(&stop, !args.log.quiet, Hangup::Reopens)?;
+    catch_signals(&stop, !args.log.quiet, Again::EndsAll, Hangup::Reopens)?;
     let reflecting = Reflecting::start(&config, &stop)?;
     let listen = reflecting.local().to_vec();
     let started = SystemTime::now();

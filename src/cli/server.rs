@@ -8,9 +8,9 @@ use std::time::SystemTime;
 use clap::Args;
 
 use super::{
-    Error, FormatArg, Hangup, HostArgs, IoArg, LogArgs, catch_signals, check_host, check_log,
-    every_address, io_kind, open_log, parse_interface, parse_threads, parse_ttl, print, resolve,
-    say, to_many, usage,
+    Again, Error, FormatArg, Hangup, HostArgs, IoArg, LogArgs, catch_signals, check_host,
+    check_log, every_address, io_kind, open_log, parse_interface, parse_threads, parse_ttl, print,
+    resolve, say, to_many, usage,
 };
 use super::{complain, ended_early};
 use crate::config::{
@@ -137,7 +137,12 @@ pub(super) fn run(args: &ServerArgs) -> Result<u8, Error> {
     let config = plan(args)?;
     let stop = Stop::default();
     let reload = Reload::default();
-    catch_signals(&stop, !args.log.quiet, Hangup::Reloads(reload.clone()))?;
+    catch_signals(
+        &stop,
+        !args.log.quiet,
+        Again::EndsAll,
+        Hangup::Reloads(reload.clone()),
+    )?;
     let serving = Serving::start(&config, &stop, &reload).map_err(startup)?;
     let started = SystemTime::now();
     if !args.log.quiet {

@@ -24,10 +24,24 @@ pub(super) enum Hangup {
     Reloads(Reload),
 }
 
-/// The first signal asks the run to finish; a second SIGINT or SIGTERM ends the program at once.
+/// What a second SIGINT or SIGTERM is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Again {
+    /// It ends the wait for the last replies; only a third one ends the program.
+    EndsWait,
+    /// It ends the program at once.
+    EndsAll,
+}
+
+/// The first signal asks the run to finish.
 ///
 /// Where SIGHUP is ignored already, as by nohup, it stays so, but for a Server.
-pub(super) fn catch_signals(stop: &Stop, talk: bool, hangup: Hangup) -> Result<(), Error> {
+pub(super) fn catch_signals(
+    stop: &Stop,
+    talk: bool,
+    again: Again,
+    hangup: Hangup,
+) -> Result<(), Error> {
     let mut caught = vec![SIGINT, SIGTERM];
     if matches!(hangup, Hangup::Reloads(_)) || !hangup_is_ignored() {
         caught.push(SIGHUP);
@@ -50,13 +64,19 @@ pub(super) fn catch_signals(stop: &Stop, talk: bool, hangup: Hangup) -> Result<(
                 }
                 // A terminal that goes away may say so twice, and the report is still to be written.
                 (_, SIGHUP) if stop.requested() => continue,
-                _ if stop.requested() => std::process::exit(130),
+                _ if stop.requests() > u32::from(again == Again::EndsWait) => {
+                    std::process::exit(130)
+                }
                 _ => {}
             }
             SIGNALLED.store(true, Ordering::Relaxed);
+            let next = match again {
+                Again::EndsWait if !stop.requested() => "ends the wait for the last replies",
+                _ => "ends at once",
+            };
             stop.request();
             if talk {
-                say("twamp-blast: ending; Ctrl-C again ends at once\n");
+                say(&format!("twamp-blast: ending; Ctrl-C again {next}\n"));
             }
         }
     };
@@ -112,6 +132,8 @@ pub(super) fn stop_when_unread(stop: &Stop) -> Result<(), Error> {
                 // It is told too when a reader makes room.
                 Ok(()) if events.iter().any(|e| e.is_error() || e.is_write_closed()) => {
                     note_unread();
+                    // Nor is anything waited for that nobody will read.
+                    stop.request();
                     return stop.request();
                 }
                 Ok(()) => {}

@@ -154,7 +154,7 @@ pub(super) fn report(parts: &Parts<'_>) -> Report {
         remote: (!parts.differs.remote).then_some(config.remote),
         started,
         duration_ns,
-        interrupted: sent.interrupted,
+        interrupted: sent.interrupted || received.cut_short,
         host: host(parts, &load),
         load,
         packets,
@@ -276,7 +276,7 @@ fn packets(parts: &Parts<'_>) -> report::Packets {
     let left = sent.sent - missed;
     // Replies that nobody took are no lost ones.
     let seen = parts.received.failure.is_none();
-    let lost = left.saturating_sub(counts.received);
+    let lost = left.saturating_sub(counts.received + counts.unresolved);
     let directions = counts.directions.filter(|_| seen).map(|directions| {
         // It is missing at the reflector, or nobody can tell where.
         let outbound = directions.lost_outbound.min(missed);
@@ -301,6 +301,7 @@ fn packets(parts: &Parts<'_>) -> report::Packets {
         not_sent_causes: not_sent(sent, missed),
         received: Some(counts.received),
         lost: seen.then_some(lost),
+        unresolved: seen.then_some(counts.unresolved),
         lost_outbound: directions.map(|d| d.lost_outbound),
         lost_inbound: directions.map(|d| d.lost_inbound),
         lost_unattributed: directions.map(|d| d.lost_unattributed),
@@ -1141,6 +1142,7 @@ mod tests {
             facts,
             kernel_drops: drops,
             unrecorded: 0,
+            cut_short: false,
             cpus: None,
             refused_call: None,
             failure: None,
@@ -1329,6 +1331,7 @@ mod tests {
             facts: Facts::new(1),
             kernel_drops: None,
             unrecorded: 0,
+            cut_short: false,
             cpus: None,
             refused_call: None,
             failure: None,

@@ -93,6 +93,8 @@ pub(crate) struct Flight {
     departed: Apart<AtomicU64>,
     /// Transmit stamps of packets that were answered that did not come.
     stamps_lost: Apart<AtomicU64>,
+    /// The sender was asked to end before its time.
+    interrupted: AtomicBool,
     /// How many packets were sent, once that is known.
     sent: AtomicU64,
     done: AtomicBool,
@@ -168,6 +170,7 @@ impl Flight {
             attempted: Apart::default(),
             departed: Apart::default(),
             stamps_lost: Apart::default(),
+            interrupted: AtomicBool::new(false),
             sent: AtomicU64::new(0),
             done: AtomicBool::new(false),
             last_ns: AtomicI64::new(0),
@@ -473,6 +476,17 @@ impl Flight {
     /// Sender: transmit stamps of packets that were answered that did not come.
     pub(crate) fn stamps_lost(&self) -> u64 {
         self.stamps_lost.0.load(Ordering::Relaxed)
+    }
+
+    /// Sender: it was asked to end before its time, and does.
+    pub(crate) fn set_interrupted(&self) {
+        self.interrupted.store(true, Ordering::Relaxed);
+    }
+
+    /// Receiver: whether the sender was asked to end before its time; known once it is
+    /// [`finished`](Self::finished).
+    pub(crate) fn interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
     }
 
     /// Sender: no more packets will leave.

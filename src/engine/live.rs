@@ -395,7 +395,7 @@ impl Tap {
             wall_ns: os::realtime_ns(),
             sent,
             received: found.received,
-            lost: sent.saturating_sub(found.received),
+            lost: sent.saturating_sub(found.received + found.unresolved),
             lost_outbound: told.map(|(outbound, _)| outbound),
             lost_inbound: told.map(|(_, inbound)| inbound),
             duplicates: found.duplicates,

@@ -30,7 +30,7 @@ mod wheel;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -132,13 +132,17 @@ pub struct Stop(Arc<StopInner>);
 #[derive(Debug, Default)]
 struct StopInner {
     requested: AtomicBool,
+    /// How often.
+    requests: AtomicU32,
     /// Threads to be woken, as long as they are there; never touched on a packet path.
     wakers: Mutex<Vec<Weak<Waker>>>,
 }
 
 impl Stop {
-    /// Asks every run to end: a session stops sending and waits for the replies under way.
+    /// Asks every run to end: a session stops sending and waits for the replies under way; one that waits
+    /// for them already, as after another request, waits no longer.
     pub fn request(&self) {
+        self.0.requests.fetch_add(1, Ordering::Relaxed);
         self.0.requested.store(true, Ordering::Relaxed);
         if let Ok(wakers) = self.0.wakers.lock() {
             for waker in wakers.iter().filter_map(Weak::upgrade) {
@@ -154,14 +158,20 @@ impl Stop {
         self.0.requested.load(Ordering::Relaxed)
     }
 
+    /// How often [`request`](Self::request) was called.
+    #[must_use]
+    pub fn requests(&self) -> u32 {
+        self.0.requests.load(Ordering::Relaxed)
+    }
+
     fn flag(&self) -> &AtomicBool {
         &self.0.requested
     }
 
     /// Has a thread woken by [`request`](Self::request) for as long as the result is kept.
     #[must_use]
-    pub(crate) fn wakes(&self, waker: Waker) -> Arc<Waker> {
-        let waker = Arc::new(waker);
+    pub(crate) fn wakes(&self, waker: impl Into<Arc<Waker>>) -> Arc<Waker> {
+        let waker = waker.into();
         if let Ok(mut wakers) = self.0.wakers.lock() {
             // Many runs one after the other can have one `Stop`.
             wakers.retain(|waker| waker.strong_count() > 0);

@@ -21,6 +21,7 @@ use mio::{Token, Waker};
 use zerocopy::{FromZeros, IntoBytes};
 
 use self::waiting::Waiting;
+use super::Stop;
 use super::flight::{Anew, Flight, PROBES, Timing};
 use super::icmp::IcmpErrors;
 use super::intervals;
@@ -85,6 +86,8 @@ pub(crate) struct Plan {
     pub(crate) loss_bound: Option<Fraction>,
     /// Probes may be sent.
     pub(crate) probes: bool,
+    /// Ends the wait for the last replies.
+    pub(crate) stop: Stop,
     /// The number of the first packet on the wire.
     pub(crate) first_seq: u32,
     /// Of T1.
@@ -143,6 +146,8 @@ pub(crate) struct Received {
     pub(crate) kernel_drops: Option<u64>,
     /// Samples that found no room on their way to the stats thread.
     pub(crate) unrecorded: u64,
+    /// The wait for the last replies was ended before its time.
+    pub(crate) cut_short: bool,
     pub(crate) cpus: Option<Vec<usize>>,
     /// The call for many packets that this system refuses, so that each took one of its own.
     pub(crate) refused_call: Option<RefusedCall>,
@@ -161,6 +166,7 @@ impl Received {
             facts: Facts::new(classes),
             kernel_drops: Some(0),
             unrecorded: 0,
+            cut_short: false,
             cpus: Some(Vec::new()),
             refused_call: None,
             failure: None,
@@ -171,6 +177,7 @@ impl Received {
             all.unrecorded += one.unrecorded;
             all.refused_call = all.refused_call.or(one.refused_call);
             all.failure = all.failure.or(one.failure);
+            all.cut_short |= one.cut_short;
             all.cpus = all
                 .cpus
                 .zip(one.cpus.as_ref())
@@ -540,6 +547,7 @@ struct Ending {
     /// Probes so far, and at most.
     asked: usize,
     most: usize,
+    stop: Stop,
     /// Where probes are wished for, until no more are wanted.
     wishes: Option<Sender<Wish>>,
     step: Step,
@@ -560,6 +568,7 @@ impl Ending {
             quiet: (u64::MAX, 0),
             asked: 0,
             most: if plan.probes { PROBES } else { 0 },
+            stop: plan.stop.clone(),
             wishes: Some(wishes.clone()),
             step: Step::Sending,
         }
@@ -573,6 +582,10 @@ impl Ending {
         if let Step::Sending = self.step {
             let until = last.saturating_add(self.timeout_ns);
             self.step = Step::Missing { until };
+        }
+        if self.stopped(matcher.flight.interrupted()) {
+            matcher.cut_short = true;
+            return None;
         }
         if let Step::Missing { until } = self.step {
             if let Some(until) = self.missing(matcher, sent, until, now) {
@@ -604,6 +617,13 @@ impl Ending {
             return self.ask(matcher, now);
         }
         None
+    }
+
+    /// Whether the wait is to end: asked for once more than what ended the departures. A trial that was
+    /// interrupted says nothing, whatever comes.
+    fn stopped(&self, interrupted: bool) -> bool {
+        let before = u32::from(interrupted && self.loss_bound.is_none());
+        self.stop.requests() > before
     }
 
     /// When to look again for replies that are missing; `None`: they are not waited for any longer.
@@ -746,6 +766,8 @@ pub(super) struct Matcher<'a> {
     /// The longest time that a reply took.
     longest_ns: i64,
     probed: [bool; PROBES],
+    /// The wait for the last replies was ended before its time.
+    cut_short: bool,
     /// What comes from now on may be an answer to a probe, and is outside all counts.
     probing: bool,
     /// By the monotonic clock, as of the last look.
@@ -793,6 +815,7 @@ impl<'a> Matcher<'a> {
             early: 0,
             longest_ns: 0,
             probed: [false; PROBES],
+            cut_short: false,
             probing: false,
             now_ns: 0,
             clock_offset: None,
@@ -1505,10 +1528,11 @@ impl<'a> Matcher<'a> {
         self.release(i64::MAX);
         self.facts.rejected += self.trials.iter().map(Sample::packets).sum::<u64>();
         self.facts.reply_sizes.sort_unstable();
+        let due = if self.cut_short { self.due(sent) } else { sent };
         if let Some(tap) = &mut self.tap {
-            tap.sweep_below(sent, &self.tracker);
+            tap.sweep_below(due, &self.tracker);
         }
-        let counts = self.tracker.finish(sent);
+        let counts = self.tracker.cut_short(sent, due);
         let last = self.tap.and_then(|tap| tap.finish(sent, &counts));
         let unrecorded = self.pipe.unrecorded();
         let last = last.map(|last| intervals::Counts { unrecorded, ..last });
@@ -1520,7 +1544,24 @@ impl<'a> Matcher<'a> {
             cpus,
             refused_call: None,
             failure: None,
+            cut_short: self.cut_short,
         }
+    }
+
+    /// The first of the packets whose timeout has not passed, when `sent` packets were sent.
+    fn due(&self, sent: u64) -> u64 {
+        let now = os::realtime_ns();
+        let low = sent.saturating_sub(self.flight.window());
+        let under_way = |seq: &u64| {
+            let t1 = Timestamp::from_raw(self.flight.t1(*seq));
+            let t1 = t1.unix_ns(self.format, now);
+            t1.is_some_and(|t1| now.saturating_sub(t1) <= self.timeout_ns)
+        };
+        (low..sent)
+            .rev()
+            .take_while(under_way)
+            .last()
+            .unwrap_or(sent)
     }
 }
 
@@ -1629,6 +1670,7 @@ mod tests {
             timeout_ns: TIMEOUT_NS,
             loss_bound: None,
             probes: true,
+            stop: Stop::default(),
             first_seq: 0,
             format: Format::Ntp,
             test: TestFormat::LIGHT,
@@ -2107,6 +2149,55 @@ mod tests {
             let asked = probes_after(happens, stateless, true);
             assert_eq!(asked, probes, "{happens:?} {stateless}");
             assert_eq!(probes_after(happens, stateless, false), 0, "{happens:?}");
+        }
+    }
+
+    #[test]
+    fn a_wait_ends_when_that_is_asked_for_once_more_than_what_ended_the_departures() {
+        for (interrupted, bound, enough) in [
+            (false, None, 1),
+            (true, None, 2),
+            // Whatever comes, it says nothing of a rate.
+            (true, Some(Fraction::default()), 1),
+        ] {
+            let flight = Flight::new(64, 0);
+            let (samples, _blocks) = pipe();
+            let plan = Plan {
+                loss_bound: bound,
+                ..plan(false)
+            };
+            let mut matcher = Matcher::new(&plan, &flight, samples);
+            let mut mirror = reflector(false, Format::Ntp);
+            let now = os::realtime_ns();
+            for seq in 0..10 {
+                // Two of them have had their time.
+                let t1 = if seq < 4 { now - 2 * TIMEOUT_NS } else { now };
+                let octets = request(&flight, seq, t1, false);
+                if seq != 3 && seq < 6 {
+                    let octets = reply(&mut mirror, &octets, t1 + 10, Format::Ntp);
+                    arrive(&mut matcher, &octets, t1 + 1000);
+                }
+            }
+            if interrupted {
+                flight.set_interrupted();
+            }
+            flight.finish(10, 1000);
+            let (wishes, _wanted) = crossbeam_channel::bounded(8);
+            let mut ending = Ending::new(&plan, &wishes);
+            for asked in 0..enough {
+                if asked > 0 || !interrupted {
+                    assert!(
+                        ending.next(&mut matcher, 5000).is_some(),
+                        "{interrupted} {asked}"
+                    );
+                }
+                plan.stop.request();
+            }
+            assert_eq!(ending.next(&mut matcher, 5000), None);
+            let received = matcher.finish(10, None, None);
+            assert!(received.cut_short);
+            let counts = &received.counts;
+            assert_eq!((counts.received, counts.unresolved), (5, 4));
         }
     }
 

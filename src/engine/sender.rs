@@ -519,6 +519,7 @@ impl<'a, S: SendHalf> Sender<'a, S> {
         while agenda.next.is_some() || !self.held.is_empty() {
             if self.stop.load(Ordering::Relaxed) {
                 self.totals.interrupted = true;
+                self.flight.set_interrupted();
                 return;
             }
             if self.flight.is_withdrawn() || self.flight.is_abandoned() {

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select, tick};
+use mio::Waker;
 
 use super::assemble::{Differs, Terms};
 use super::cores::{self, Pair};
@@ -807,6 +808,7 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
         timeout_ns,
         loss_bound: share.loss_bound,
         probes: share.probes,
+        stop: common.stop.clone(),
         first_seq: share.first_seq,
         format: share.format,
         test: peer.format,
@@ -826,10 +828,11 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
     let (waker_in, waker_out) = bounded(1);
     let receiver = {
         let (flight, live, done) = (Arc::clone(&flight), Arc::clone(&live), common.done.clone());
+        let stop = common.stop.clone();
         spawn("receiver", move || {
             let mut half = start_receiving();
             // There is room for the one waker, and whoever waits for it is still there.
-            let ready = |waker| drop(waker_in.send(waker));
+            let ready = |waker: Arc<Waker>| drop(waker_in.send(stop.wakes(waker)));
             let pipes = (samples, tap, came);
             let result = receiver::run(&mut half, &plan, &flight, &live, pipes, ready, &wish_in);
             drop(done);

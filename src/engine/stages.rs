@@ -10,6 +10,7 @@ use crossbeam_channel::bounded;
 use nix::sys::socket::{setsockopt, sockopt};
 use zerocopy::IntoBytes;
 
+use super::Stop;
 use super::flight::Flight;
 use super::intervals::Counts;
 use super::receiver::{self, Matcher};
@@ -252,6 +253,7 @@ pub fn matching(load: Load, run: impl FnOnce(&mut Matching<'_>)) {
     let plan = receiver::Plan {
         loss_bound: None,
         probes: true,
+        stop: Stop::default(),
         punctuality: None,
         timeout_ns: i64::MAX,
         first_seq: 0,

@@ -142,7 +142,7 @@ fn table(report: &Report) -> Vec<String> {
     let unattributed = packets.lost_unattributed.filter(|lost| *lost > 0);
     let one_way = |name, delay: &Option<Delay>, lost: Option<u64>| {
         // Without one reply, nothing tells a direction.
-        let loss = loss(lost.filter(|_| answered), packets.sent);
+        let loss = loss(lost.filter(|_| answered), packets.settled());
         let at_least = if unattributed.is_some() && loss.contains('%') {
             "+"
         } else {
@@ -157,7 +157,7 @@ fn table(report: &Report) -> Vec<String> {
         "-".repeat(WIDTH),
         one_way("Outbound", &delays.outbound, packets.lost_outbound),
         one_way("Inbound", &delays.inbound, packets.lost_inbound),
-        row("Roundtrip", false, delays.roundtrip.as_ref()) + &loss(packets.lost, packets.sent),
+        row("Roundtrip", false, delays.roundtrip.as_ref()) + &loss(packets.lost, packets.settled()),
         "-".repeat(WIDTH),
         format!("{:>78}", "Jitter Algorithm [RFC3550]"),
         "=".repeat(WIDTH),
@@ -364,6 +364,8 @@ fn packets(report: &Report) -> Vec<String> {
         format!("received {}", known(packets.received)),
         lost(packets),
     ];
+    let unresolved = packets.unresolved.filter(|n| *n > 0);
+    first.extend(unresolved.map(|n| format!("still awaited when interrupted {}", count(n))));
     let bursts = packets.loss_bursts.filter(|_| packets.lost > Some(0));
     first.extend(bursts.map(|bursts| {
         let mean = bursts
@@ -444,7 +446,7 @@ fn lost(packets: &Packets) -> String {
         [] => ": direction not known".to_owned(),
         _ => format!(": {}", directions.join(", ")),
     };
-    let percent = packets.sent.and_then(|sent| percent(lost, sent, 3));
+    let percent = packets.settled().and_then(|of| percent(lost, of, 3));
     let percent = percent.map_or("-".to_owned(), |percent| percent + " %");
     format!("lost {} ({percent}{directions})", count(lost))
 }
@@ -822,6 +824,15 @@ fn verdict(report: &Report) -> Vec<String> {
     let mut lines = Vec::new();
     match (packets.sent, packets.received) {
         (Some(0), _) => lines.push("NOTHING WAS SENT".to_owned()),
+        (Some(sent), Some(0)) if packets.unresolved > Some(0) => lines.push(wrap(
+            &format!(
+                "NOTHING CAME BACK until the interruption: {} of {} packets lost, {} still awaited",
+                known(packets.lost),
+                count(sent),
+                known(packets.unresolved)
+            ),
+            2,
+        )),
         (Some(sent), Some(0)) if packets.lost.is_some() => {
             let mut text = format!(
                 "NOTHING CAME BACK: 100 % loss ({} sent, no reply before the timeout",

@@ -50,6 +50,8 @@ pub struct Counts {
     pub directions: Option<Directions>,
     /// Whether the reflector keeps a sequence of its own; `None`: not proved either way.
     pub own_counter: Option<bool>,
+    /// Packets that were neither answered nor had timed out in the end.
+    pub unresolved: u64,
     /// Runs of consecutive lost sequence numbers: how many, and the longest.
     pub bursts: Bursts,
     /// The reflector's numbers do not fit a count of its replies to this session: it may count
@@ -93,6 +95,7 @@ impl Counts {
             all.received += counts.received;
             all.late += counts.late;
             all.duplicates += counts.duplicates;
+            all.unresolved += counts.unresolved;
             all.reordered += counts.reordered;
             all.bursts.count += counts.bursts.count;
             all.bursts.longest = all.bursts.longest.max(counts.bursts.longest);
@@ -149,6 +152,25 @@ pub struct Directions {
 }
 
 impl Directions {
+    /// The same without so many that are not lost yet: first those of which nothing tells the direction.
+    /// `None` where it is not known which the others were.
+    fn without(self, unresolved: u64) -> Option<Self> {
+        let mut rest = self;
+        let tail = unresolved.min(rest.lost_unattributed);
+        rest.lost_unattributed -= tail;
+        match unresolved - tail {
+            0 => {}
+            others if rest.lost_inbound == 0 => {
+                rest.lost_outbound = rest.lost_outbound.saturating_sub(others)
+            }
+            others if rest.lost_outbound == 0 => {
+                rest.lost_inbound = rest.lost_inbound.saturating_sub(others)
+            }
+            _ => return None,
+        }
+        Some(rest)
+    }
+
     fn plus(self, other: Self) -> Self {
         Self {
             lost_outbound: self.lost_outbound + other.lost_outbound,
@@ -798,9 +820,21 @@ impl Tracker {
 
     /// The counts, when `sent` packets were sent.
     #[must_use]
-    pub fn finish(mut self, sent: u64) -> Counts {
-        while self.decided < sent {
+    pub fn finish(self, sent: u64) -> Counts {
+        self.cut_short(sent, sent)
+    }
+
+    /// The same where those from `due` on have not timed out: an unanswered one of these is not lost yet.
+    #[must_use]
+    pub fn cut_short(mut self, sent: u64, due: u64) -> Counts {
+        while self.decided < due.min(sent) {
             self.decide();
+        }
+        while self.decided < sent {
+            let s = self.decided;
+            let unresolved = !self.received.has(s) && !self.late.has(s);
+            self.counts.unresolved += u64::from(unresolved);
+            self.decided += 1;
         }
         let last = sent.saturating_sub(1);
         let last = self.number(last);
@@ -820,15 +854,17 @@ impl Tracker {
             let told = d.lost_outbound + d.lost_inbound + d.lost_unattributed;
             self.senseless |= told != sent.saturating_sub(self.counts.received);
             self.counts.senseless = self.senseless;
-            self.counts.directions = (!self.senseless).then_some(self.directions);
+            let told = (!self.senseless).then_some(self.directions);
+            self.counts.directions = told.and_then(|d| d.without(self.counts.unresolved));
         }
-        if self.epoch.started && self.answered >= sent {
+        if self.epoch.started && self.answered + self.counts.unresolved >= sent {
             // Whatever the reflector's numbers are: every packet came there and back, or came late.
             let followed = self.counts.followed();
             self.counts.directions = Some(Directions {
                 lost_outbound: 0,
                 lost_inbound: 0,
-                lost_unattributed: sent.saturating_sub(self.counts.received),
+                lost_unattributed: sent
+                    .saturating_sub(self.counts.received + self.counts.unresolved),
                 ..if followed {
                     self.directions
                 } else {
@@ -1380,6 +1416,34 @@ mod tests {
         let all = Counts::together([(4, &proved), (2, &copied)].into_iter());
         assert!(!all.followed() && !copied.followed());
         assert_eq!(losses(&all), (1, 0, 0));
+    }
+
+    #[test]
+    fn what_is_still_awaited_when_the_wait_is_cut_short_is_not_lost() {
+        let cut = |replies: &[(u64, u32)], sent: u64, due: u64| {
+            let mut tracker = Tracker::new(1 << 12);
+            for (s, r) in replies {
+                tracker.on_reply(*s, *r, false);
+            }
+            let counts = tracker.cut_short(sent, due);
+            (
+                counts.unresolved,
+                counts.directions.map(|_| losses(&counts)),
+                counts.bursts.count,
+            )
+        };
+        // 1 was lost outbound; 5 and those from 7 on are still under way, as far as anybody knows.
+        let replies = [(0, 0), (2, 1), (3, 2), (4, 3), (6, 4)];
+        assert_eq!(cut(&replies, 10, 3), (4, Some((1, 0, 0)), 1));
+        assert_eq!(cut(&replies, 10, 6), (3, Some((2, 0, 0)), 2));
+        assert_eq!(cut(&replies, 10, 10), (0, Some((2, 0, 3)), 3));
+        // Where some were lost on each way nobody knows on which the one was that may come.
+        let both = [(0, 0), (2, 1), (4, 3), (6, 4)];
+        assert_eq!(cut(&both, 8, 5), (2, None, 2));
+        assert_eq!(cut(&both, 8, 7), (1, Some((2, 1, 0)), 3));
+        // Nothing is lost that nobody waited for.
+        assert_eq!(cut(&[(0, 0), (1, 1)], 9, 0), (7, Some((0, 0, 0)), 0));
+        assert_eq!(cut(&[], 9, 0), (9, None, 0));
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub fn comparison(sessions: &[Report]) -> String {
         let (packets, delay) = (&report.packets, report.delay_ns.roundtrip.as_ref());
         let text = |known: Option<String>| known.unwrap_or_else(|| "-".to_owned());
         let answered = packets.received != Some(0);
-        let way = |lost: Option<u64>| loss(lost.filter(|_| answered), packets.sent);
+        let way = |lost: Option<u64>| loss(lost.filter(|_| answered), packets.settled());
         lines.push(format!(
             "{number:>7} {:>4} {:>5} {:>10} {:>8} {:>7} {} {} {}",
             text(report.path.dscp_sent.map(|dscp| dscp.to_string())),

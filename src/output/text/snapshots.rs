@@ -119,6 +119,7 @@ fn full() -> Report {
             not_sent_causes: Vec::new(),
             received: Some(999_963),
             lost: Some(37),
+            unresolved: Some(0),
             lost_outbound: Some(12),
             lost_inbound: Some(20),
             lost_unattributed: Some(5),
