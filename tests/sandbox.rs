@@ -8,7 +8,7 @@ mod common;
 use std::net::UdpSocket;
 use std::process::Command;
 
-use common::sandbox::{Refused, confine, refused};
+use common::sandbox::{Refused, confine, option, refused};
 use common::server::Server;
 use common::{Outcome, Reflector, Running, Summary, assert_no_loss, binary, request, skip, words};
 use libc::{EACCES, EIO, ENOMEM, ENOSYS, EPERM};
@@ -249,5 +249,56 @@ fn a_server_that_cannot_receive_or_send_ends_with_exit_1_and_the_error() {
         assert!(outcome.stderr.contains(&why), "{outcome:?}");
         let account: Value = serde_json::from_str(&outcome.stdout).unwrap();
         assert_eq!(account["failure"]["call"], call, "{account:#}");
+    }
+}
+
+/// Receive timestamps that are refused, and those that are granted and never come.
+const NO_STAMPS: [i32; 2] = [EPERM, 0];
+
+fn without_stamps(errno: i32) -> [Refused; 1] {
+    [option(libc::SOL_SOCKET, libc::SO_TIMESTAMPING, errno)]
+}
+
+#[test]
+fn without_receive_timestamps_of_the_kernel_t4_is_the_programs() {
+    let reflector = Reflector::start("127.0.0.1:0");
+    for errno in NO_STAMPS {
+        let line = format!("sender {} -c 300 -i 1ms --json", reflector.address());
+        let Some(outcome) = run(&without_stamps(errno), &line) else {
+            return;
+        };
+        let report = outcome.measured();
+        let case = format!("{errno}: {report:#}");
+        assert_no_loss(&report, 300);
+        assert_eq!(report["timestamps"]["t4"], "userspace", "{case}");
+        assert_eq!(report["timestamps"]["t1"], "userspace", "{case}");
+        assert_eq!(report["packets"]["rejected_samples"], 0, "{case}");
+        for delay in ["roundtrip", "outbound", "inbound"] {
+            assert_eq!(report["delay_ns"][delay]["samples"], 300, "{case}");
+        }
+        let notes = report["notes"].to_string();
+        assert!(notes.contains("no receive timestamps of the kernel ("), "{case}");
+    }
+}
+
+#[test]
+fn without_receive_timestamps_of_the_kernel_t2_is_the_programs() {
+    for errno in NO_STAMPS {
+        let Some(outcome) = run(&without_stamps(errno), "sender -c 100 -i 1ms --json") else {
+            return;
+        };
+        let report = outcome.measured();
+        let case = format!("{errno}: {report:#}");
+        assert_no_loss(&report, 100);
+        assert_eq!(report["timestamps"]["t2"], "userspace", "{case}");
+
+        let program = confined(&without_stamps(errno));
+        let mut reflector = Reflector::start_by(program, "127.0.0.1:0");
+        let line = format!("sender {} -c 100 -i 1ms --json", reflector.address());
+        let report = common::run(&line).measured();
+        assert_no_loss(&report, 100);
+        assert_eq!(report["delay_ns"]["outbound"]["samples"], 100, "{report:#}");
+        let said = (0..2).map(|_| reflector.next_line());
+        assert!(said.into_iter().any(|line| line.contains("no receive timestamps of the kernel (")));
     }
 }

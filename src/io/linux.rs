@@ -11,6 +11,7 @@ use std::ops::DerefMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use libc::{c_int, c_uint};
 use mio::unix::SourceFd;
@@ -22,6 +23,7 @@ use super::{
     Request, Route, SocketPlan, StampKind, Txtime, bind_interface, interface_of, new_socket,
     refused_call, set_plain_options,
 };
+use crate::os;
 use crate::sys::{self, Call, Queue, ReceiveBatch, ReplyFacts, SendBatch, SendFacts};
 
 /// Transmit stamps under way that can be told apart where the kernel does not take an identity.
@@ -125,7 +127,7 @@ pub(crate) struct OpenSession {
     tx: Socket,
     rx: Socket,
     facts: SendFacts,
-    hardware: bool,
+    receive: StampKind,
     granted: Granted,
 }
 
@@ -170,6 +172,8 @@ pub(crate) fn open_session(plan: &SocketPlan) -> io::Result<OpenSession> {
     sys::set_option(tx.as_fd(), level, recverr, 1)?;
     ask_for_header_fields(&rx, plan.local.is_ipv4(), false)?;
     let receive = receive_stamps(&rx, hardware, &mut remarks);
+    // Departures and arrivals are of one clock.
+    let hardware = receive == StampKind::Hardware;
     busy_poll(&rx, plan, &mut remarks);
     if plan.bundles {
         take_bundles(&rx, &mut remarks);
@@ -222,7 +226,7 @@ pub(crate) fn open_session(plan: &SocketPlan) -> io::Result<OpenSession> {
             with_id: takes_stamp_identity(),
             with_txtime,
         },
-        hardware,
+        receive,
         granted,
     })
 }
@@ -262,7 +266,7 @@ impl OpenSession {
             data: self.rx,
             stamps: tx,
             identity,
-            hardware: self.hardware,
+            receive: self.receive,
         };
         Ok((send, receive, self.granted))
     }
@@ -427,20 +431,68 @@ fn timestamping(socket: &Socket, flags: c_uint) -> io::Result<()> {
     )
 }
 
+/// Asks for receive timestamps: those of the interface where these are asked for and had, else the
+/// kernel's, where it really gives them.
 fn receive_stamps(socket: &Socket, hardware: bool, remarks: &mut Vec<String>) -> StampKind {
-    let (kind, flags) = if hardware {
+    if hardware {
         let flags = libc::SOF_TIMESTAMPING_RX_HARDWARE | libc::SOF_TIMESTAMPING_RAW_HARDWARE;
-        (StampKind::Hardware, flags)
-    } else {
-        let flags = libc::SOF_TIMESTAMPING_RX_SOFTWARE | libc::SOF_TIMESTAMPING_SOFTWARE;
-        (StampKind::Kernel, flags)
-    };
-    match timestamping(socket, flags) {
-        Ok(()) => kind,
-        Err(error) => {
-            remarks.push(format!("no receive timestamps of the kernel: {error}"));
-            StampKind::Userspace
+        match timestamping(socket, flags) {
+            Ok(()) => return StampKind::Hardware,
+            Err(error) => note(remarks, format!("no receive timestamps of the interface: {error}")),
         }
+    }
+    let why = match timestamping(socket, RECEIVE_STAMPS) {
+        Ok(()) if gives_receive_stamps() => return StampKind::Kernel,
+        Ok(()) => "it was asked for them (SO_TIMESTAMPING) and gives none".to_owned(),
+        Err(error) => format!("SO_TIMESTAMPING: {error}"),
+    };
+    note(
+        remarks,
+        format!(
+            "no receive timestamps of the kernel ({why}): they are read by this program, after the call \
+             that receives"
+        ),
+    );
+    StampKind::Userspace
+}
+
+/// What the kernel's timestamps of arrivals are asked for by.
+const RECEIVE_STAMPS: c_uint =
+    libc::SOF_TIMESTAMPING_RX_SOFTWARE | libc::SOF_TIMESTAMPING_SOFTWARE;
+
+/// Whether a datagram that arrives has the timestamp that was asked for: a sandbox may take the request
+/// and do nothing. Found out once, before anything is measured, so that no figure has timestamps of two
+/// kinds. Where it cannot be tried, since there is no loopback, they are believed in.
+fn gives_receive_stamps() -> bool {
+    /// The kernel begins to stamp a moment after the first socket asked.
+    const TRIALS: usize = 20;
+    const BETWEEN: Duration = Duration::from_millis(1);
+
+    static GIVES: OnceLock<bool> = OnceLock::new();
+    let attempt = || -> io::Result<bool> {
+        let socket = new_socket(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+        timestamping(&socket, RECEIVE_STAMPS)?;
+        let to = bound(&socket)?;
+        let mut batch = ReceiveBatch::for_heads(1);
+        let mut calls = Calls::RECEIVING;
+        for _ in 0..TRIALS {
+            socket.send_to(&[0], &to.into())?;
+            calls.receive(&mut batch, socket.as_fd(), Queue::Data)?;
+            if batch.received(0).facts.stamp_ns.is_some() {
+                return Ok(true);
+            }
+            std::thread::sleep(BETWEEN);
+        }
+        Ok(false)
+    };
+    *GIVES.get_or_init(|| attempt().unwrap_or(true))
+}
+
+/// Notes a remark, once.
+fn note(remarks: &mut Vec<String>, remark: String) {
+    if !remarks.contains(&remark) {
+        remarks.push(remark);
     }
 }
 
@@ -635,7 +687,7 @@ pub(crate) struct ReceiveSocket {
     data: Socket,
     stamps: Arc<Socket>,
     identity: Identity,
-    hardware: bool,
+    receive: StampKind,
 }
 
 impl ReceiveSocket {
@@ -664,6 +716,8 @@ pub(crate) struct ReceiveHalf {
 impl ReceiveHalf {
     /// Shows what is in the first `count` slots of the batch.
     pub(crate) fn show(&mut self, count: usize, mut f: impl FnMut(Datagram<'_>)) {
+        let receive = self.sockets.receive;
+        let own = (receive == StampKind::Userspace).then(os::realtime_ns);
         for index in 0..count {
             let received = self.batch.received(index);
             if let Some(drops) = received.facts.drops {
@@ -677,7 +731,7 @@ impl ReceiveHalf {
                     .filter(|octets| *octets > 0 && *octets < received.len),
                 truncated: received.truncated,
                 facts_cut: received.control_truncated,
-                arrived_ns: arrival(self.sockets.hardware, facts),
+                arrived_ns: own.or_else(|| stamp(receive, facts)),
                 ttl: facts.ttl,
                 tos: facts.tos,
             });
@@ -735,7 +789,7 @@ impl super::ReceiveHalf for ReceiveHalf {
         let count = self.fill_errors(Beside::Stamps, Queue::Error);
         for index in 0..count {
             let facts = self.errors.received(index).facts;
-            let ns = arrival(self.sockets.hardware, &facts);
+            let ns = stamp(self.sockets.receive, &facts);
             if facts
                 .error
                 .is_some_and(|e| (e.origin, e.code) == (ORIGIN_TXTIME, CODE_TXTIME_MISSED))
@@ -815,11 +869,11 @@ fn drops(fd: BorrowedFd<'_>, carried: u32) -> Option<u64> {
     Some(u64::from(sys::socket_drops(fd).unwrap_or(carried)))
 }
 
-fn arrival(hardware: bool, facts: &sys::Facts) -> Option<i64> {
-    if hardware {
-        facts.hardware_ns
-    } else {
-        facts.stamp_ns
+/// A timestamp by the interface's clock where arrivals are stamped by that, else by the system's.
+fn stamp(receive: StampKind, facts: &sys::Facts) -> Option<i64> {
+    match receive {
+        StampKind::Hardware => facts.hardware_ns,
+        StampKind::Kernel | StampKind::Userspace => facts.stamp_ns,
     }
 }
 
