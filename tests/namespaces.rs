@@ -444,6 +444,39 @@ fn a_train_too_large_for_the_path_goes_packet_by_packet() {
 }
 
 #[test]
+fn a_reflector_of_all_addresses_answers_from_the_one_that_was_asked() {
+    let pair = or_skip!(Pair::new());
+    or_skip!(pair.far.set_up("ip address add 10.9.1.5/32 dev lo"));
+    or_skip!(pair.near.set_up("ip route add 10.9.1.5 via 10.9.0.2"));
+    for io in ["portable", "batched"] {
+        for (listen, hosts) in [
+            ("0.0.0.0:0", ["10.9.0.3", "10.9.0.2", "10.9.1.5"]),
+            ("[::]:0", ["[fd09::3]", "[fd09::2]", "[fd09::3]"]),
+        ] {
+            let reflector = pair.far.reflector(&format!("{listen} --io {io} --json"));
+            let port = reflector.address().port();
+            for host in hosts {
+                let remote = format!("{host}:{port}").parse().unwrap();
+                pair.warm_up(remote);
+                let line = format!("sender {remote} -c 20 -i 1ms --json");
+                let report = pair.near.run(&line).measured();
+                assert_no_loss(&report, 20);
+                assert_eq!(report["packets"]["invalid"], 0, "{io} {host}: {report:#}");
+            }
+            let account = reflector.stop().account();
+            let sessions = account["sessions"].as_array().unwrap();
+            for session in sessions {
+                let asked = session["local_address"].as_str().unwrap();
+                assert!(
+                    hosts.iter().any(|host| host.contains(asked)),
+                    "{io}: {asked}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn two_reflectors_do_not_answer_each_other_for_ever() {
     let pair = or_skip!(Pair::new());
     let far = pair.far.reflector("10.9.0.2:0");

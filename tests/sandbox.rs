@@ -277,7 +277,10 @@ fn without_receive_timestamps_of_the_kernel_t4_is_the_programs() {
             assert_eq!(report["delay_ns"][delay]["samples"], 300, "{case}");
         }
         let notes = report["notes"].to_string();
-        assert!(notes.contains("no receive timestamps of the kernel ("), "{case}");
+        assert!(
+            notes.contains("no receive timestamps of the kernel ("),
+            "{case}"
+        );
     }
 }
 
@@ -299,6 +302,169 @@ fn without_receive_timestamps_of_the_kernel_t2_is_the_programs() {
         assert_no_loss(&report, 100);
         assert_eq!(report["delay_ns"]["outbound"]["samples"], 100, "{report:#}");
         let said = (0..2).map(|_| reflector.next_line());
-        assert!(said.into_iter().any(|line| line.contains("no receive timestamps of the kernel (")));
+        assert!(
+            said.into_iter()
+                .any(|line| line.contains("no receive timestamps of the kernel ("))
+        );
     }
+}
+
+/// Whether a line is about this option being refused.
+fn names_option(line: &str, name: &str) -> bool {
+    line.contains(&format!("this system refuses {name} ("))
+}
+
+#[test]
+fn a_session_goes_on_without_an_option_and_leaves_out_what_depends_on_it() {
+    use libc::{IPPROTO_IP, IPPROTO_IPV6};
+
+    // Address, option, its name, and the figure that depends on it.
+    let options = [
+        (
+            4,
+            IPPROTO_IP,
+            libc::IP_RECVERR,
+            "IP_RECVERR",
+            "/packets/icmp_unreachable",
+        ),
+        (4, IPPROTO_IP, libc::IP_MTU_DISCOVER, "IP_MTU_DISCOVER", ""),
+        (4, IPPROTO_IP, libc::IP_TTL, "IP_TTL", "/path/hops_outbound"),
+        (
+            4,
+            IPPROTO_IP,
+            libc::IP_RECVTTL,
+            "IP_RECVTTL",
+            "/path/hops_inbound",
+        ),
+        (
+            4,
+            IPPROTO_IP,
+            libc::IP_RECVTOS,
+            "IP_RECVTOS",
+            "/path/dscp_received",
+        ),
+        (
+            6,
+            IPPROTO_IPV6,
+            libc::IPV6_RECVERR,
+            "IPV6_RECVERR",
+            "/packets/icmp_unreachable",
+        ),
+        (
+            6,
+            IPPROTO_IPV6,
+            libc::IPV6_UNICAST_HOPS,
+            "IPV6_UNICAST_HOPS",
+            "/path/hops_outbound",
+        ),
+        (
+            6,
+            IPPROTO_IPV6,
+            libc::IPV6_RECVHOPLIMIT,
+            "IPV6_RECVHOPLIMIT",
+            "/path/hops_inbound",
+        ),
+        (
+            6,
+            IPPROTO_IPV6,
+            libc::IPV6_RECVTCLASS,
+            "IPV6_RECVTCLASS",
+            "/path/dscp_received",
+        ),
+    ];
+    for (version, level, option_name, name, figure) in options {
+        if version == 6 && !common::has_ipv6() {
+            continue;
+        }
+        let reflector = Reflector::start(if version == 4 {
+            "127.0.0.1:0"
+        } else {
+            "[::1]:0"
+        });
+        let calls = [option(level, option_name, libc::ENOPROTOOPT)];
+        let line = format!("sender {} -c 50 -i 1ms --json", reflector.address());
+        let Some(outcome) = run(&calls, &line) else {
+            return;
+        };
+        let report = outcome.measured();
+        assert_no_loss(&report, 50);
+        let notes = report["notes"].as_array().unwrap();
+        let named = notes
+            .iter()
+            .filter(|note| names_option(note.as_str().unwrap(), name));
+        assert_eq!(named.count(), 1, "{name}: {report:#}");
+        let dependent = [
+            "/packets/icmp_unreachable",
+            "/path/hops_outbound",
+            "/path/hops_inbound",
+            "/path/dscp_received",
+        ];
+        for known in dependent {
+            if known == "/path/hops_outbound" && figure == "/path/hops_inbound" {
+                // A reflector's TTL of 255 is believed only where there are no hops on the way back.
+                continue;
+            }
+            let value = report.pointer(known).unwrap();
+            assert_eq!(
+                value.is_null(),
+                known == figure,
+                "{name}, {known}: {report:#}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_option_that_was_asked_for_and_is_refused_is_named() {
+    let reflector = Reflector::start("127.0.0.1:0");
+    for (asked, refused, name) in [
+        ("--dscp EF", libc::IP_TOS, "IP_TOS"),
+        ("--ttl 3", libc::IP_TTL, "IP_TTL"),
+        (
+            "--do-not-fragment",
+            libc::IP_MTU_DISCOVER,
+            "IP_MTU_DISCOVER",
+        ),
+    ] {
+        let calls = [option(libc::IPPROTO_IP, refused, libc::ENOPROTOOPT)];
+        let line = format!("sender {} -c 1 {asked}", reflector.address());
+        let Some(outcome) = run(&calls, &line) else {
+            return;
+        };
+        assert_eq!(outcome.code, 1, "{outcome:?}");
+        assert!(names_option(outcome.complaint(), name), "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_reflector_answers_without_options() {
+    if !can_confine() {
+        return;
+    }
+    for (refused, name) in [
+        (libc::IP_TTL, "IP_TTL"),
+        (libc::IP_RECVTTL, "IP_RECVTTL"),
+        (libc::IP_RECVTOS, "IP_RECVTOS"),
+        (libc::IP_PKTINFO, "IP_PKTINFO"),
+    ] {
+        let calls = [option(libc::IPPROTO_IP, refused, libc::ENOPROTOOPT)];
+        let mut reflector = Reflector::start_by(confined(&calls), "0.0.0.0:0 --threads 2");
+        let port = reflector.address().port();
+        let line = format!("sender 127.0.0.1:{port} -c 50 -i 1ms --json");
+        assert_no_loss(&common::run(&line).measured(), 50);
+        let said = [reflector.next_line(), reflector.next_line()];
+        let named = said.iter().filter(|line| names_option(line, name));
+        assert_eq!(named.count(), 1, "{said:?}");
+        reflector.stop();
+    }
+    let calls = [option(
+        libc::IPPROTO_IP,
+        libc::IP_RECVTTL,
+        libc::ENOPROTOOPT,
+    )];
+    let server = Server::start_by(confined(&calls), "127.0.0.1:0");
+    let line = format!("controller {} -c 50 -i 1ms --json", server.address());
+    assert_no_loss(&common::run(&line).measured(), 50);
+    assert!(names_option(&server.wait_for("IP_RECVTTL"), "IP_RECVTTL"));
+    server.stop();
 }

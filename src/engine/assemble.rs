@@ -322,7 +322,7 @@ fn packets(parts: &Parts<'_>) -> report::Packets {
         timeout_ns: Some(parts.config.timeout_ns),
         invalid: Some(parts.received.facts.invalid),
         rejected_samples: Some(rejected(parts)),
-        icmp_unreachable: Some(icmp.total()),
+        icmp_unreachable: parts.granted.icmp.then(|| icmp.total()),
         icmp: icmp.report(crate::io::is_local),
     }
 }
@@ -484,7 +484,7 @@ fn path(parts: &Parts<'_>) -> report::PathFacts {
         .map(|ttl| 255 - ttl);
     let (ttl_out, changed_out) = ttl_at_reflector(&facts.ttl_out, hops_inbound);
     let hops_outbound = ttl_out
-        .filter(|_| parts.config.socket.ttl == 255)
+        .filter(|_| parts.config.socket.ttl == 255 && parts.granted.ttl)
         .map(|ttl| 255 - ttl);
     let known = hops_outbound.is_some() || hops_inbound.is_some();
     let differs = parts.differs;
@@ -1170,6 +1170,8 @@ mod tests {
                 local: "192.0.2.1:40000".parse().unwrap(),
                 receive: StampKind::Kernel,
                 transmit: None,
+                ttl: true,
+                icmp: true,
                 receive_buffer: None,
                 txtime: Txtime::NotAsked,
                 remarks: Vec::new(),

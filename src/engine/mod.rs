@@ -306,9 +306,9 @@ impl Reflecting {
                 for listen in &config.listen {
                     let listen = &reflecting.with_port(*listen);
                     let plan = socket_plan(*listen, &config.socket, tos, false);
-                    let (socket, granted) = portable::open_mirror(&plan)
+                    let (opened, granted) = portable::open_mirrors(&plan)
                         .map_err(|source| cannot_listen(*listen, source))?;
-                    sockets.push(socket);
+                    sockets.extend(opened);
                     reflecting.note(granted);
                 }
                 let start = move || sockets.into_iter().map(|s| s.start()).collect();

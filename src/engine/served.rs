@@ -8,7 +8,7 @@ mod allowance;
 mod serving;
 mod thread;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
@@ -230,6 +230,8 @@ struct Threads<P> {
     sessions: u64,
     /// Sockets that were opened.
     sockets: usize,
+    /// What was said of them.
+    remarks: HashSet<String>,
     told: Sender<ServedEvent>,
 }
 
@@ -314,6 +316,7 @@ impl<P: Port> Threads<P> {
             prune_at: SLACK,
             sessions: 0,
             sockets: 0,
+            remarks: HashSet::new(),
             told,
         })
     }
@@ -341,7 +344,14 @@ impl<P: Port> Threads<P> {
             buffer: SOCKET_BUFFER,
             ..socket_plan(at, &self.options, tos, true)
         };
-        let (mut socket, local) = P::open(&plan)?;
+        let (mut socket, granted) = P::open(&plan)?;
+        let local = granted.local;
+        for remark in granted.remarks {
+            // Each port would say the same.
+            if self.remarks.insert(remark.clone()) {
+                log::warn!("{remark}");
+            }
+        }
         let load = |worker: &Worker<P>| worker.shared.sessions.load(Ordering::Relaxed);
         let threads = self.threads.iter().enumerate();
         let (thread, worker) = threads

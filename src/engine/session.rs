@@ -817,7 +817,9 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
         stamps: granted.transmit.is_some(),
         hardware: granted.receive == StampKind::Hardware,
         punctuality: txtime::punctuality(&share, &granted),
-        errors_queued: share.socket.io == IoKind::Batched && cfg!(target_os = "linux"),
+        errors_queued: granted.icmp
+            && share.socket.io == IoKind::Batched
+            && cfg!(target_os = "linux"),
         gather_ns: match granted.receive {
             StampKind::Userspace => 0,
             _ => gather_ns(per_second, &share.sizes, granted.receive_buffer),

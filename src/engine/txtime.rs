@@ -828,6 +828,8 @@ mod tests {
     #[test]
     fn every_verdict_but_success_says_who_paces_and_survives_its_number() {
         let granted = Granted {
+            ttl: true,
+            icmp: true,
             local: "192.0.2.1:40000".parse().unwrap(),
             receive: crate::io::StampKind::Kernel,
             transmit: None,

@@ -20,8 +20,8 @@ use socket2::Socket;
 
 use super::{
     BATCH, Datagram, DepartureClock, Event, Granted, Icmp, IcmpMessage, MOST_BEFORE, RefusedCall,
-    Request, Route, SocketPlan, StampKind, Txtime, bind_interface, interface_of, new_socket,
-    refused_call, set_plain_options,
+    Request, Route, SocketPlan, StampKind, Txtime, bind_interface, interface_of, new_socket, note,
+    refused_call, refused_option, set_plain_options,
 };
 use crate::os;
 use crate::sys::{self, Call, Queue, ReceiveBatch, ReplyFacts, SendBatch, SendFacts};
@@ -41,6 +41,17 @@ const ORIGIN_TIMESTAMPING: u8 = libc::SO_EE_ORIGIN_TIMESTAMPING;
 /// `SO_EE_ORIGIN_TXTIME` and `SO_EE_CODE_TXTIME_MISSED` of linux/errqueue.h.
 const ORIGIN_TXTIME: u8 = 6;
 const CODE_TXTIME_MISSED: u8 = 2;
+
+/// A socket option by its name.
+macro_rules! wanted {
+    ($level:ident, $name:ident) => {
+        Wanted {
+            level: libc::$level,
+            name: libc::$name,
+            text: stringify!($name),
+        }
+    };
+}
 
 /// How packets are moved one way: many a call, or, where this system refuses that, one a call.
 #[derive(Debug)]
@@ -154,23 +165,24 @@ pub(crate) fn open_session(plan: &SocketPlan) -> io::Result<OpenSession> {
         socket.set_reuse_port(false)?;
     }
 
+    let mut ttl = true;
     for socket in [&tx, &rx] {
-        set_plain_options(socket, plan)?;
-        set_fragmentation(socket, plan, WHOLE_AS_FAR_AS_IT_GOES)?;
+        ttl = set_plain_options(socket, plan, &mut remarks)?;
+        set_fragmentation(socket, plan, WHOLE_AS_FAR_AS_IT_GOES, &mut remarks)?;
         raise_buffers(socket, plan.buffer);
     }
     let hardware = plan.hardware && hardware_stamps(&tx, local.ip(), plan, &mut remarks);
 
-    let (level, recverr) = if plan.local.is_ipv4() {
-        (libc::IPPROTO_IP, libc::IP_RECVERR)
-    } else {
-        (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)
-    };
     // Without it the kernel tells a connected socket of some ICMP errors only, and a sending one
     // takes for sent what this host's own queueing discipline dropped.
-    sys::set_option(rx.as_fd(), level, recverr, 1)?;
-    sys::set_option(tx.as_fd(), level, recverr, 1)?;
-    ask_for_header_fields(&rx, plan.local.is_ipv4(), false)?;
+    let recverr = if plan.local.is_ipv4() {
+        wanted!(IPPROTO_IP, IP_RECVERR)
+    } else {
+        wanted!(IPPROTO_IPV6, IPV6_RECVERR)
+    };
+    let what = "ICMP errors are not counted, and what this host's own queue drops counts as lost";
+    let icmp = recverr.set(&rx, what, &mut remarks) && recverr.set(&tx, what, &mut remarks);
+    ask_for_header_fields(&rx, plan.local.is_ipv4(), Asker::Sender, &mut remarks);
     let receive = receive_stamps(&rx, hardware, &mut remarks);
     // Departures and arrivals are of one clock.
     let hardware = receive == StampKind::Hardware;
@@ -213,6 +225,8 @@ pub(crate) fn open_session(plan: &SocketPlan) -> io::Result<OpenSession> {
         local,
         receive,
         transmit,
+        ttl,
+        icmp,
         receive_buffer: rx.recv_buffer_size().ok(),
         txtime,
         remarks,
@@ -314,11 +328,12 @@ pub(crate) fn open_mirrors(
             socket.set_reuse_port(true)?;
             socket.bind(&local.into())?;
         }
-        set_plain_options(&socket, plan)?;
-        set_fragmentation(&socket, plan, WHOLE_OR_NOT_AT_ALL)?;
+        set_plain_options(&socket, plan, &mut remarks)?;
+        set_fragmentation(&socket, plan, WHOLE_OR_NOT_AT_ALL, &mut remarks)?;
         raise_buffers(&socket, plan.buffer);
         let any_address = plan.local.ip().is_unspecified();
-        ask_for_header_fields(&socket, plan.local.is_ipv4(), any_address)?;
+        let asker = Asker::Reflector { any_address };
+        ask_for_header_fields(&socket, plan.local.is_ipv4(), asker, &mut remarks);
         receive = receive_stamps(&socket, false, &mut remarks);
         busy_poll(&socket, plan, &mut remarks);
         if plan.bundles {
@@ -346,6 +361,8 @@ pub(crate) fn open_mirrors(
         local,
         receive,
         transmit: None,
+        ttl: true,
+        icmp: true,
         receive_buffer,
         txtime: Txtime::NotAsked,
         remarks,
@@ -368,20 +385,28 @@ const WHOLE_AS_FAR_AS_IT_GOES: (c_int, c_int) =
     (libc::IP_PMTUDISC_PROBE, libc::IPV6_PMTUDISC_PROBE);
 const WHOLE_OR_NOT_AT_ALL: (c_int, c_int) = (libc::IP_PMTUDISC_DO, libc::IPV6_PMTUDISC_DO);
 
-fn set_fragmentation(socket: &Socket, plan: &SocketPlan, whole: (c_int, c_int)) -> io::Result<()> {
-    let (level, name, value) = match (plan.local.is_ipv4(), plan.do_not_fragment) {
-        (true, true) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, whole.0),
-        (true, false) => (
-            libc::IPPROTO_IP,
-            libc::IP_MTU_DISCOVER,
-            libc::IP_PMTUDISC_DONT,
-        ),
-        (false, true) => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, whole.1),
+fn set_fragmentation(
+    socket: &Socket,
+    plan: &SocketPlan,
+    whole: (c_int, c_int),
+    remarks: &mut Vec<String>,
+) -> io::Result<()> {
+    let (option, value) = match (plan.local.is_ipv4(), plan.do_not_fragment) {
+        (true, true) => (wanted!(IPPROTO_IP, IP_MTU_DISCOVER), whole.0),
+        (true, false) => {
+            let option = wanted!(IPPROTO_IP, IP_MTU_DISCOVER);
+            if let Err(error) = option.try_set(socket, libc::IP_PMTUDISC_DONT) {
+                let what = "packets may leave with Don't Fragment, as this system has it";
+                note(remarks, format!("{error}: {what}"));
+            }
+            return Ok(());
+        }
+        (false, true) => (wanted!(IPPROTO_IPV6, IPV6_MTU_DISCOVER), whole.1),
         (false, false) => return Ok(()),
     };
-    sys::set_option(socket.as_fd(), level, name, value)?;
+    option.try_set(socket, value)?;
     if plan.local.is_ipv6() {
-        sys::set_option(socket.as_fd(), level, libc::IPV6_DONTFRAG, 1)?;
+        wanted!(IPPROTO_IPV6, IPV6_DONTFRAG).try_set(socket, 1)?;
     }
     Ok(())
 }
@@ -402,23 +427,73 @@ fn raise_buffers(socket: &Socket, octets: usize) {
     }
 }
 
-fn ask_for_header_fields(socket: &Socket, v4: bool, destination: bool) -> io::Result<()> {
-    let fd = socket.as_fd();
-    let (level, ttl, tos, info) = if v4 {
-        let (ttl, tos) = (libc::IP_RECVTTL, libc::IP_RECVTOS);
-        (libc::IPPROTO_IP, ttl, tos, libc::IP_PKTINFO)
+/// Who wants to know of the headers of what arrives.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asker {
+    Sender,
+    /// `any_address`: it listens on all of this host's.
+    Reflector {
+        any_address: bool,
+    },
+}
+
+fn ask_for_header_fields(socket: &Socket, v4: bool, asker: Asker, remarks: &mut Vec<String>) {
+    let (ttl, tos, info) = if v4 {
+        (
+            wanted!(IPPROTO_IP, IP_RECVTTL),
+            wanted!(IPPROTO_IP, IP_RECVTOS),
+            wanted!(IPPROTO_IP, IP_PKTINFO),
+        )
     } else {
-        let (ttl, tos) = (libc::IPV6_RECVHOPLIMIT, libc::IPV6_RECVTCLASS);
-        (libc::IPPROTO_IPV6, ttl, tos, libc::IPV6_RECVPKTINFO)
+        (
+            wanted!(IPPROTO_IPV6, IPV6_RECVHOPLIMIT),
+            wanted!(IPPROTO_IPV6, IPV6_RECVTCLASS),
+            wanted!(IPPROTO_IPV6, IPV6_RECVPKTINFO),
+        )
     };
-    sys::set_option(fd, level, ttl, 1)?;
-    sys::set_option(fd, level, tos, 1)?;
+    let (no_ttl, no_tos) = match asker {
+        Asker::Sender => (
+            "the TTL of replies, and so hops inbound, are not known",
+            "the DSCP and ECN of replies are not known",
+        ),
+        Asker::Reflector { .. } => (
+            "replies tell no TTL (255)",
+            "replies do not have the DSCP of their requests",
+        ),
+    };
+    ttl.set(socket, no_ttl, remarks);
+    tos.set(socket, no_tos, remarks);
     // Carried by datagrams once there were drops; newer kernels also tell when asked.
-    let _ = sys::set_option(fd, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1);
-    if destination {
-        sys::set_option(fd, level, info, 1)?;
+    let _ = sys::set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1);
+    if asker == (Asker::Reflector { any_address: true }) {
+        let what = "replies leave from the address that routes choose, which need not be the one asked; \
+                    name one to listen on";
+        info.set(socket, what, remarks);
     }
-    Ok(())
+}
+
+/// A socket option that this program can do without.
+#[derive(Clone, Copy)]
+struct Wanted {
+    level: c_int,
+    name: c_int,
+    text: &'static str,
+}
+
+impl Wanted {
+    fn try_set(self, socket: &Socket, value: c_int) -> io::Result<()> {
+        let set = sys::set_option(socket.as_fd(), self.level, self.name, value);
+        set.map_err(|error| refused_option(self.text, &error))
+    }
+
+    /// Switches it on; where that is refused, remarks what follows.
+    fn set(self, socket: &Socket, what: &str, remarks: &mut Vec<String>) -> bool {
+        let set = self.try_set(socket, 1);
+        if let Err(error) = &set {
+            note(remarks, format!("{error}: {what}"));
+        }
+        set.is_ok()
+    }
 }
 
 fn timestamping(socket: &Socket, flags: c_uint) -> io::Result<()> {
@@ -438,7 +513,10 @@ fn receive_stamps(socket: &Socket, hardware: bool, remarks: &mut Vec<String>) ->
         let flags = libc::SOF_TIMESTAMPING_RX_HARDWARE | libc::SOF_TIMESTAMPING_RAW_HARDWARE;
         match timestamping(socket, flags) {
             Ok(()) => return StampKind::Hardware,
-            Err(error) => note(remarks, format!("no receive timestamps of the interface: {error}")),
+            Err(error) => note(
+                remarks,
+                format!("no receive timestamps of the interface: {error}"),
+            ),
         }
     }
     let why = match timestamping(socket, RECEIVE_STAMPS) {
@@ -457,8 +535,7 @@ fn receive_stamps(socket: &Socket, hardware: bool, remarks: &mut Vec<String>) ->
 }
 
 /// What the kernel's timestamps of arrivals are asked for by.
-const RECEIVE_STAMPS: c_uint =
-    libc::SOF_TIMESTAMPING_RX_SOFTWARE | libc::SOF_TIMESTAMPING_SOFTWARE;
+const RECEIVE_STAMPS: c_uint = libc::SOF_TIMESTAMPING_RX_SOFTWARE | libc::SOF_TIMESTAMPING_SOFTWARE;
 
 /// Whether a datagram that arrives has the timestamp that was asked for: a sandbox may take the request
 /// and do nothing. Found out once, before anything is measured, so that no figure has timestamps of two
@@ -487,13 +564,6 @@ fn gives_receive_stamps() -> bool {
         Ok(false)
     };
     *GIVES.get_or_init(|| attempt().unwrap_or(true))
-}
-
-/// Notes a remark, once.
-fn note(remarks: &mut Vec<String>, remark: String) {
-    if !remarks.contains(&remark) {
-        remarks.push(remark);
-    }
 }
 
 /// Lets the kernel look for packets at the interface before it waits for an interrupt.
@@ -940,10 +1010,10 @@ impl super::Port for MirrorSocket {
 
     const CONTROL_MESSAGES: bool = true;
 
-    fn open(plan: &SocketPlan) -> io::Result<(Self, SocketAddr)> {
+    fn open(plan: &SocketPlan) -> io::Result<(Self, Granted)> {
         let (mut sockets, granted) = open_mirrors(plan, 1)?;
         let socket = sockets.pop().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        Ok((socket, granted.local))
+        Ok((socket, granted))
     }
 
     fn slots() -> Slots {

@@ -90,6 +90,10 @@ pub(crate) struct Granted {
     pub(crate) receive: StampKind,
     /// Who stamps departures afterwards; `None`: nobody.
     pub(crate) transmit: Option<StampKind>,
+    /// Packets leave with the TTL or Hop Limit of the plan.
+    pub(crate) ttl: bool,
+    /// Sockets are told of ICMP errors, as far as this make of them can be.
+    pub(crate) icmp: bool,
     /// Receive buffer, in octets as the kernel counts them; `None` where the system does not tell.
     pub(crate) receive_buffer: Option<usize>,
     /// Whether packets can carry a departure time.
@@ -389,11 +393,11 @@ pub(crate) trait Port: std::fmt::Debug + Send + Sized + 'static {
     /// the system's drops.
     const CONTROL_MESSAGES: bool;
 
-    /// Opens a socket; returns it with the address and port that were bound.
+    /// Opens a socket; returns it with what the system granted.
     ///
     /// # Errors
     /// The system's: address in use, no permission.
-    fn open(plan: &SocketPlan) -> io::Result<(Self, SocketAddr)>;
+    fn open(plan: &SocketPlan) -> io::Result<(Self, Granted)>;
 
     /// Allocates the memory; to be called on the thread that reflects.
     fn slots() -> Self::Slots;
@@ -477,6 +481,26 @@ pub(crate) fn is_local(addr: IpAddr) -> bool {
     addr.is_loopback() || interface_of(addr).is_some()
 }
 
+/// Each address of this host's own, of one family, with its scope (0: it needs none).
+///
+/// # Errors
+/// The system's.
+fn local_addresses(v6: bool) -> io::Result<Vec<(IpAddr, u32)>> {
+    let interfaces = nix::ifaddrs::getifaddrs()?;
+    let own = interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|a| (IpAddr::V4(a.ip()), 0));
+        v4.or_else(|| {
+            let address = address.as_sockaddr_in6()?;
+            Some((IpAddr::V6(address.ip()), address.scope_id()))
+        })
+    });
+    let mut own: Vec<_> = own.filter(|(ip, _)| ip.is_ipv6() == v6).collect();
+    own.sort_unstable();
+    own.dedup();
+    Ok(own)
+}
+
 /// Name of the interface that has an address.
 pub(crate) fn interface_of(addr: IpAddr) -> Option<String> {
     let interfaces = nix::ifaddrs::getifaddrs().ok()?;
@@ -515,7 +539,8 @@ fn new_socket(addr: SocketAddr) -> io::Result<socket2::Socket> {
     let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     if addr.is_ipv6() {
-        socket.set_only_v6(true)?;
+        let set = socket.set_only_v6(true);
+        set.map_err(|error| refused_option("IPV6_V6ONLY", &error))?;
     }
     Ok(socket)
 }
@@ -535,19 +560,64 @@ fn bind_interface(socket: &socket2::Socket, interface: Option<&str>) -> io::Resu
     }
 }
 
-/// Options that every system has.
-fn set_plain_options(socket: &socket2::Socket, plan: &SocketPlan) -> io::Result<()> {
-    if plan.local.is_ipv4() {
-        socket.set_ttl_v4(u32::from(plan.ttl))?;
-        socket.set_tos_v4(u32::from(plan.tos))?;
+/// Options that every system has; returns whether packets leave with the TTL of the plan.
+///
+/// # Errors
+/// The system's, where it refuses what was asked for and is not what it does anyway.
+fn set_plain_options(
+    socket: &socket2::Socket,
+    plan: &SocketPlan,
+    remarks: &mut Vec<String>,
+) -> io::Result<bool> {
+    let (ttl, tos) = (u32::from(plan.ttl), u32::from(plan.tos));
+    let v4 = plan.local.is_ipv4();
+    let (name, result) = if v4 {
+        ("IP_TTL", socket.set_ttl_v4(ttl))
     } else {
-        socket.set_unicast_hops_v6(u32::from(plan.ttl))?;
-        #[cfg(target_os = "linux")]
-        socket.set_tclass_v6(u32::from(plan.tos))?;
-        #[cfg(not(target_os = "linux"))]
-        if plan.tos != 0 {
-            return Err(io::ErrorKind::Unsupported.into());
+        ("IPV6_UNICAST_HOPS", socket.set_unicast_hops_v6(ttl))
+    };
+    let has_ttl = match result {
+        Ok(()) => true,
+        // The usual one is for counting hops; any other was asked for, and packets must not go further.
+        Err(error) if plan.ttl == 255 => {
+            let error = refused_option(name, &error);
+            let what = "packets leave with the system's TTL, and hops on their way are not known";
+            note(remarks, format!("{error}: {what}"));
+            false
         }
+        Err(error) => return Err(refused_option(name, &error)),
+    };
+    #[cfg(target_os = "linux")]
+    let (name, result) = if v4 {
+        ("IP_TOS", socket.set_tos_v4(tos))
+    } else {
+        ("IPV6_TCLASS", socket.set_tclass_v6(tos))
+    };
+    #[cfg(not(target_os = "linux"))]
+    let (name, result) = if v4 {
+        ("IP_TOS", socket.set_tos_v4(tos))
+    } else {
+        ("IPV6_TCLASS", Err(io::ErrorKind::Unsupported.into()))
+    };
+    match result {
+        // Without it packets have 0.
+        Err(error) if tos != 0 => Err(refused_option(name, &error)),
+        _ => Ok(has_ttl),
     }
-    Ok(())
+}
+
+/// The error of a socket option, with the option's name.
+fn refused_option(name: &str, error: &io::Error) -> io::Error {
+    let why = match error.raw_os_error() {
+        Some(errno) => nix::errno::Errno::from_raw(errno).desc().to_owned(),
+        None => error.to_string(),
+    };
+    io::Error::new(error.kind(), format!("this system refuses {name} ({why})"))
+}
+
+/// Notes a remark, once.
+fn note(remarks: &mut Vec<String>, remark: String) {
+    if !remarks.contains(&remark) {
+        remarks.push(remark);
+    }
 }

@@ -1,21 +1,23 @@
 //! The portable make: one datagram a call, timestamps of user space, no control messages.
 //!
-//! TTL and TOS of what arrives, the kernel's drops and the address that was asked are not known
-//! here, and are reported as such.
+//! TTL and TOS of what arrives and the kernel's drops are not known here, and are reported as such. Which
+//! address was asked is known by the socket alone: a reflector of all addresses has one for each.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::ops::DerefMut;
 
 use mio::{Interest, Registry, Token};
 
 use super::{
     BATCH, Datagram, DepartureClock, Event, Granted, MOST_BEFORE, Request, Route, SocketPlan,
-    StampKind, Txtime, bind_interface, new_socket, set_plain_options,
+    StampKind, Txtime, bind_interface, local_addresses, new_socket, set_plain_options,
 };
 use crate::os;
 
 const MAX_DATAGRAM: usize = 65_536;
+/// Addresses that a reflector of all has a socket for, at most.
+const MOST_ADDRESSES: usize = 256;
 
 fn open(plan: &SocketPlan) -> io::Result<(socket2::Socket, Granted)> {
     if plan.do_not_fragment {
@@ -27,7 +29,8 @@ fn open(plan: &SocketPlan) -> io::Result<(socket2::Socket, Granted)> {
     let socket = new_socket(plan.local)?;
     bind_interface(&socket, plan.interface.as_deref())?;
     socket.bind(&plan.local.into())?;
-    set_plain_options(&socket, plan)?;
+    let mut remarks = Vec::new();
+    let ttl = set_plain_options(&socket, plan, &mut remarks)?;
     // A smaller buffer than asked for is found by reading the size back.
     let _ = socket.set_recv_buffer_size(plan.buffer / 2);
     let _ = socket.set_send_buffer_size(plan.buffer / 2);
@@ -39,13 +42,15 @@ fn open(plan: &SocketPlan) -> io::Result<(socket2::Socket, Granted)> {
         local,
         receive: StampKind::Userspace,
         transmit: None,
+        ttl,
+        icmp: true,
         receive_buffer: socket.recv_buffer_size().ok(),
         txtime: if plan.txtime {
             Txtime::Refused(io::Error::from(io::ErrorKind::Unsupported).to_string())
         } else {
             Txtime::NotAsked
         },
-        remarks: Vec::new(),
+        remarks,
         next_hop: None,
     };
     Ok((socket, granted))
@@ -97,17 +102,74 @@ impl OpenSession {
     }
 }
 
-/// Opens a reflector's socket.
+/// Opens a reflector's sockets: one, or one for each address of this host where it listens on all.
 ///
 /// # Errors
 /// The system's: address in use, no permission; `Unsupported` for what needs Linux.
-pub(crate) fn open_mirror(plan: &SocketPlan) -> io::Result<(MirrorSocket, Granted)> {
+pub(crate) fn open_mirrors(plan: &SocketPlan) -> io::Result<(Vec<MirrorSocket>, Granted)> {
     let (socket, mut granted) = open(plan)?;
     let remark = "--io portable does not see TTL and DSCP of requests: replies tell no TTL (255) and \
                   have a DSCP of their own";
     granted.remarks.push(remark.to_owned());
-    let socket = mio::net::UdpSocket::from_std(socket.into());
-    Ok((MirrorSocket(socket), granted))
+    let all = plan.local.ip().is_unspecified();
+    let mut sockets = vec![socket];
+    if all && let Err(error) = open_each(plan, granted.local.port(), &mut sockets) {
+        granted.remarks.push(format!(
+            "no socket for each address of this host ({error}): replies leave from the one that routes \
+             choose, which need not be the one asked; name one to listen on"
+        ));
+    } else if all {
+        let remark = "--io portable answers from the address that was asked where this host has it now; to \
+                      listen on one that it gets later, name it";
+        granted.remarks.push(remark.to_owned());
+    }
+    let mirror = |socket: socket2::Socket| -> io::Result<MirrorSocket> {
+        let local = socket.local_addr()?.as_socket().map(|addr| addr.ip());
+        Ok(MirrorSocket {
+            socket: mio::net::UdpSocket::from_std(socket.into()),
+            address: local.filter(|ip| !ip.is_unspecified()),
+        })
+    };
+    let sockets: io::Result<Vec<_>> = sockets.into_iter().map(mirror).collect();
+    Ok((sockets?, granted))
+}
+
+/// Opens a socket for each address of this host, beside the one of all of them, which then has what is
+/// sent to none of these: where several match, the system takes the most exact one.
+fn open_each(plan: &SocketPlan, port: u16, sockets: &mut Vec<socket2::Socket>) -> io::Result<()> {
+    let open = |address: IpAddr, scope| -> io::Result<socket2::Socket> {
+        let mut local = SocketAddr::new(address, port);
+        if let SocketAddr::V6(local) = &mut local {
+            local.set_scope_id(scope);
+        }
+        let socket = new_socket(local)?;
+        bind_interface(&socket, plan.interface.as_deref())?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&local.into())?;
+        set_plain_options(&socket, plan, &mut Vec::new())?;
+        // A smaller buffer than asked for is no error.
+        let _ = socket.set_recv_buffer_size(plan.buffer / 2);
+        let _ = socket.set_send_buffer_size(plan.buffer / 2);
+        Ok(socket)
+    };
+    let addresses = local_addresses(plan.local.is_ipv6())?;
+    if addresses.len() > MOST_ADDRESSES {
+        return Err(io::Error::other(format!(
+            "it has {}, more than {MOST_ADDRESSES}",
+            addresses.len()
+        )));
+    }
+    sockets[0].set_reuse_address(true)?;
+    let opened: io::Result<Vec<_>> = addresses
+        .iter()
+        .map(|(ip, scope)| open(*ip, *scope))
+        .collect();
+    let result = opened.map(|opened| sockets.extend(opened));
+    for socket in sockets {
+        // No further one: another program could get what is sent here.
+        socket.set_reuse_address(false)?;
+    }
+    result
 }
 
 /// The sending end, before its thread has started.
@@ -225,7 +287,11 @@ impl super::ReceiveHalf for ReceiveHalf {
 
 /// A reflector's socket, before its thread has started, or without the memory of a batch.
 #[derive(Debug)]
-pub(crate) struct MirrorSocket(mio::net::UdpSocket);
+pub(crate) struct MirrorSocket {
+    socket: mio::net::UdpSocket,
+    /// The one address that is asked; `None`: any.
+    address: Option<IpAddr>,
+}
 
 impl MirrorSocket {
     /// Allocates the batch.
@@ -261,7 +327,7 @@ impl Slots {
             arrived_ns: 0,
         };
         Self {
-            slots: vec![slot; BATCH],
+            slots: vec![slot],
             queued: Vec::with_capacity(BATCH),
             sent: 0,
         }
@@ -281,9 +347,14 @@ impl super::Port for MirrorSocket {
 
     const CONTROL_MESSAGES: bool = false;
 
-    fn open(plan: &SocketPlan) -> io::Result<(Self, SocketAddr)> {
-        let (socket, granted) = open_mirror(plan)?;
-        Ok((socket, granted.local))
+    fn open(plan: &SocketPlan) -> io::Result<(Self, Granted)> {
+        let (socket, granted) = open(plan)?;
+        let local = granted.local.ip();
+        let mirror = Self {
+            socket: mio::net::UdpSocket::from_std(socket.into()),
+            address: (!local.is_unspecified()).then_some(local),
+        };
+        Ok((mirror, granted))
     }
 
     fn slots() -> Slots {
@@ -298,12 +369,12 @@ impl super::Port for MirrorSocket {
     }
 
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        registry.register(&mut self.0, token, Interest::READABLE)
+        registry.register(&mut self.socket, token, Interest::READABLE)
     }
 
     fn deregister(&mut self, registry: &Registry) {
         // The system does the same when the socket is closed.
-        let _ = registry.deregister(&mut self.0);
+        let _ = registry.deregister(&mut self.socket);
     }
 
     fn kernel_drops(&self) -> Option<u64> {
@@ -332,7 +403,7 @@ where
         slots.sent = 0;
         // One at a time: with a timestamp of user space, a batch would make the first ones wait.
         let slot = &mut slots.slots[0];
-        let (len, from) = self.socket.0.recv_from(&mut slot.octets)?;
+        let (len, from) = self.socket.socket.recv_from(&mut slot.octets)?;
         slot.arrived_ns = os::realtime_ns();
         slot.len = len;
         slot.from = Some(from);
@@ -348,7 +419,7 @@ where
             truncated: false,
             facts_cut: false,
             from: slot.from,
-            to: None,
+            to: self.socket.address,
             to_many: false,
             arrived_ns: Some(slot.arrived_ns),
             ttl: None,
@@ -378,7 +449,7 @@ where
             let Some(to) = slot.from.filter(|_| count < limit) else {
                 break;
             };
-            match self.socket.0.send_to(&slot.octets[..len], to) {
+            match self.socket.socket.send_to(&slot.octets[..len], to) {
                 Ok(_) => {}
                 Err(error) if count == 0 => return Err(error),
                 Err(_) => break,
@@ -411,11 +482,11 @@ where
         _tos: u8,
     ) -> io::Result<()> {
         let octets = &self.slots.slots[index].octets[at..at + len];
-        self.socket.0.send_to(octets, route.to).map(drop)
+        self.socket.socket.send_to(octets, route.to).map(drop)
     }
 
     fn send_alone(&mut self, octets: &[u8], route: &Route, _tos: u8) -> io::Result<()> {
-        self.socket.0.send_to(octets, route.to).map(drop)
+        self.socket.socket.send_to(octets, route.to).map(drop)
     }
 
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {

@@ -908,7 +908,8 @@ fn what_the_system_dropped_is_counted() {
         bundles: true,
         txtime: false,
     };
-    let (socket, local) = linux::MirrorSocket::open(&plan).unwrap();
+    let (socket, granted) = linux::MirrorSocket::open(&plan).unwrap();
+    let local = granted.local;
     let client = client();
     client.connect(local).unwrap();
     let from = client.local_addr().unwrap();
