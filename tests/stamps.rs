@@ -57,6 +57,10 @@ fn assert_of_the_same_packets(report: &Value, tolerance_ns: f64) {
         "{} of {parts}: {report:#}",
         mean("roundtrip")
     );
+    assert_of_all_replies(report);
+}
+
+fn assert_of_all_replies(report: &Value) {
     let replies = number(report, "/delay_ns/inbound/samples");
     let stood_for = number(report, "/delay_ns/roundtrip/packets");
     assert!(
@@ -169,10 +173,7 @@ fn on_a_busy_host_samples_lie_over_the_whole_session() {
         reflector.address()
     );
     let report = run(&line).report();
-    assert_of_the_same_packets(
-        &report,
-        0.2 * number(&report, "/delay_ns/roundtrip/mean") + 100e3,
-    );
+    assert_of_all_replies(&report);
     // Two of 16 are stamped, or fewer where the system has no room for their stamps.
     let most = number(&report, "/timestamps/tx_stamp_one_in_most");
     assert_eq!(thin(&report, 0.5 * 2.0 / most), 0, "{report:#}");

@@ -215,9 +215,23 @@ impl Delays {
             self.weigher.pass(count, sample.t4_ns);
             return;
         };
-        let packets = self.weigher.weigh(packets, sample.t4_ns);
-        let class = usize::from(sample.size_class);
-        self.sort_with_t1(packets, class, &sent, delay.inbound);
+        let measured = Measured {
+            packets,
+            class: usize::from(sample.size_class),
+            roundtrip: sent.roundtrip,
+            outbound: sent.outbound,
+        };
+        let (before, measured) = self.weigher.weigh(measured, sample.t4_ns);
+        if let Some(before) = before {
+            self.columns.push(&before);
+        }
+        self.columns.push(&measured);
+        if self
+            .best
+            .is_none_or(|(smallest, _)| sent.roundtrip < smallest)
+        {
+            self.best = Some((sent.roundtrip, sent.offset(delay.inbound)));
+        }
     }
 
     fn record_columns(&mut self) {
@@ -312,22 +326,6 @@ impl Delays {
         self.rejected
     }
 
-    fn sort_with_t1(&mut self, packets: Packets, class: usize, delay: &SinceT1, inbound: i64) {
-        self.columns.sent.push(packets);
-        self.columns.roundtrip.push(delay.roundtrip);
-        self.columns.outbound.push(delay.outbound);
-        if let Some((of_size, roundtrip)) = self.columns.sizes.get_mut(class) {
-            of_size.push(packets);
-            roundtrip.push(delay.roundtrip);
-        }
-        if self
-            .best
-            .is_none_or(|(smallest, _)| delay.roundtrip < smallest)
-        {
-            self.best = Some((delay.roundtrip, delay.offset(inbound)));
-        }
-    }
-
     /// The first of the stamped samples has come, and stands for those before as well.
     fn start_over_with_stamps(&mut self, before: u64) {
         self.t1_stamped = true;
@@ -349,6 +347,7 @@ impl Delays {
 #[derive(Clone, Copy, Debug)]
 struct Packets {
     first: u64,
+    /// 0: they were recorded before, and stand for further ones.
     count: u64,
     /// How many packets they stand for, themselves among them.
     weight: u64,
@@ -371,17 +370,27 @@ impl Packets {
     }
 }
 
-/// Weighs the samples whose T1 is known by the replies that they stand for.
+/// Gives the replies whose T1 is not known to the samples that stand for them: half to the one before, half
+/// to the one after, so that neither end of a slope counts for more than the other.
 ///
-/// Half of the replies without T1 that no sample stands for yet are given to the next sample with one: of
-/// two in a row, as the sender asks for stamps, both then weigh about as much. A sample stands for what came
-/// within a second before it, and not for replies of long ago, where stamps were lost for so long.
+/// A sample stands for no reply that came more than a second away from it, where stamps were lost for so
+/// long.
 #[derive(Clone, Copy, Debug, Default)]
 struct Weigher {
-    /// Replies for which no sample stands yet, and when the first of them came.
-    waiting: u64,
+    /// Replies since the last sample, and when the first of them came.
+    between: u64,
     since_ns: i64,
-    apart: bool,
+    /// The last sample.
+    before: Option<Measured>,
+}
+
+/// What a sample adds to the figures that rest on T1.
+#[derive(Clone, Copy, Debug)]
+struct Measured {
+    packets: Packets,
+    class: usize,
+    roundtrip: i64,
+    outbound: i64,
 }
 
 impl Weigher {
@@ -389,35 +398,44 @@ impl Weigher {
 
     /// Replies without T1 that came at `at_ns`.
     fn pass(&mut self, count: u64, at_ns: i64) {
-        if self.waiting == 0 {
+        if self.between == 0 {
             self.since_ns = at_ns;
         }
-        self.waiting += count;
-        self.apart |= count > 0;
+        self.between += count;
     }
 
-    /// A sample with T1 that came at `at_ns`. Of packets that share their timestamps the first one alone stands
-    /// for others.
-    fn weigh(&mut self, packets: Packets, at_ns: i64) -> Packets {
-        let apart = std::mem::take(&mut self.apart);
-        if packets.joined || self.waiting == 0 {
-            return Packets { apart, ..packets };
+    /// A sample with T1 that came at `at_ns`: returns what it adds, and before that what is added to the one
+    /// before it.
+    fn weigh(&mut self, sample: Measured, at_ns: i64) -> (Option<Measured>, Measured) {
+        let between = std::mem::take(&mut self.between);
+        let before = self.before.replace(sample);
+        if between == 0 {
+            return (None, sample);
         }
-        let waited = at_ns.saturating_sub(self.since_ns).unsigned_abs();
-        if waited > Self::LONGEST_NS {
-            let recent =
-                u128::from(self.waiting) * u128::from(Self::LONGEST_NS) / u128::from(waited);
-            self.waiting = u64::try_from(recent).unwrap_or(self.waiting);
-        }
-        let others = self.waiting.div_ceil(2);
-        self.waiting -= others;
-        // What is left came lately, and is nearly as good as new.
-        self.since_ns = at_ns;
-        Packets {
-            weight: packets.count + others,
-            apart,
-            ..packets
-        }
+        let lasted = at_ns.saturating_sub(self.since_ns).unsigned_abs();
+        let sides = if before.is_some() { 2 } else { 1 };
+        let reach = Self::LONGEST_NS * sides;
+        let near = if lasted > reach {
+            let near = u128::from(between) * u128::from(reach) / u128::from(lasted);
+            u64::try_from(near).unwrap_or(between)
+        } else {
+            between
+        };
+        let to_before = near / sides * (sides - 1);
+        let before = before.filter(|_| to_before > 0).map(|before| Measured {
+            packets: Packets {
+                count: 0,
+                weight: to_before,
+                ..before.packets
+            },
+            ..before
+        });
+        let packets = Packets {
+            weight: sample.packets.count + near - to_before,
+            apart: true,
+            ..sample.packets
+        };
+        (before, Measured { packets, ..sample })
     }
 }
 
@@ -438,16 +456,29 @@ struct Columns {
 
 impl Columns {
     fn new(sizes: usize) -> Self {
-        let packets = || Vec::with_capacity(COLUMN);
-        let delay = || Vec::with_capacity(COLUMN);
+        let packets = Vec::with_capacity;
+        let delay = Vec::with_capacity;
         Self {
-            packets: packets(),
-            inbound: delay(),
-            reflector: delay(),
-            sent: packets(),
-            roundtrip: delay(),
-            outbound: delay(),
-            sizes: (0..sizes).map(|_| (packets(), delay())).collect(),
+            packets: packets(COLUMN),
+            inbound: delay(COLUMN),
+            reflector: delay(COLUMN),
+            // One more for what a sample stands for that came after it.
+            sent: packets(2 * COLUMN),
+            roundtrip: delay(2 * COLUMN),
+            outbound: delay(2 * COLUMN),
+            sizes: (0..sizes)
+                .map(|_| (packets(2 * COLUMN), delay(2 * COLUMN)))
+                .collect(),
+        }
+    }
+
+    fn push(&mut self, measured: &Measured) {
+        self.sent.push(measured.packets);
+        self.roundtrip.push(measured.roundtrip);
+        self.outbound.push(measured.outbound);
+        if let Some((packets, roundtrip)) = self.sizes.get_mut(measured.class) {
+            packets.push(measured.packets);
+            roundtrip.push(measured.roundtrip);
         }
     }
 
@@ -886,6 +917,9 @@ struct Jitter {
 
 impl Jitter {
     fn record(&mut self, value: i64, packets: &Packets) {
+        if packets.count == 0 {
+            return;
+        }
         self.none |= packets.count > 1 || packets.joined;
         let previous = self.previous.replace(value);
         if let Some(previous) = previous.filter(|_| !packets.apart) {
@@ -936,7 +970,8 @@ impl Pairs {
     /// Adds a value of packets that share their timestamps: only the first one differs from the packet
     /// before, and only the last one from the packet after. Between the others nothing was measured.
     fn record(&mut self, packets: Packets, value: i64) {
-        let Some(last) = (packets.count - 1).checked_add(packets.first) else {
+        let last = packets.count.checked_sub(1);
+        let Some(last) = last.and_then(|n| n.checked_add(packets.first)) else {
             return;
         };
         // The first one stands for others, too.
@@ -2088,23 +2123,68 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_stands_for_what_came_before_it_but_not_for_everything() {
+    fn a_sample_stands_for_what_came_near_it_but_not_for_everything() {
         const SECOND: i64 = 1_000_000_000;
-        let mut weigher = Weigher::default();
-        let weigh = |weigher: &mut Weigher, at| {
-            let weighed = weigher.weigh(Packets::of(0, 1), at);
-            (weighed.weight, weighed.apart)
+        let sample = Measured {
+            packets: Packets::of(0, 1),
+            class: 0,
+            roundtrip: 0,
+            outbound: 0,
         };
-        weigher.pass(14, 0);
-        assert_eq!(weigh(&mut weigher, 5), (8, true));
-        assert_eq!(weigh(&mut weigher, 6), (5, false));
-        assert_eq!(weigher.waiting, 3);
+        let weigh = |weigher: &mut Weigher, at| {
+            let (before, now) = weigher.weigh(sample, at);
+            let before = before.map(|m| (m.packets.count, m.packets.weight));
+            (before, now.packets.weight, now.packets.apart)
+        };
+        let mut weigher = Weigher::default();
+        weigher.pass(13, 0);
+        assert_eq!(
+            weigh(&mut weigher, 5),
+            (None, 14, true),
+            "nothing is before"
+        );
+        assert_eq!(weigh(&mut weigher, 6), (None, 1, false));
+        weigher.pass(1, 7);
+        assert_eq!(weigh(&mut weigher, 8), (None, 2, true));
+        weigher.pass(13, 9);
+        assert_eq!(weigh(&mut weigher, 10), (Some((0, 6)), 8, true));
         // Ten seconds without any: most of these replies are represented by nothing.
-        weigher.waiting = 0;
         weigher.pass(500, SECOND);
         weigher.pass(500, 10 * SECOND);
-        assert_eq!(weigh(&mut weigher, 11 * SECOND), (51, true));
-        assert_eq!(weigher.waiting, 50);
+        assert_eq!(
+            weigh(&mut weigher, 11 * SECOND),
+            (Some((0, 100)), 101, true)
+        );
+    }
+
+    /// A queue that empties: each delay is smaller than the one before, by much between two samples.
+    #[test]
+    fn a_slope_has_its_mean() {
+        let mut delays = Delays::new(1, false);
+        let n = 16 * 500_i64 + 2;
+        let samples = (0..n).map(|seq| {
+            let t1_ns = seq * 10_000;
+            let delay = 1_000_000 + (n - seq) * 9_000;
+            Sample {
+                t1_ns,
+                t1_stamp_ns: (seq % 16 < 2).then_some(t1_ns),
+                t2_ns: t1_ns + 5,
+                t3_ns: t1_ns + 6,
+                t4_ns: t1_ns + delay,
+                ..sample(u64::try_from(seq).unwrap(), 0, None, 0)
+            }
+        });
+        delays.record(&samples.collect::<Vec<_>>());
+        let got = delays.report();
+        let (roundtrip, inbound) = (got.roundtrip.unwrap(), got.inbound.unwrap());
+        // Of the step between two neighbours; weighed by what is before alone it would be eight of them.
+        assert!(
+            (roundtrip.mean - inbound.mean).abs() < 9_000.0,
+            "{} {}",
+            roundtrip.mean,
+            inbound.mean
+        );
+        assert_eq!(i64::try_from(roundtrip.packets).unwrap(), n);
     }
 
     /// Values of every magnitude up to about the bounds, on any offset.
