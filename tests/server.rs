@@ -769,6 +769,30 @@ fn keys_are_read_again_on_sighup() {
 }
 
 #[test]
+fn a_policy_is_read_again_on_sighup() {
+    let some = "default = { features = [\"reflect-octets\"] }";
+    let policy = Scratch::new("policy-again", some);
+    let server = Server::start(&format!("127.0.0.1:0 --policy {}", policy.path()));
+    let offered = || greeted_modes(&mut connect(server.address()));
+    let before = offered();
+    policy.write("default = { features = [] }");
+    server.signal("HUP");
+    server.wait_for("the policy was read again: it counts for new connections");
+    let after = offered();
+    assert_ne!(before, after);
+    policy.write("default = { features = \"x\" }");
+    server.signal("HUP");
+    server.wait_for("the policy stays as it was: --policy");
+    assert_eq!(offered(), after);
+    // What is there for the server as a whole stays.
+    policy.write(&format!("{some}\nserver = {{ sessions = 5 }}"));
+    server.signal("HUP");
+    server.wait_for("[server] takes a restart");
+    assert_eq!(offered(), before);
+    server.stop_well();
+}
+
+#[test]
 fn a_session_that_runs_ends_with_the_server() {
     let server = Server::start("127.0.0.1:0 --threads 2");
     let mut peer = Peer::ready(server.address(), Modes::UNAUTHENTICATED, None);

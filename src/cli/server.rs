@@ -55,7 +55,7 @@ pub(super) struct ServerArgs {
     /// [example: /etc/twamp-blast/keys; default: none, and nothing is protected]
     #[arg(long, value_name = "FILE")]
     keys_file: Option<PathBuf>,
-    /// Who may do what, as TOML; see --print-policy [example: policy.toml; default: everybody may
+    /// Who may do what, as TOML; see --print-policy. SIGHUP has it read again, for new connections [example: policy.toml; default: everybody may
     /// measure towards itself, within limits]
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
@@ -141,7 +141,7 @@ pub(super) fn run(args: &ServerArgs) -> Result<u8, Error> {
         &stop,
         !args.log.quiet,
         Again::EndsAll,
-        Hangup::Reloads(reload.clone()),
+        reloads(args, &reload),
     )?;
     let serving = Serving::start(&config, &stop, &reload).map_err(startup)?;
     let started = SystemTime::now();
@@ -236,27 +236,7 @@ fn plan(args: &ServerArgs) -> Result<ServerConfig, Error> {
         [] => Modes::FEATURES,
         features => features.iter().fold(Modes::NONE, |sum, one| sum | one.0),
     };
-    let mut policy = match &args.policy {
-        Some(path) => {
-            let read = read_policy(path);
-            read.map_err(|why| usage(format!("--policy {}: {why}", path.display())))?
-        }
-        None => Policy::default(),
-    };
-    for (flag, given, value) in [
-        ("--servwait", args.servwait, &mut policy.limits.servwait),
-        ("--refwait", args.refwait, &mut policy.limits.refwait),
-    ] {
-        match given {
-            Some(time) if time.ns() == 0 => {
-                return Err(usage(format!(
-                    "{flag} 0 leaves nobody any time; use 1s or more"
-                )));
-            }
-            Some(time) => *value = time,
-            None => {}
-        }
-    }
+    let policy = PolicyArgs::of(args).read()?;
     Ok(ServerConfig {
         listen,
         modes: security | features,
@@ -277,6 +257,58 @@ fn plan(args: &ServerArgs) -> Result<ServerConfig, Error> {
             cpus: args.cpu.clone(),
         },
     })
+}
+
+/// SIGHUP has keys and policy read again.
+fn reloads(args: &ServerArgs, reload: &Reload) -> Hangup {
+    let (policy, reload) = (PolicyArgs::of(args), reload.clone());
+    Hangup::Reloads(Box::new(move || {
+        let anew = policy.file.as_ref().map(|_| policy.read());
+        reload.request(anew.map(|read| read.map_err(|error| error.to_string())));
+    }))
+}
+
+/// Where the policy comes from.
+struct PolicyArgs {
+    file: Option<PathBuf>,
+    servwait: Option<Seconds>,
+    refwait: Option<Seconds>,
+}
+
+impl PolicyArgs {
+    fn of(args: &ServerArgs) -> Self {
+        Self {
+            file: args.policy.clone(),
+            servwait: args.servwait,
+            refwait: args.refwait,
+        }
+    }
+
+    /// What the file says, and what flags say instead.
+    fn read(&self) -> Result<Policy, Error> {
+        let mut policy = match &self.file {
+            Some(path) => {
+                let read = read_policy(path);
+                read.map_err(|why| usage(format!("--policy {}: {why}", path.display())))?
+            }
+            None => Policy::default(),
+        };
+        for (flag, given, value) in [
+            ("--servwait", self.servwait, &mut policy.limits.servwait),
+            ("--refwait", self.refwait, &mut policy.limits.refwait),
+        ] {
+            match given {
+                Some(time) if time.ns() == 0 => {
+                    return Err(usage(format!(
+                        "{flag} 0 leaves nobody any time; use 1s or more"
+                    )));
+                }
+                Some(time) => *value = time,
+                None => {}
+            }
+        }
+        Ok(policy)
+    }
 }
 
 fn read_policy(path: &std::path::Path) -> Result<Policy, String> {

@@ -11,17 +11,15 @@ use signal_hook::iterator::Signals;
 use super::Error;
 use super::messages::{self, say};
 use crate::engine::Stop;
-use crate::server::Reload;
 
 /// What SIGHUP asks for.
-#[derive(Clone, Debug)]
 pub(super) enum Hangup {
     /// The end, as SIGTERM.
     Ends,
     /// The log's file anew; without one, the end.
     Reopens,
-    /// The log's file anew, and the keys too.
-    Reloads(Reload),
+    /// The log's file anew, and what else this does.
+    Reloads(Box<dyn Fn() + Send>),
 }
 
 /// What a second SIGINT or SIGTERM is for.
@@ -55,7 +53,7 @@ pub(super) fn catch_signals(
             match (&hangup, signal) {
                 (Hangup::Reloads(reload), SIGHUP) => {
                     messages::reopen();
-                    reload.request();
+                    reload();
                     continue;
                 }
                 (Hangup::Reopens, SIGHUP) if messages::has_log_file() => {

@@ -17,8 +17,12 @@ pub fn progress(size: &str, number: usize, trial: &Trial) -> String {
             count(trial.sent)
         ),
         Outcome::Host => format!(
-            "not held by this host: sent {}, {} lost, {} not sent, {} dropped by its sockets",
+            "not held by this host: sent {}, up to {} late, {} lost, {} not sent, {} dropped by its \
+             sockets",
             trial.achieved_pps.map_or("-".to_owned(), rate),
+            trial
+                .max_slip_ns
+                .map_or("-".to_owned(), |ns| delay(ns as f64)),
             count(trial.lost),
             count(trial.not_sent),
             trial.kernel_drops.map_or("-".to_owned(), count)
@@ -352,7 +356,7 @@ mod tests {
             "size 83, trial 3, 5,000/s: not held by the path: lost 12 of 10,000"
         );
         trial.outcome = Outcome::Host;
-        assert!(told(&trial).contains("not held by this host: sent 5,000/s"));
+        assert!(told(&trial).contains("not held by this host: sent 5,000/s, up to 12us late"));
         trial.outcome = Outcome::Nothing;
         assert!(told(&trial).ends_with("nothing came back"));
     }

@@ -6,8 +6,9 @@ use crate::report::find_rate::{Ceiling, CeilingKind, Outcome, Trial};
 
 /// Whether a rate held, and if not, whose fault that was.
 ///
-/// What this host's sockets dropped is the host's, as is what it did not send or sent too late; the
-/// rest of the loss is the path's, which the reflector is part of. Where that is `inside` this process,
+/// What this host's sockets dropped is the host's, as is what it did not send or sent too late, and
+/// what may be lost because it made up for a delay by a burst; the rest of the loss is the path's,
+/// which the reflector is part of. Where that is `inside` this process,
 /// all of the path is this host.
 pub(super) fn judge(report: &Report, bound: Fraction, trial_ns: u64, inside: bool) -> Outcome {
     let packets = &report.packets;
@@ -21,12 +22,29 @@ pub(super) fn judge(report: &Report, bound: Fraction, trial_ns: u64, inside: boo
     let burst = u64::try_from(report.load.burst).unwrap_or(u64::MAX);
     let drops = report.host.kernel_drops.unwrap_or(0).saturating_mul(burst);
     if !inside && beyond(lost.saturating_sub(drops), sent) {
-        return Outcome::Path;
+        return match lost <= sent_at_once(report) {
+            true => Outcome::Host,
+            false => Outcome::Path,
+        };
     }
     if beyond(lost, sent) || beyond(not_sent, sent + not_sent) || fell_short(report, trial_ns) {
         return Outcome::Host;
     }
     Outcome::Held
+}
+
+/// Packets that may have left in one burst, after a delay of this host that was more than a moment.
+fn sent_at_once(report: &Report) -> u64 {
+    let slip = report.load.max_slip_ns.filter(|slip| *slip > MOMENT_NS);
+    let offered = report.load.offered_pps;
+    // Whole packets, and fewer than were sent: the cast saturates at worst.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a product of two quantities above 0"
+    )]
+    let packets = |(slip, pps): (u64, f64)| (slip as f64 / 1e9 * pps) as u64;
+    slip.zip(offered).map_or(0, packets)
 }
 
 /// Whether the sender fell behind and did not make up for it. Either alone says nothing: random gaps
@@ -162,6 +180,21 @@ mod tests {
         report.load.burst = 32;
         let judged = judge(&report, Fraction::default(), SECOND, false);
         assert_eq!(judged, Outcome::Host);
+    }
+
+    #[test]
+    fn what_a_burst_of_this_host_may_have_cost_is_not_the_paths() {
+        // 30 ms late: 300 packets at once.
+        for (lost, slip, outcome) in [
+            (300, 30_000_000, Outcome::Host),
+            (301, 30_000_000, Outcome::Path),
+            (300, 20_000_000, Outcome::Path),
+        ] {
+            let mut report = report(0, lost, Some(0));
+            report.load.max_slip_ns = Some(slip);
+            let judged = judge(&report, Fraction::default(), SECOND, false);
+            assert_eq!(judged, outcome, "{lost}");
+        }
     }
 
     #[test]

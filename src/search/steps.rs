@@ -85,6 +85,8 @@ pub struct Search {
 #[derive(Clone, Copy, Debug)]
 struct Tally {
     bound: Bound,
+    /// The path failed at least once, and not this host alone.
+    path: bool,
     /// Why the rate is too fast, as long as it is held to be.
     too_fast: Option<LimitedBy>,
 }
@@ -160,13 +162,17 @@ impl Search {
         self.trials += 1;
         let second = self.again.take().is_some();
         let tally = self.tally(pps);
-        let by = match outcome {
+        match outcome {
             Outcome::Held => {
                 tally.bound.held += 1;
                 return self.hold(pps);
             }
-            Outcome::Host => LimitedBy::Host,
-            Outcome::Path | Outcome::Nothing => LimitedBy::Path,
+            Outcome::Host => {}
+            Outcome::Path | Outcome::Nothing => tally.path = true,
+        }
+        let by = match tally.path {
+            true => LimitedBy::Path,
+            false => LimitedBy::Host,
         };
         tally.bound.failed += 1;
         let enough = second || tally.bound.failed >= ENOUGH;
@@ -218,6 +224,7 @@ impl Search {
                     held: 0,
                     failed: 0,
                 },
+                path: false,
                 too_fast: None,
             });
             self.tallies.len() - 1
@@ -432,6 +439,17 @@ mod tests {
                 assert_eq!(tried.len(), calm.len() + 1);
             }
         }
+    }
+
+    #[test]
+    fn a_rate_that_the_path_failed_once_is_its_limit() {
+        let (found, tried) = run(
+            Some(8_000),
+            but_for(up_to(5_000, u64::MAX), &[5, 19], Outcome::Host),
+        );
+        assert_eq!(tried[4], 8_000);
+        assert_eq!(found.upper, bound(5_062, 0, 3));
+        assert_eq!(found.limited_by, Some(LimitedBy::Path));
     }
 
     #[test]

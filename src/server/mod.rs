@@ -35,7 +35,7 @@ use self::keys::{Keys, KeysError};
 use self::sessions::{Caller, Reflection, Sessions, Told, names, out_of_room};
 use self::table::Table;
 use self::tokens::Checks;
-use crate::config::{Limits, Rules, Seconds, ServerConfig};
+use crate::config::{Limits, Policy, Rules, Seconds, ServerConfig};
 use crate::control::server::{Nonces, Patience, Server, Terms};
 use crate::engine::served::{Reflectors, ServedEvent, ServedId};
 use crate::engine::{self, Stop};
@@ -62,19 +62,24 @@ pub enum Failure {
     Engine(#[from] engine::Failure),
 }
 
-/// Has a Server read its file of keys again. Clones are one.
+/// Has a Server read its file of keys again, and take another policy. Clones are one.
 #[derive(Clone, Debug, Default)]
 pub struct Reload(Arc<ReloadInner>);
 
 #[derive(Debug, Default)]
 struct ReloadInner {
     requested: AtomicBool,
+    /// The other policy, or why there is none.
+    policy: Mutex<Option<Result<Policy, String>>>,
     waker: Mutex<Weak<Waker>>,
 }
 
 impl Reload {
-    /// Soon, from any thread.
-    pub fn request(&self) {
+    /// Soon, from any thread; `policy`: that of new connections, or why it cannot be read.
+    pub fn request(&self, policy: Option<Result<Policy, String>>) {
+        if let Ok(mut slot) = self.0.policy.lock() {
+            *slot = policy;
+        }
         self.0.requested.store(true, Ordering::Relaxed);
         if let Ok(waker) = self.0.waker.lock()
             && let Some(waker) = waker.upgrade()
@@ -327,6 +332,7 @@ impl Serving {
             let now_ns = os::monotonic_ns();
             if self.reload.take() {
                 self.reload_keys();
+                self.reload_policy();
             }
             self.hear_reflectors(now_ns);
             self.hear_checks(now_ns);
@@ -657,6 +663,28 @@ impl Serving {
                 self.shared.keys = keys;
             }
             Err(failure) => log::error!("the keys stay as they were: {failure}"),
+        }
+    }
+
+    /// Who is connected keeps the rules that he has.
+    fn reload_policy(&mut self) {
+        let wanted = self.reload.0.policy.lock().ok();
+        match wanted.and_then(|mut slot| slot.take()) {
+            None => {}
+            Some(Ok(mut policy)) => {
+                let limits = self.config.policy.limits;
+                if policy.limits == limits {
+                    log::warn!("the policy was read again: it counts for new connections");
+                } else {
+                    log::warn!(
+                        "the policy was read again: it counts for new connections, but what it says \
+                         in [server] takes a restart"
+                    );
+                }
+                policy.limits = limits;
+                self.config.policy = policy;
+            }
+            Some(Err(why)) => log::error!("the policy stays as it was: {why}"),
         }
     }
 
