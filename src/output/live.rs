@@ -135,6 +135,10 @@ fn figures(what: &str, figures: &IntervalFigures, in_flight: Option<u64>) -> Vec
         format!("received {}", count(packets.received)),
         format!("lost {}", count(packets.lost)),
     ];
+    let settled = packets.received + packets.lost;
+    if settled != packets.sent {
+        more.push(format!("Loss: of the {} settled", count(settled)));
+    }
     more.extend(in_flight.map(|n| format!("in flight {}", count(n))));
     let rare = [
         ("duplicates", packets.duplicates),
