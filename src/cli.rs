@@ -676,9 +676,7 @@ fn verdict(report: &Report) -> u8 {
         return 130;
     }
     if packets.sent == Some(0) {
-        let why = packets.not_sent_causes.first();
-        let why = why.map_or("nothing was due".to_owned(), ToString::to_string);
-        complain(format!("nothing was sent: {why}"));
+        complain(format!("nothing was sent: {}", why_nothing(report)));
         return 1;
     }
     if packets.received == Some(0) {
@@ -712,6 +710,16 @@ fn verdict(report: &Report) -> u8 {
         return 5;
     }
     0
+}
+
+/// Why nothing was sent: never that nothing was due beside a verdict that says otherwise.
+fn why_nothing(report: &Report) -> String {
+    let cause = report.packets.not_sent_causes.first();
+    let cause = cause.map(ToString::to_string);
+    let reason = || report.host.reasons.first().cloned();
+    cause
+        .or_else(reason)
+        .unwrap_or("nothing was due".to_owned())
 }
 
 /// What may be wrong where nothing came back and nobody said why.
@@ -1495,6 +1503,38 @@ mod tests {
         }
         for inner in command.get_subcommands() {
             unclear(inner, &path, found);
+        }
+    }
+
+    #[test]
+    fn nothing_is_not_said_to_have_been_due_where_this_host_was_behind() {
+        let mut report = crate::report::tests::full();
+        report.packets.not_sent_causes = Vec::new();
+        report.host.reasons = Vec::new();
+        assert_eq!(why_nothing(&report), "nothing was due");
+        report.host.reasons = vec!["this host was behind".to_owned()];
+        assert_eq!(why_nothing(&report), "this host was behind");
+        report.packets.not_sent_causes = vec![crate::report::NotSent {
+            cause: crate::report::Cause::BehindSchedule,
+            count: 7,
+            error: None,
+        }];
+        assert!(why_nothing(&report).starts_with("7 packets were further behind"));
+    }
+
+    #[test]
+    fn a_dscp_has_one_name_in_what_is_typed_and_what_is_shown() {
+        for value in 0..64_u8 {
+            let name = Dscp::new(value).unwrap().to_string();
+            let told = text::dscp(value);
+            // What has no name of its own, and the usual one, is a number alone.
+            let plain = value == 0 || name.starts_with("cp");
+            let expected = if plain {
+                value.to_string()
+            } else {
+                format!("{value} ({name})")
+            };
+            assert_eq!(told, expected);
         }
     }
 

@@ -15,13 +15,13 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use mio::net::TcpStream;
 use mio::{Interest, Token, Waker};
 
-use crate::control::client::{Client, Event, Secrets};
+use crate::control::client::{Client, Event, Expected, Secrets};
 pub use crate::control::client::{End, NotNow, Wish};
 pub use crate::control::crypto::Passphrase;
 use crate::control::crypto::{KeyDerivation, SessionKeys, SharedKey};
 use crate::engine::{Stop, plain};
 use crate::os::{self, EventLoop};
-use crate::wire::control::{AcceptSession, BadCount};
+use crate::wire::control::{AcceptSession, Awaited, BadCount};
 use crate::wire::{Accept, Modes, SessionRequest, Sid, Timestamp};
 
 /// Why a Control-Client did not get what it asked for.
@@ -39,10 +39,12 @@ pub enum Failed {
     #[error("the control connection broke: {0}")]
     Broke(io::Error),
     /// The Server ended the connection, or said what cannot be followed.
-    #[error("{why}{}", explanation(why))]
+    #[error("{why}{}{}", so_far(*granted), explanation(why))]
     Ended {
         /// Why.
         why: End,
+        /// Of several sessions that were asked for, how many had been granted, and how many they were.
+        granted: Option<(usize, usize)>,
     },
     /// The Server refuses what was asked.
     #[error("the server refuses {what}: {accept}")]
@@ -72,6 +74,18 @@ pub enum Failed {
 }
 
 impl Failed {
+    /// The same, when so many of several sessions had been granted.
+    #[must_use]
+    pub fn after(self, granted: usize, of: usize) -> Self {
+        match self {
+            Self::Ended { why, .. } if of > 1 => Self::Ended {
+                why,
+                granted: Some((granted, of)),
+            },
+            other => other,
+        }
+    }
+
     /// Whether it was the peer's decision.
     #[must_use]
     pub const fn refused_by_peer(&self) -> bool {
@@ -80,7 +94,8 @@ impl Failed {
             Self::Refused { .. }
                 | Self::Feature { .. }
                 | Self::Ended {
-                    why: End::Refused(_) | End::NoMode(_)
+                    why: End::Refused(_) | End::NoMode(_),
+                    ..
                 }
         )
     }
@@ -99,19 +114,30 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
+/// What may be behind it.
+///
+/// twampd (perfSONAR 5.2.3) drops the connection for a mode that it does not like, where a Server-Start
+/// with an Accept value belongs (RFC 5357 §3.3); others do so for a session.
 fn explanation(end: &End) -> &'static str {
     match end {
         End::Count(BadCount::TooHigh { .. }) => "; --max-count allows it",
         End::Refused(Accept::Failure) => "; as a rule the key id or the passphrase is wrong",
-        End::Closed(Some(_)) => closed_where_it_should_refuse(),
+        // No key has been looked at before that is awaited, and after it each has been found right.
+        End::Closed(Some(Expected::ServerStart)) => {
+            "; some servers close where they should refuse: look at the mode, and at key id and \
+             passphrase where there is a key"
+        }
+        End::Closed(Some(Expected::Answer(Awaited::AcceptSession))) => {
+            "; some servers close where they should refuse a session"
+        }
         _ => "",
     }
 }
 
-/// twampd (perfSONAR 5.2.3) drops the connection for a mode that it does not like, where a Server-Start
-/// with an Accept value belongs (RFC 5357 §3.3); others do so for a session.
-const fn closed_where_it_should_refuse() -> &'static str {
-    "; some servers close where they should refuse: look at mode, key id and passphrase"
+fn so_far(granted: Option<(usize, usize)>) -> String {
+    granted.map_or(String::new(), |(granted, of)| {
+        format!("; it had granted {granted} of {of} sessions")
+    })
 }
 
 fn feature_names(missing: Modes) -> String {
@@ -321,7 +347,10 @@ impl Connection {
     /// last answer: then that is why.
     fn is_given(&self, given: Result<(), NotNow>) -> Result<(), Failed> {
         match (given, self.client.ended()) {
-            (Err(NotNow::Ended), Some(why)) => Err(Failed::Ended { why: *why }),
+            (Err(NotNow::Ended), Some(why)) => Err(Failed::Ended {
+                why: *why,
+                granted: None,
+            }),
             (given, _) => Ok(given?),
         }
     }
@@ -389,7 +418,10 @@ impl Connection {
         while os::monotonic_ns() < moment_ns && !self.stop.requested() {
             let moved = self.exchange();
             if let Some(end) = self.client.ended() {
-                return Err(Failed::Ended { why: *end });
+                return Err(Failed::Ended {
+                    why: *end,
+                    granted: None,
+                });
             }
             if !moved {
                 self.events.wait_until(moment_ns);
@@ -436,7 +468,10 @@ impl Connection {
                 self.events.wait_until(deadline);
             }
             if let Some(end) = self.client.ended() {
-                return Err(Failed::Ended { why: *end });
+                return Err(Failed::Ended {
+                    why: *end,
+                    granted: None,
+                });
             }
         }
         Ok(())
@@ -480,7 +515,10 @@ impl Connection {
                 let end = *end;
                 // What is left to say, such as that no mode was found.
                 let _ = self.send();
-                return Err(Failed::Ended { why: end });
+                return Err(Failed::Ended {
+                    why: end,
+                    granted: None,
+                });
             }
             if self.stop.requested() {
                 return Err(Failed::Interrupted);

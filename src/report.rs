@@ -438,7 +438,8 @@ pub struct Packets {
     pub lost_outbound: Option<u64>,
     /// Lost after the reflector; `None` likewise.
     pub lost_inbound: Option<u64>,
-    /// Lost after the highest sequence number that came back: nothing tells the direction.
+    /// Lost where nothing tells the direction (after the last packet that was answered, or while the
+    /// reflector's counter began anew), or answered after the timeout.
     pub lost_unattributed: Option<u64>,
     /// Runs of consecutive lost sequence numbers (RFC 3357).
     pub loss_bursts: Option<LossBursts>,

@@ -480,7 +480,7 @@ fn controlclient_holds_a_session_for_a_sender_elsewhere() {
     let mut granted = String::new();
     let mut octet = [0];
     let stdout = client.0.stdout.as_mut().unwrap();
-    while !granted.ends_with('\n') {
+    while !(granted.contains("may send to ") && granted.ends_with('\n')) {
         stdout.read_exact(&mut octet).unwrap();
         granted.push(char::from(octet[0]));
     }
@@ -513,6 +513,14 @@ fn controlclient_ends_after_its_duration_and_reports_that_it_measured_nothing() 
     );
     let report = run(&line).measured();
     assert_eq!(report["role"], "controlclient");
+    let command = report["command"].as_array().unwrap();
+    let flag = |name: &str| {
+        let at = command.iter().position(|word| word == name);
+        at.map(|at| command[at + 1].clone())
+    };
+    assert_eq!(flag("--duration"), Some("50ms".into()), "{command:?}");
+    assert_eq!(flag("--payload-size"), Some("41".into()), "{command:?}");
+    assert_eq!(flag("--dscp"), Some("0".into()), "{command:?}");
     assert!(report["packets"]["sent"].is_null());
     assert!(report["sid"].is_string());
     let refused = run(&format!(
@@ -815,6 +823,23 @@ fn servers_that_close_or_say_nothing_are_not_waited_for() {
             server.end();
         }
     }
+}
+
+#[test]
+fn a_server_that_goes_in_between_is_told_with_what_it_had_granted() {
+    let habits = Habits {
+        closes_after: Some(164 + 2 * 112),
+        port: Some(9),
+        ..Habits::default()
+    };
+    let server = FakeServer::start(habits, || {});
+    let failed = run(&format!("controller {} --sessions 3 -c 3", server.address));
+    assert_eq!(failed.code, 1, "{failed:?}");
+    let told = failed.complaint();
+    assert!(told.contains("it had granted 1 of 3 sessions"), "{told}");
+    // There is no key, and the mode was agreed on.
+    assert!(!told.contains("passphrase"), "{told}");
+    server.end();
 }
 
 #[test]

@@ -456,7 +456,9 @@ impl<'a> Run<'a> {
                 1 => "the session".to_owned(),
                 _ => format!("session {number} of {count}"),
             };
-            let answer = connection.request(&request, &what)?;
+            let answer = connection
+                .request(&request, &what)
+                .map_err(|failed| failed.after(agreed.len(), count))?;
             // What the padding begins with is the server's wish, which takes two octets of it.
             let server_octets = match self.reflected {
                 0 | 1 => [0; 2],
@@ -888,12 +890,20 @@ pub(super) fn run_client(args: &ClientArgs) -> Result<u8, Error> {
     );
     let told = format!(
         "{sender} may send to {remote}, {payload} bytes of UDP payload, DSCP {}; SID {}\n",
-        dscp.value(),
+        text::dscp(dscp.value()),
         answer.sid
     );
     let security = security(modes);
     let mut words = vec!["controlclient".to_owned(), sender.to_string()];
     words.extend(control.words(&path, security));
+    words.extend(["--payload-size".to_owned(), payload.to_string()]);
+    words.extend(["--dscp".to_owned(), dscp.value().to_string()]);
+    if let Some(time) = args.duration {
+        words.extend(["--duration".to_owned(), time.to_string()]);
+    }
+    if let Some(interface) = &args.interface {
+        words.extend(["--interface".to_owned(), interface.clone()]);
+    }
     let report = Report {
         command: words,
         security,

@@ -22,6 +22,12 @@ pub fn summary(account: &Account) -> String {
         count(totals.broken),
         count(totals.timed_out),
     );
+    if totals.stop_miscounted > 0 {
+        lines += &format!(
+            "Stop-Sessions for a wrong number of sessions {}\n",
+            count(totals.stop_miscounted)
+        );
+    }
     lines += &format!(
         "sessions {}  started {}  refused {}\n",
         count(totals.sessions),

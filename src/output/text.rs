@@ -139,7 +139,7 @@ fn table(report: &Report) -> Vec<String> {
     let (packets, delays) = (&report.packets, &report.delay_ns);
     let doubt = one_way_doubt(report);
     let answered = packets.received != Some(0);
-    let unattributed = packets.lost_unattributed.filter(|lost| *lost > 0);
+    let (late, unattributed) = late_and_unknown(packets);
     let one_way = |name, delay: &Option<Delay>, lost: Option<u64>| {
         // Without one reply, nothing tells a direction.
         let loss = loss(lost.filter(|_| answered), packets.settled());
@@ -167,8 +167,8 @@ fn table(report: &Report) -> Vec<String> {
         let of = packets.lost.map_or("-".to_owned(), count);
         let text = if answered {
             format!(
-                "+ At least: {} of {of} lost packets left after the last one that came back, so \
-                 their direction is not known. They count in Roundtrip only.",
+                "+ At least: the direction of {} of {of} lost packets is not known. They count in \
+                 Roundtrip only.",
                 count(lost)
             )
         } else {
@@ -179,7 +179,25 @@ fn table(report: &Report) -> Vec<String> {
         };
         wrap(&text, 2)
     }));
+    lines.extend(late.filter(|_| answered).map(|late| {
+        let of = packets.lost.map_or("-".to_owned(), count);
+        let text = format!(
+            "Of {of} lost packets {} came back after the timeout: lost on neither way, and counted in \
+             Roundtrip only.",
+            count(late)
+        );
+        wrap(&text, 2)
+    }));
     lines
+}
+
+/// Of the lost packets without a direction those whose reply came late, and the others, where there are
+/// any.
+fn late_and_unknown(packets: &Packets) -> (Option<u64>, Option<u64>) {
+    let all = packets.lost_unattributed.unwrap_or(0);
+    let late = packets.late.unwrap_or(0).min(all);
+    let some = |n: u64| Some(n).filter(|n| *n > 0);
+    (some(late), some(all - late))
 }
 
 /// A direction's name and its figures as far as the loss column.
@@ -429,13 +447,12 @@ fn lost(packets: &Packets) -> String {
     let Some(lost) = packets.lost else {
         return "lost -".to_owned();
     };
+    let (late, unknown) = late_and_unknown(packets);
     let directions = [
         (packets.lost_outbound, "outbound"),
         (packets.lost_inbound, "inbound"),
-        (
-            packets.lost_unattributed.filter(|n| *n > 0),
-            "direction not known",
-        ),
+        (late, "late"),
+        (unknown, "direction not known"),
     ];
     let directions = directions.map(|(n, name)| n.map(|n| format!("{} {name}", count(n))));
     let directions: Vec<String> = directions.into_iter().flatten().collect();
@@ -742,6 +759,20 @@ fn clock(report: &Report) -> Vec<String> {
     parts
 }
 
+/// A DSCP with its name, where it has one and that is not the usual: `34 (af41)`, `0`.
+pub(crate) fn dscp(value: u8) -> String {
+    let name = match value {
+        1 => "le".to_owned(),
+        44 => "va".to_owned(),
+        46 => "ef".to_owned(),
+        8.. if value.is_multiple_of(8) => format!("cs{}", value / 8),
+        // Class 1 to 4, drop precedence 1 to 3 (RFC 2597 §6).
+        10..=38 if value.is_multiple_of(2) => format!("af{}{}", value / 8, value % 8 / 2),
+        _ => return value.to_string(),
+    };
+    format!("{value} ({name})")
+}
+
 fn path(report: &Report) -> Vec<String> {
     let path = &report.path;
     let told = |n: Option<u8>| n.map_or("-".to_owned(), |n| n.to_string());
@@ -759,13 +790,15 @@ fn path(report: &Report) -> Vec<String> {
             _ => "",
         }
     )];
+    let class = |n: Option<u8>| n.map_or("-".to_owned(), dscp);
     let at_reflector =
         |n: Option<u8>| n.map_or(String::new(), |n| format!(", {n} at the reflector"));
     parts.push(format!(
         "DSCP {} sent{}, {} received",
-        told(path.dscp_sent),
-        at_reflector(path.dscp_at_reflector),
-        told(path.dscp_received)
+        class(path.dscp_sent),
+        path.dscp_at_reflector
+            .map_or(String::new(), |n| format!(", {} at the reflector", dscp(n))),
+        class(path.dscp_received)
     ));
     if path.ecn_at_reflector > Some(0) || path.ecn_received > Some(0) {
         parts.push(format!(
@@ -1203,6 +1236,46 @@ Direction         Min         Max         Avg          Jitter     Loss
         let row = text.lines().find(|l| l.contains("  Outbound")).unwrap();
         assert!(row.ends_with('-'), "{row}");
         fits(&text);
+    }
+
+    #[test]
+    fn late_replies_are_not_said_to_have_left_last() {
+        let mut report = full();
+        let packets = &mut report.packets;
+        (packets.lost, packets.lost_outbound, packets.lost_inbound) = (Some(36), Some(4), Some(3));
+        (packets.lost_unattributed, packets.late) = (Some(29), Some(29));
+        let words = |report: &Report| {
+            let text = summary(report, Detail::Normal);
+            fits(&text);
+            text.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        let text = words(&report);
+        let unknown = ["+ At least", "direction not known"];
+        assert!(!unknown.iter().any(|part| text.contains(part)), "{text}");
+        for part in [
+            "Of 36 lost packets 29 came back after the timeout",
+            "4 outbound, 3 inbound, 29 late)",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+        report.packets.late = Some(20);
+        let text = words(&report);
+        for part in [
+            "+ At least: the direction of 9 of 36 lost packets is",
+            "20 late, 9 direction not known",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_dscp_is_shown_with_the_name_by_which_it_can_be_typed() {
+        let mut report = full();
+        report.path.dscp_sent = Some(34);
+        report.path.dscp_received = Some(0);
+        let text = summary(&report, Detail::Normal);
+        assert!(text.contains("DSCP 34 (af41) sent"), "{text}");
+        assert!(text.contains(" 0 received"), "{text}");
     }
 
     #[test]

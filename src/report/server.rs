@@ -68,6 +68,8 @@ pub struct Totals {
     pub unchecked: u64,
     /// Those that ended with octets that are no message, or with one at the wrong time.
     pub broken: u64,
+    /// Those that ended with a Stop-Sessions for another number of sessions than ran, as RFC 5357 §3.8 has it.
+    pub stop_miscounted: u64,
     /// Those that ended since nothing came in time.
     pub timed_out: u64,
     /// Sessions that were granted.

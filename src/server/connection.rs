@@ -264,7 +264,8 @@ impl Connection {
             End::Mode(_) => Some(&mut totals.wrong_mode),
             End::Token(_) => Some(&mut totals.wrong_key),
             End::Busy => Some(&mut totals.unchecked),
-            End::Broken(_) | End::OutOfTurn(_) | End::StopCount { .. } => Some(&mut totals.broken),
+            End::Broken(_) | End::OutOfTurn(_) => Some(&mut totals.broken),
+            End::StopCount { .. } => Some(&mut totals.stop_miscounted),
             End::TimedOut(_) => Some(&mut totals.timed_out),
         };
         if let Some(counter) = counter {
@@ -272,7 +273,9 @@ impl Connection {
         }
         let peer = self.caller.peer;
         match end {
-            End::Closed | End::TimedOut(_) => log::info!("{peer}: connection ended: {end}"),
+            End::Closed | End::TimedOut(_) | End::StopCount { .. } => {
+                log::info!("{peer}: connection ended: {end}")
+            }
             _ => shared.warn(format_args!("{peer}: connection ended: {end}")),
         }
     }

@@ -1,13 +1,18 @@
 //! Several sessions side by side: what each class, or each path, gets.
 
-use super::{WIDTH, cell, count, loss, ns};
+use super::{WIDTH, cell, count, dscp, loss, ns};
 use crate::report::Report;
 
 /// The line above the figures of one of several sessions.
 #[must_use]
 pub fn session_heading(number: usize, of: usize, report: &Report) -> String {
     let mut facts = Vec::new();
-    facts.extend(report.path.dscp_sent.map(|dscp| format!("DSCP {dscp}")));
+    facts.extend(
+        report
+            .path
+            .dscp_sent
+            .map(|value| format!("DSCP {}", dscp(value))),
+    );
     facts.extend(report.local.map(|local| format!("from {local}")));
     facts.extend(report.remote.map(|remote| format!("to {remote}")));
     format!("--- session {number} of {of}: {} ---", facts.join(", "))
