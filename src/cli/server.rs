@@ -20,7 +20,7 @@ use crate::config::{
 use crate::engine::Stop;
 use crate::output::heading::{self, Heading};
 use crate::output::{server as shown, text};
-use crate::report::Protocol;
+use crate::report::{Protocol, Security};
 use crate::server::{Failure, Progress, Reload, Serving};
 use crate::wire::control::Count;
 use crate::wire::{Modes, SecurityMode};
@@ -157,13 +157,24 @@ pub(super) fn run(args: &ServerArgs) -> Result<u8, Error> {
         account.to_json_line() + "\n"
     } else {
         let listen: Vec<String> = account.listen.iter().map(ToString::to_string).collect();
+        let bits = [
+            Security::Unauthenticated,
+            Security::Authenticated,
+            Security::Encrypted,
+            Security::Mixed,
+        ];
+        // The others are features.
+        let modes = bits.map(heading::security).into_iter();
+        let modes: Vec<&str> = modes
+            .filter(|mode| account.modes.iter().any(|offered| offered == mode))
+            .collect();
         let about = Heading {
             version: &account.version,
             command: "server",
             ends: listen.join(" and "),
             started: Some(heading::rfc3339(started)),
             protocol: Protocol::Twamp,
-            security: account.modes.join(" or "),
+            security: modes.join(", "),
             key_id: None,
             sid: None,
         };

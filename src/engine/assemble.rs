@@ -25,6 +25,8 @@ const MOST_BUFFER: u64 = 1 << 30;
 const KEPT: f64 = 0.999;
 /// The same where the last departure was late by no more than [`END`].
 const KEPT_BUT_FOR_THE_END: f64 = 0.99;
+/// Intervals by which the last departure of a short run may be late.
+const A_FEW: f64 = 3.0;
 /// So long a thread may not run at all where others want its core.
 const END: Duration = Duration::from_millis(100);
 /// Any host is late by so much now and then, in nanoseconds.
@@ -726,7 +728,8 @@ fn kept(parts: &Parts<'_>, offered: f64, achieved: f64) -> bool {
     let took = Duration::from_nanos(took_ns(parts.sent).unsigned_abs());
     // By so much the last departure was late. The others may have been in time.
     let late = took.mul_f64((1.0 - share).clamp(0.0, 1.0));
-    !even || share >= KEPT || share >= KEPT_BUT_FOR_THE_END && late <= END
+    let alone = late <= END && late.as_secs_f64() <= A_FEW / offered;
+    !even || share >= KEPT || share >= KEPT_BUT_FOR_THE_END && late <= END || alone
 }
 
 fn took_ns(sent: &Sent) -> i64 {
@@ -1247,6 +1250,7 @@ mod tests {
             let sent = Sent {
                 sent: 1000,
                 late_departures: 3,
+                last_ns: 999_000_000,
                 ..Sent::default()
             };
             let load = report::Load {
@@ -1305,6 +1309,7 @@ mod tests {
         assert_eq!(codes(random, 900.0, 1, 19), nothing);
         // The last departure was late, as it is now and then where others want the core.
         assert_eq!(codes(even, 991.0, 10, 300), nothing);
+        assert_eq!(codes(even, 997.1, 1, 300), nothing);
 
         assert_eq!(codes(even, 998.0, 100, 300), [ReasonCode::RateNotKept]);
         assert_eq!(codes(even, 980.0, 1, 300), [ReasonCode::RateNotKept]);
