@@ -33,9 +33,8 @@ use crate::config::{
     frame_of_payload, payload_of_frame,
 };
 use crate::engine::{self, Failure, Measured, Progress, Reflecting, Stop, Update};
-use crate::output::{heading, histogram, hlog, live, text};
-use crate::report::FailedCall;
-use crate::report::Report;
+use crate::output::{heading, histogram, hlog, ignored, live, text};
+use crate::report::{FailedCall, Ignored, Report};
 use crate::wire::{Format, MAX_UDP_PAYLOAD, Reply, SENDER_LEN, parse_request};
 
 /// The reflector's port, and the one a sender asks, unless another is given.
@@ -690,16 +689,14 @@ fn verdict(report: &Report) -> u8 {
         });
         let why = match (
             packets.late.unwrap_or(0),
-            packets.invalid.unwrap_or(0),
+            packets.ignored.and_then(|ignored| ignored.most()),
             packets.icmp.first(),
         ) {
             (late @ 1.., _, _) => {
                 format!("{late} replies came after their timeout; use a longer --packet-timeout")
             }
             (_, _, Some(icmp)) if hop.is_none() => format!("ICMP {icmp}"),
-            (_, invalid @ 1.., _) => {
-                format!("{invalid} datagrams came that are no replies to these packets")
-            }
+            (_, Some((kind, most)), _) => ignored::sentence(kind, most),
             _ => hop.unwrap_or_else(|| format!("no reply and no ICMP error: {}", silence(report))),
         };
         // Several sessions have several ports.
@@ -1350,6 +1347,7 @@ fn decoded(packet: &engine::PacketCopy) -> String {
 /// Shows what happens while a session runs.
 struct Watcher {
     progress: ProgressLine,
+    news: News,
     responses: bool,
     timestamps: bool,
     json: bool,
@@ -1363,6 +1361,7 @@ impl Watcher {
         let quiet = args.print_responses || args.log.verbose || args.log.debug;
         Self {
             progress: ProgressLine::new(talk && !quiet),
+            news: News::default(),
             responses: args.print_responses,
             timestamps: args.timestamps,
             json: args.results.json,
@@ -1378,7 +1377,10 @@ impl Watcher {
 
     fn show(&mut self, update: &Update) {
         match update {
-            Update::Progress(now) => self.progress.show(*now),
+            Update::Progress(now) => {
+                self.news.tell(&now.ignored);
+                self.progress.show(*now);
+            }
             Update::Happened {
                 thread,
                 at_ns,
@@ -1459,6 +1461,19 @@ impl ProgressLine {
         if std::mem::take(&mut self.shown) {
             say("\r\x1b[K");
         }
+    }
+}
+
+/// Logs datagrams that are not taken, by kind, as they come.
+#[derive(Default)]
+struct News(Ignored);
+
+impl News {
+    fn tell(&mut self, now: &Ignored) {
+        for sentence in ignored::news(&self.0, now) {
+            log::info!("not taken: {sentence}");
+        }
+        self.0 = *now;
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod find_rate;
 pub mod icmp;
+pub mod ignored;
 pub mod not_sent;
 pub mod reflector;
 pub mod server;
@@ -14,6 +15,7 @@ use serde::Serialize;
 use std::net::{IpAddr, SocketAddr};
 
 pub use icmp::{Icmp, IcmpKind};
+pub use ignored::Ignored;
 pub use not_sent::{Cause, NotSent};
 
 /// One session's result: one line of JSON.
@@ -461,6 +463,8 @@ pub struct Packets {
     pub timeout_ns: Option<u64>,
     /// Datagrams on the session's sockets that were not a reply of it: short, foreign, forged.
     pub invalid: Option<u64>,
+    /// The same by kind.
+    pub ignored: Option<Ignored>,
     /// Replies counted as received whose timestamps contradict each other (a clock step): kept out
     /// of the delay statistics.
     pub rejected_samples: Option<u64>,
@@ -688,6 +692,8 @@ pub struct Timestamps {
     /// How the peer writes T2 and T3, as found out from its first replies and kept for the session; `None`
     /// where no reply told a time, or threads found different ones.
     pub reflector_format: Option<TimeFormat>,
+    /// Replies that had T1 and T3 in each other's place, and were read so; `None` where there was none.
+    pub exchanged: Option<u64>,
     /// What one receive timestamp stands for.
     pub granularity: Option<Granularity>,
     /// Two consecutive packets, or trains, of this many ask for a transmit stamp, 1: all; `None`
@@ -770,7 +776,7 @@ pub struct Clock {
 }
 
 /// What the packets' headers told about the path.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct PathFacts {
     /// 255 minus the TTL that the reflector saw most often, where it tells and we sent 255.
     pub hops_outbound: Option<u8>,
@@ -790,6 +796,11 @@ pub struct PathFacts {
     pub ecn_received: Option<u8>,
     /// Distinct UDP payload sizes of replies, in octets.
     pub reply_bytes: Option<Vec<usize>>,
+    /// Octets of UDP payload of all replies by those that they should have (RFC 5357 §4.2.1: as many as
+    /// the request, but no fewer than the fields take); `None` without replies.
+    pub reply_size_ratio: Option<f64>,
+    /// Replies that came with another DSCP than packets left with; `None` where it is not known.
+    pub replies_of_other_dscp: Option<u64>,
     /// Octets of the largest IP packet that this host knows to get to the reflector whole, at the end of
     /// the session: the interface's MTU, or what a router told.
     pub mtu: Option<usize>,
@@ -993,6 +1004,7 @@ pub struct Cpu {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use super::ignored::Kind;
     use super::*;
     use serde_json::Value;
 
@@ -1117,6 +1129,7 @@ pub(crate) mod tests {
                 late: Some(1),
                 timeout_ns: Some(5_000_000_000),
                 invalid: Some(1),
+                ignored: Some(every_kind()),
                 rejected_samples: Some(1),
                 icmp_unreachable: Some(1),
                 icmp: vec![icmp::tests::some()],
@@ -1132,6 +1145,7 @@ pub(crate) mod tests {
                 t2: Some(StampKind::Userspace),
                 t4: Some(StampKind::Kernel),
                 reflector_format: None,
+                exchanged: None,
                 granularity: Some(Granularity::Train),
                 tx_stamp_one_in: Some(16),
                 tx_stamp_one_in_most: Some(64),
@@ -1160,6 +1174,8 @@ pub(crate) mod tests {
                 ecn_at_reflector: Some(1),
                 ecn_received: Some(3),
                 reply_bytes: Some(vec![41, 1472]),
+                reply_size_ratio: None,
+                replies_of_other_dscp: None,
                 mtu: Some(1500),
                 next_hop: Some(NextHop {
                     address: IpAddr::from([192, 0, 2, 254]),
@@ -1190,6 +1206,23 @@ pub(crate) mod tests {
             notes: vec!["one-way delays contain the clocks' offset".into()],
             histograms: Histograms::default(),
         }
+    }
+
+    /// What a sender can meet, each kind once.
+    fn every_kind() -> Ignored {
+        let mut ignored = Ignored::default();
+        for kind in [
+            Kind::TooShort,
+            Kind::Truncated,
+            Kind::UnknownNumber,
+            Kind::OtherT1,
+            Kind::Elsewhere,
+            Kind::Stranger,
+            Kind::Forged,
+        ] {
+            ignored.note(kind, 1);
+        }
+        ignored
     }
 
     /// A report in which nothing could be measured.
@@ -1223,6 +1256,7 @@ pub(crate) mod tests {
                 t2: None,
                 t4: None,
                 reflector_format: None,
+                exchanged: None,
                 granularity: None,
                 tx_stamp_one_in: None,
                 tx_stamp_one_in_most: None,

@@ -107,3 +107,175 @@ fn requests_without_an_error_estimate_are_answered() {
     let said = "3 requests had an Error Estimate with Multiplier 0";
     assert!(summary.0.contains(said), "{}", summary.0);
 }
+
+/// A quirk of one server of TWAMP Light: T3 stands where T1 belongs, and our T1 where T3 does.
+#[test]
+fn replies_with_t1_and_t3_exchanged_are_read_and_said() {
+    let reflector = FakeReflector::start(|request| {
+        // It copies the sequence number, too.
+        let number = u32::from_be_bytes(request[..4].try_into().unwrap());
+        let mut reply = [short_reply(request, number), vec![0, 0, 255]].concat();
+        let (t3, t1): ([u8; 8], [u8; 8]) = (
+            reply[4..12].try_into().unwrap(),
+            reply[28..36].try_into().unwrap(),
+        );
+        reply[4..12].copy_from_slice(&t1);
+        reply[28..36].copy_from_slice(&t3);
+        vec![reply]
+    });
+    for io in ["batched", "portable"] {
+        let line = format!(
+            "sender {} -i 1ms -c 100 --io {io} --json",
+            reflector.address
+        );
+        let report = run(&line).measured();
+        assert_no_loss(&report, 100);
+        assert_eq!(report["packets"]["invalid"], 0);
+        assert_eq!(report["packets"]["rejected_samples"], 0);
+        assert_eq!(report["timestamps"]["exchanged"], 100);
+        let inbound = &report["delay_ns"]["inbound"];
+        assert!(inbound["min"].as_i64().unwrap() >= 0, "{inbound}");
+        assert!(
+            noted(
+                &report,
+                &["100 replies had T1 and T3 in each other's place"]
+            ),
+            "{report:#}"
+        );
+    }
+}
+
+/// A quirk of one server: each reply is as large as the largest size that was agreed on.
+#[test]
+fn a_reflector_that_pads_every_reply_is_said_to_multiply_the_load() {
+    let mut number = 0;
+    let reflector = FakeReflector::start(move |request| {
+        let mut reply = [short_reply(request, number), vec![0, 0, 255]].concat();
+        number += 1;
+        reply.resize(1472, 0);
+        vec![reply]
+    });
+    let line = format!("sender {} --imix -i 1ms -c 240 --json", reflector.address);
+    let report = run(&line).measured();
+    assert_no_loss(&report, 240);
+    let ratio = report["path"]["reply_size_ratio"].as_f64().unwrap();
+    assert!(ratio > 3.0, "{ratio}");
+    assert!(
+        noted(&report, &["times as large", "all of 1472 octets"]),
+        "{report:#}"
+    );
+
+    let line = format!(
+        "sender {} --payload-size 1472 -i 1ms -c 20 --json",
+        reflector.address
+    );
+    let report = run(&line).measured();
+    assert_eq!(report["path"]["reply_size_ratio"], 1.0);
+    assert!(!noted(&report, &["times as large"]), "{report:#}");
+}
+
+#[test]
+fn a_reflector_that_changes_the_dscp_is_said_to() {
+    for (ours, said) in [("ef", true), ("cs1", false)] {
+        let reflector = Reflector::start("127.0.0.1:0 --dscp cs1");
+        let line = format!(
+            "sender {} --dscp {ours} -i 1ms -c 30 --json",
+            reflector.address()
+        );
+        let report = run(&line).measured();
+        let note = noted(
+            &report,
+            &["30 of 30 replies came with DSCP cs1 where packets left with ef"],
+        );
+        assert_eq!(note, said, "{report:#}");
+        let other = if said { 30 } else { 0 };
+        assert_eq!(report["path"]["replies_of_other_dscp"], other);
+    }
+}
+
+/// What came and was not taken is told by its kind: in the report, in the summary, and where nothing
+/// else came in the line that says so.
+#[test]
+fn what_is_no_reply_is_told_by_its_kind() {
+    for (what, spoil, sentence) in [
+        (
+            "other_t1",
+            (|reply| reply[28] ^= 0x40) as fn(&mut Vec<u8>),
+            "20 replies had another T1 (Sender Timestamp) than was sent",
+        ),
+        (
+            "unknown_number",
+            |reply| reply[24] ^= 0x40,
+            "20 replies had a Sender Sequence Number that was not sent",
+        ),
+        (
+            "too_short",
+            |reply| reply.truncate(37),
+            "20 datagrams had fewer octets than a test packet has",
+        ),
+    ] {
+        let reflector = FakeReflector::start(move |request| {
+            let mut reply = [short_reply(request, 0), vec![0, 0, 255]].concat();
+            spoil(&mut reply);
+            // One of another kind does not hide the most frequent one.
+            let first = request[..4] == [0; 4];
+            let more = if first { vec![vec![0; 5]] } else { Vec::new() };
+            [vec![reply], more].concat()
+        });
+        let line = format!(
+            "sender {} -i 1ms -c 20 --packet-timeout 300ms",
+            reflector.address
+        );
+        let outcome = run(&(line.clone() + " --json"));
+        assert_eq!(outcome.code, 5, "{outcome:?}");
+        let packets = &outcome.report()["packets"];
+        let extra = u64::from(what == "too_short");
+        assert_eq!(packets["invalid"], 21);
+        assert_eq!(packets["ignored"][what], 20 + extra);
+        let sentence = if extra == 1 {
+            sentence.replacen("20", "21", 1)
+        } else {
+            sentence.to_owned()
+        };
+        assert!(outcome.complaint().ends_with(&sentence), "{outcome:?}");
+
+        let outcome = run(&(line + " -v"));
+        let text: Vec<&str> = outcome.stdout.split_whitespace().collect();
+        assert!(text.join(" ").contains(&sentence), "{outcome:?}");
+        assert!(outcome.stderr.contains("not taken: "), "{outcome:?}");
+    }
+}
+
+#[test]
+fn what_a_reflector_does_not_answer_is_told_by_its_kind() {
+    let reflector = Reflector::start("127.0.0.1:0 --allow 127.0.0.1/32");
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(reflector.address()).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    for _ in 0..3 {
+        socket.send(&[0; 13]).unwrap();
+    }
+    socket.send(&request(0)).unwrap();
+    let mut reply = [0; 100];
+    let len = socket.recv(&mut reply).unwrap();
+    // A second reflector would answer that.
+    let mut back = request(1);
+    back.resize(28, 0);
+    back.extend(&reply[4..12]);
+    assert_eq!((len, back.len()), (41, 36));
+    socket.send(&back).unwrap();
+    let other = std::net::UdpSocket::bind("127.0.0.2:0").unwrap();
+    other.send_to(&request(0), reflector.address()).unwrap();
+    // The last one of all is answered: everything before has come.
+    socket.send(&request(2)).unwrap();
+    socket.recv(&mut reply).unwrap();
+    let summary = reflector.stop().0;
+    for part in [
+        "invalid 3  not allowed 1  loops 1",
+        "not answered: 3 datagrams had fewer octets than a test packet has\n",
+        "not answered: 1 request came from addresses that are not allowed\n",
+        "not answered: 1 reply came back to the reflector that had sent them\n",
+    ] {
+        assert!(summary.contains(part), "{part}: {summary}");
+    }
+}

@@ -8,9 +8,9 @@ use clap::Args;
 use rand::RngExt;
 
 use super::{
-    Again, DEFAULT_PORT, Error, Hangup, HostArgs, LogArgs, catch_signals, check_host, check_log,
-    every_address, format, io_kind, open_log, parse_interface, parse_threads, parse_ttl, print,
-    resolve, say, to_many, usage,
+    Again, DEFAULT_PORT, Error, Hangup, HostArgs, LogArgs, News, catch_signals, check_host,
+    check_log, every_address, format, io_kind, open_log, parse_interface, parse_threads, parse_ttl,
+    print, resolve, say, to_many, usage,
 };
 use super::{complain, ended_early};
 use crate::config::{
@@ -277,16 +277,23 @@ pub(super) fn run(args: &ReflectorArgs) -> Result<u8, Error> {
     }
     log::debug!("{config:?}");
     let mut status = StatusLine::new(&args.log);
+    let mut news = News::default();
     let totals = reflecting.watch(|update| match update {
         ReflectorUpdate::Session(event) => tell(&event),
         ReflectorUpdate::Counts {
             received,
             reflected,
             sessions,
-        } => status.show(received, reflected, sessions),
+            ignored,
+        } => {
+            news.tell(&ignored);
+            status.show(received, reflected, sessions);
+        }
     });
     status.clear();
-    let account = totals?.account(&config, &listen);
+    let totals = totals?;
+    news.tell(&totals.ignored);
+    let account = totals.account(&config, &listen);
     let result = if args.json {
         account.to_json_line() + "\n"
     } else {

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use clap::Args;
 
 use super::{
-    Again, Error, FormatArg, Hangup, HostArgs, IoArg, LogArgs, catch_signals, check_host,
+    Again, Error, FormatArg, Hangup, HostArgs, IoArg, LogArgs, News, catch_signals, check_host,
     check_log, every_address, io_kind, open_log, parse_interface, parse_threads, parse_ttl, print,
     resolve, say, to_many, usage,
 };
@@ -150,9 +150,14 @@ pub(super) fn run(args: &ServerArgs) -> Result<u8, Error> {
     }
     log::debug!("{config:?}");
     let mut status = StatusLine::new(&args.log);
-    let account = serving.run(|progress| status.show(progress));
+    let mut news = News::default();
+    let account = serving.run(|progress| {
+        news.tell(&progress.ignored);
+        status.show(progress);
+    });
     status.clear();
     let account = account.map_err(startup)?;
+    news.tell(&account.totals.ignored);
     let result = if args.json {
         account.to_json_line() + "\n"
     } else {

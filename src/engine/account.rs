@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use super::admission::Record;
-use super::reflector::Reflected;
+use super::reflector::{Reflected, no_request};
 use crate::config::ReflectorConfig;
+use crate::report::ignored::Kind;
 use crate::report::reflector::{Account, Schema, Session, TestMode, Totals};
 
 /// Sessions that are listed at most.
@@ -28,6 +29,9 @@ impl Reflected {
             let listed = u64::try_from(listed.len()).unwrap_or(0);
             self.sessions.saturating_sub(listed)
         });
+        let of = |kind| self.ignored.of(kind);
+        let none = Kind::ALL.into_iter().filter(|kind| no_request(*kind));
+        let invalid = none.map(of).sum();
         Account {
             schema: Schema::Version1,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -49,11 +53,12 @@ impl Reflected {
                 received: self.received,
                 received_octets: self.received_octets,
                 reflected: self.reflected,
-                invalid: self.malformed,
-                refused: self.not_allowed + self.loops + self.to_many,
-                not_allowed: self.not_allowed,
-                loops: self.loops,
-                to_many: self.to_many,
+                invalid,
+                refused: self.ignored.total() - invalid,
+                not_allowed: of(Kind::NotAllowed),
+                loops: of(Kind::Loop) + of(Kind::NoSource),
+                to_many: of(Kind::ToMany),
+                ignored: self.ignored,
                 unsent: self.unsent,
                 sessions: self.sessions,
                 evicted: self.evicted,

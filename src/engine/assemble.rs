@@ -4,12 +4,14 @@ use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 
+use super::receiver::Facts;
 use super::reflector::{Reflected, failed};
 use super::{BUFFER_NS, BUFFER_OVERHEAD};
 use super::{receiver::Received, sender::Sent, txtime};
-use crate::config::{Departures, IoKind, SessionConfig, SizeProfile};
+use crate::config::{Departures, Dscp, IoKind, SessionConfig, SizeProfile};
 use crate::io::{Granted, StampKind};
 use crate::os;
+use crate::report::ignored::Kind;
 use crate::report::{self, ReasonCode, Report, finite};
 use crate::stats::delay::Delays;
 use crate::stats::sequence::{Counts, Directions};
@@ -324,7 +326,8 @@ fn packets(parts: &Parts<'_>) -> report::Packets {
         reordered_inbound: order.map(|d| d.reordered_inbound),
         late: Some(counts.late),
         timeout_ns: Some(parts.config.timeout_ns),
-        invalid: Some(parts.received.facts.invalid),
+        invalid: Some(parts.received.facts.ignored.total()),
+        ignored: Some(parts.received.facts.ignored),
         rejected_samples: Some(rejected(parts)),
         icmp_unreachable: parts.granted.icmp.then(|| icmp.total()),
         icmp: icmp.report(crate::io::is_local),
@@ -406,6 +409,7 @@ fn timestamps(parts: &Parts<'_>) -> report::Timestamps {
         t2: parts.reflected.and_then(|(_, receive)| *receive).map(kind),
         t4: measured.then(|| kind(parts.granted.receive)),
         reflector_format: reflector_format(&facts.readings),
+        exchanged: Some(facts.exchanged).filter(|n| *n > 0),
         granularity: measured.then_some(if shares_stamps(parts) {
             report::Granularity::Train
         } else {
@@ -448,6 +452,12 @@ fn reflector_format(readings: &[Reading]) -> Option<report::TimeFormat> {
         [Reading::NtpNanoseconds] => Some(report::TimeFormat::NtpNanoseconds),
         _ => None,
     }
+}
+
+/// Replies that did not come with the DSCP with which packets left.
+fn of_other_dscp(tos: &[u64; 256], sent: u8) -> u64 {
+    let other = (0..=u8::MAX).zip(tos).filter(|(tos, _)| tos >> 2 != sent);
+    other.map(|(_, count)| count).sum()
 }
 
 /// Whether packets left as trains or came in bundles, and have timestamps in common.
@@ -506,6 +516,10 @@ fn path(parts: &Parts<'_>) -> report::PathFacts {
         ecn_at_reflector: tos_there.map(|tos| tos & 0b11),
         ecn_received: tos.map(|tos| tos & 0b11),
         reply_bytes: (!facts.reply_sizes.is_empty()).then(|| facts.reply_sizes.clone()),
+        reply_size_ratio: ratio(facts.reply_octets, facts.due_octets),
+        replies_of_other_dscp: one_class(Some(parts.config.socket.tos >> 2))
+            .filter(|_| tos.is_some())
+            .map(|sent| of_other_dscp(&facts.tos_in, sent)),
         mtu: mtu(parts),
         next_hop: (parts.granted.next_hop)
             .filter(|_| !differs.host)
@@ -880,18 +894,18 @@ fn notes(
             counts.given_to_others
         ));
     }
-    if received.facts.forged > 0 {
+    let forged = received.facts.ignored.of(Kind::Forged);
+    if forged > 0 {
         notes.push(format!(
-            "{} datagrams were not made with the keys of the session, or were changed on the way: they \
-             are among the invalid ones",
-            received.facts.forged
+            "{forged} datagrams were not made with the keys of the session, or were changed on the way: \
+             they are among the invalid ones"
         ));
     }
     if let Some(from) = received.facts.elsewhere_from {
         notes.push(format!(
             "{} replies came from {from}, not from the Session-Reflector's address: they are among the \
              invalid ones, and answer no packet",
-            received.facts.elsewhere
+            received.facts.ignored.of(Kind::Elsewhere)
         ));
     }
     if received.facts.other_format > 0 {
@@ -911,6 +925,14 @@ fn notes(
             "the Session-Reflector writes T2 and T3 in a mix of formats, {mixed}: they were read so"
         ));
     }
+    if received.facts.exchanged > 0 {
+        notes.push(format!(
+            "{} replies had T1 and T3 in each other's place: they were read so",
+            received.facts.exchanged
+        ));
+    }
+    notes.extend(oversize(&received.facts));
+    notes.extend(other_dscp(parts));
     if received.facts.estimates.unusable > 0 {
         notes.push(format!(
             "{} replies have an Error Estimate with Multiplier 0, which RFC 4656 forbids: the \
@@ -1040,6 +1062,47 @@ fn lost_for_size(sizes: &[report::SizeEntry], icmp: &[report::Icmp]) -> Option<S
     ))
 }
 
+/// A quirk of reflectors that pad every reply to one size, such as the largest that was agreed on: the way
+/// back carries a multiple of the load.
+fn oversize(facts: &Facts) -> Option<String> {
+    let (octets, due) = (facts.reply_octets, facts.due_octets);
+    if octets.saturating_mul(2) < due.saturating_mul(3) {
+        return None;
+    }
+    let times = ratio(octets, due)?;
+    let all = match facts.reply_sizes.as_slice() {
+        [size] => format!(", all of {size} octets"),
+        _ => String::new(),
+    };
+    Some(format!(
+        "replies are {times:.1} times as large as they should be for their requests (RFC 5357 §4.2.1){all}: \
+         the way back carries that much more load"
+    ))
+}
+
+/// Who changed the DSCP, as far as replies tell.
+fn other_dscp(parts: &Parts<'_>) -> Option<String> {
+    let path = path(parts);
+    let other = path.replies_of_other_dscp.filter(|n| *n > 0)?;
+    let (sent, came) = (path.dscp_sent?, path.dscp_received?);
+    let name = |dscp| Dscp::new(dscp).map_or(String::new(), |dscp| dscp.to_string());
+    let all: u64 = parts.received.facts.tos_in.iter().sum();
+    let came = if came == sent {
+        "another DSCP".to_owned()
+    } else {
+        format!("DSCP {}", name(came))
+    };
+    let who = match path.dscp_at_reflector {
+        Some(there) if there != sent => "the way there changed it",
+        Some(_) => "the Session-Reflector or the way back changed it",
+        None => "the Session-Reflector or the path changed it",
+    };
+    Some(format!(
+        "{other} of {all} replies came with {came} where packets left with {}: {who}",
+        name(sent)
+    ))
+}
+
 fn list(ports: &[u16]) -> String {
     let (shown, rest) = ports.split_at(ports.len().min(LISTED));
     let ports: Vec<String> = shown.iter().map(ToString::to_string).collect();
@@ -1062,7 +1125,6 @@ mod tests {
     use super::*;
     use crate::config::{End, Pacing, Rate, SizeClass, Sizes, SocketOptions, WatchConfig};
     use crate::engine::receiver::Departed;
-    use crate::engine::receiver::Facts;
     use crate::engine::txtime::{Outcome, Verdict};
     use crate::io::Txtime;
     use crate::wire::Format;

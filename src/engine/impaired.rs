@@ -44,7 +44,7 @@ impl Testing {
             desk.count(&request);
             match desk.reflector.admit(&request) {
                 Ok(sender) => self.pass(desk, sockets, socket, index, sender, now),
-                Err(refusal) => desk.refuse(refusal, &request),
+                Err(kind) => desk.refuse(kind, &request),
             }
         }
         desk.flush(sockets);

@@ -18,7 +18,7 @@ use super::intervals::{Begun, Counts, Figures};
 use crate::config::WatchConfig;
 use crate::io::Icmp;
 use crate::os;
-use crate::report::{Happening, Interval};
+use crate::report::{Happening, Ignored, Interval};
 use crate::sample::{Blocks, Joined, Pipe, Sample};
 use crate::stats::delay::Delays;
 use crate::stats::sequence::{self, Checkpoint, Tracker};
@@ -127,6 +127,8 @@ pub struct Progress {
     pub sent: u64,
     /// Distinct replies in time.
     pub received: u64,
+    /// Datagrams that are no replies to these packets.
+    pub ignored: Ignored,
 }
 
 /// What the receiver thread tells of.

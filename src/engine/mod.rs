@@ -25,6 +25,7 @@ mod session;
 #[cfg(target_os = "linux")]
 #[doc(hidden)]
 pub mod stages;
+mod tally;
 mod txtime;
 mod wheel;
 
@@ -41,12 +42,13 @@ use mio::Waker;
 use self::admission::SessionEvent;
 pub use self::impair::Flow;
 pub use self::live::{PacketCopy, Progress, Update};
-pub use self::reflector::{Reflected, Refusal};
+pub use self::reflector::Reflected;
 pub use self::session::{Agreed, Measured, Opened, measure, open};
 use crate::config::{IoKind, ReflectorConfig};
 #[cfg(target_os = "linux")]
 use crate::io::linux;
 use crate::io::{Granted, SocketPlan, StampKind, portable};
+use crate::report::Ignored;
 use crate::{io as packets, os};
 
 /// Socket buffers are raised as far as the system allows, up to this.
@@ -241,6 +243,8 @@ pub enum ReflectorUpdate {
         reflected: u64,
         /// Sessions that were begun.
         sessions: u64,
+        /// Datagrams that were not answered.
+        ignored: Ignored,
     },
 }
 
@@ -360,7 +364,12 @@ impl Reflecting {
                             .map(|live| of(live).load(Ordering::Relaxed));
                         values.sum()
                     };
+                    let mut ignored = Ignored::default();
+                    for live in &self.live {
+                        ignored.add(&live.ignored.read());
+                    }
                     show(ReflectorUpdate::Counts {
+                        ignored,
                         received: sum(|live| &live.received),
                         reflected: sum(|live| &live.reflected),
                         sessions: sum(|live| &live.sessions),

@@ -28,13 +28,17 @@ use super::intervals;
 use super::live::{Copier, Tap};
 use super::pace::Pace;
 use super::sender::{Wish, merged};
+use super::tally::Tally;
 use crate::config::Fraction;
 use crate::io::{Advice, Datagram, Event, Icmp, Patience, ReceiveHalf, RefusedCall, failed_call};
 use crate::os::{self, EventLoop};
+use crate::report::ignored::{Ignored, Kind};
 use crate::sample::{Pipe, Record as _, Sample};
 use crate::stats::sequence::{Arrival, Counts, Tracker, extend};
 use crate::wire::protected::{self, Protection, Refused};
-use crate::wire::{Format, REFLECTOR_LEN, Reading, Reply, ReplyHead, TestFormat, Timestamp};
+use crate::wire::{
+    Format, REFLECTOR_LEN, Reading, Reply, ReplyHead, TestFormat, Timestamp, TooShort,
+};
 pub(crate) use estimates::Estimates;
 use held::{Held, Told};
 use time_format::{TimeFormat, claims_other, tells_no_time};
@@ -96,7 +100,8 @@ pub(crate) struct Plan {
     pub(crate) test: TestFormat,
     /// What opens them, where `test` has them protected.
     pub(crate) protection: Option<Protection>,
-    pub(crate) classes: usize,
+    /// Octets of the requests of each class.
+    pub(crate) payloads: Vec<usize>,
     /// Transmit stamps are asked for.
     pub(crate) stamps: bool,
     /// T4 and the transmit stamps are of the interface's clock.
@@ -136,6 +141,7 @@ pub(crate) struct Departed {
 #[repr(align(128))]
 pub(crate) struct Live {
     pub(crate) received: std::sync::atomic::AtomicU64,
+    pub(crate) ignored: Tally,
 }
 
 /// What the receiver thread found.
@@ -190,12 +196,9 @@ impl Received {
 /// What replies told beside their timestamps.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
-    pub(crate) invalid: u64,
-    /// Of these, not made with the keys of the session, or changed on the way.
-    pub(crate) forged: u64,
-    /// Of these, replies to our packets from elsewhere than the peer's address, and where the first
-    /// one came from.
-    pub(crate) elsewhere: u64,
+    /// Datagrams that are no replies to packets of the session.
+    pub(crate) ignored: Ignored,
+    /// Where the first reply of another address came from.
     pub(crate) elsewhere_from: Option<SocketAddr>,
     /// ICMP errors, by what they say.
     pub(crate) icmp: IcmpErrors,
@@ -222,6 +225,11 @@ pub(crate) struct Facts {
     pub(crate) tos_there: Box<[u64; 256]>,
     pub(crate) reply_sizes: Vec<usize>,
     pub(crate) more_reply_sizes: bool,
+    /// Octets of all replies, and how many they should have.
+    pub(crate) reply_octets: u64,
+    pub(crate) due_octets: u64,
+    /// Replies that had T1 and T3 in each other's place.
+    pub(crate) exchanged: u64,
     /// Of the reflector's clock.
     pub(crate) estimates: Estimates,
     /// Replies of fewer than 41 octets, which carry no TTL.
@@ -236,9 +244,7 @@ pub(crate) struct Facts {
 impl Facts {
     pub(super) fn new(classes: usize) -> Self {
         Self {
-            invalid: 0,
-            forged: 0,
-            elsewhere: 0,
+            ignored: Ignored::default(),
             elsewhere_from: None,
             icmp: IcmpErrors::default(),
             rejected: 0,
@@ -255,6 +261,9 @@ impl Facts {
             tos_there: Box::new([0; 256]),
             reply_sizes: Vec::with_capacity(REPLY_SIZES),
             more_reply_sizes: false,
+            reply_octets: 0,
+            due_octets: 0,
+            exchanged: 0,
             estimates: Estimates::default(),
             short_replies: 0,
             bundled: 0,
@@ -269,9 +278,7 @@ impl Facts {
                 *a += b;
             }
         };
-        self.invalid += other.invalid;
-        self.forged += other.forged;
-        self.elsewhere += other.elsewhere;
+        self.ignored.add(&other.ignored);
         self.elsewhere_from = self.elsewhere_from.or(other.elsewhere_from);
         self.other_format += other.other_format;
         for reading in &other.readings {
@@ -292,6 +299,9 @@ impl Facts {
         sum(&mut *self.tos_there, &*other.tos_there);
         self.reply_sizes = merged(std::mem::take(&mut self.reply_sizes), &other.reply_sizes);
         self.more_reply_sizes |= other.more_reply_sizes;
+        self.reply_octets += other.reply_octets;
+        self.due_octets += other.due_octets;
+        self.exchanged += other.exchanged;
         self.estimates.add(&other.estimates);
         self.short_replies += other.short_replies;
         self.bundled += other.bundled;
@@ -393,6 +403,7 @@ pub(crate) fn run<R: ReceiveHalf>(
         let received = matcher.tracker.received();
         live.received
             .store(received, std::sync::atomic::Ordering::Relaxed);
+        live.ignored.show(&matcher.facts.ignored);
         let until = match flight.anew() {
             Anew::No | Anew::Forgotten | Anew::Never => ending.next(&mut matcher, now),
             step => {
@@ -743,6 +754,8 @@ pub(super) struct Matcher<'a> {
     time_format: TimeFormat,
     held: Held,
     monitored: bool,
+    /// Octets that replies should have, by class.
+    due: Vec<u64>,
     /// Where replies are protected.
     stage: Option<Box<Stage>>,
     begun_ns: i64,
@@ -793,13 +806,18 @@ impl<'a> Matcher<'a> {
             tap: None,
             mark: None,
             copier: None,
-            facts: Facts::new(plan.classes),
+            facts: Facts::new(plan.payloads.len()),
             timeout_ns: plan.timeout_ns,
             first_seq: plan.first_seq,
             format: plan.format,
             time_format: TimeFormat::default(),
             held: Held::new(flight.window()),
             monitored: plan.test.monitored(),
+            due: plan
+                .payloads
+                .iter()
+                .map(|len| u64::try_from(plan.test.reply_len(*len)).unwrap_or(0))
+                .collect(),
             stage: plan.protection.clone().map(|p| Box::new(Stage::new(p))),
             begun_ns,
             first_begun_ns: begun_ns,
@@ -826,7 +844,7 @@ impl<'a> Matcher<'a> {
     /// Forgets all that was sent and came; the sender begins anew.
     fn forget(&mut self, plan: &Plan) {
         self.tracker = Tracker::counting_from(self.flight.window(), plan.first_seq);
-        self.facts = Facts::new(plan.classes);
+        self.facts = Facts::new(plan.payloads.len());
         if let Some(tap) = &mut self.tap {
             tap.begin_anew();
         }
@@ -891,10 +909,11 @@ impl<'a> Matcher<'a> {
     /// reply from elsewhere proves nothing about the path to the peer, so it is not counted as one; but
     /// it is told apart from what strangers send.
     fn on_stray(&mut self, octets: &[u8], from: Option<SocketAddr>) {
-        self.invalid();
-        if !self.probing && self.answers_ours(octets) {
-            self.facts.elsewhere += 1;
+        if self.answers_ours(octets) {
+            self.ignore(Kind::Elsewhere);
             self.facts.elsewhere_from = self.facts.elsewhere_from.or(from);
+        } else {
+            self.ignore(Kind::Stranger);
         }
     }
 
@@ -906,7 +925,9 @@ impl<'a> Matcher<'a> {
             let seq = extend(number, attempted.saturating_sub(1));
             seq < attempted
                 && attempted - seq <= self.flight.window()
-                && self.flight.t1(seq) == head.sender_timestamp.raw()
+                && [head.sender_timestamp, head.timestamp]
+                    .map(Timestamp::raw)
+                    .contains(&self.flight.t1(seq))
         };
         let Some(stage) = &self.stage else {
             return Reply::parse(octets).is_ok_and(|reply| ours(reply.head));
@@ -934,8 +955,9 @@ impl<'a> Matcher<'a> {
         }
     }
 
-    fn invalid(&mut self) {
-        self.facts.invalid += u64::from(!self.probing);
+    /// Counts a datagram that is no reply to a packet of the session.
+    fn ignore(&mut self, kind: Kind) {
+        self.facts.ignored.note(kind, u64::from(!self.probing));
     }
 
     fn on_stamp(&mut self, seq: u32, ns: i64) {
@@ -1070,7 +1092,11 @@ impl<'a> Matcher<'a> {
         let stage = self.stage.as_mut();
         let taken = !datagram.truncated && stage.is_some_and(|stage| stage.take(datagram));
         if !taken {
-            self.invalid();
+            self.ignore(if datagram.truncated {
+                Kind::Truncated
+            } else {
+                Kind::TooShort
+            });
         }
         if self.stage.as_ref().is_some_and(|stage| stage.is_full()) {
             self.open_staged();
@@ -1117,10 +1143,8 @@ impl<'a> Matcher<'a> {
                 };
                 self.on_plain(&datagram, *len, 1);
             }
-            Err(refused) => {
-                self.facts.forged += u64::from(refused == Refused::Forged && !self.probing);
-                self.invalid();
-            }
+            Err(Refused::Forged) => self.ignore(Kind::Forged),
+            Err(Refused::TooShort(_)) => self.ignore(Kind::TooShort),
         }
     }
 
@@ -1141,9 +1165,9 @@ impl<'a> Matcher<'a> {
     /// A reply of the peer that is none to a packet under way: forged, to one that somebody else sent from
     /// our address, or to one that was withdrawn.
     #[cold]
-    fn no_answer(&mut self, head: &ReplyHead) {
+    fn no_answer(&mut self, head: &ReplyHead, kind: Kind) {
         if !self.was_withdrawn(head.sender_timestamp) {
-            self.invalid();
+            self.ignore(kind);
             self.tracker.on_other(head.seq.get());
         }
     }
@@ -1156,9 +1180,9 @@ impl<'a> Matcher<'a> {
         let t1 = head.sender_timestamp;
         let near = second(self.flight.t1(seq)) == second(t1.raw());
         if !near || self.tracker.in_time(seq) {
-            self.no_answer(head);
+            self.no_answer(head, Kind::OtherT1);
         } else if !self.was_withdrawn(t1) {
-            self.invalid();
+            self.ignore(Kind::OtherT1);
         }
     }
 
@@ -1167,6 +1191,14 @@ impl<'a> Matcher<'a> {
             && t1
                 .unix_ns(self.format, self.begun_ns)
                 .is_some_and(|t1| (self.first_begun_ns..self.begun_ns).contains(&t1))
+    }
+
+    /// Whether a reply to packet `seq` has T1 and T3 in each other's place: a quirk of some reflectors,
+    /// which prove it by a T3 that is our T1 to the last bit.
+    #[cold]
+    fn exchanged(&self, seq: u64, head: &ReplyHead) -> bool {
+        let t3 = head.timestamp.raw();
+        self.flight.t1(seq) == t3 || self.flight.probe(t3).is_some()
     }
 
     /// An unauthenticated reply, or the fields of a protected one as it would have them; the datagram
@@ -1184,20 +1216,24 @@ impl<'a> Matcher<'a> {
         };
         let reply = match parsed {
             Ok(reply) if !datagram.truncated => reply,
-            _ => {
-                self.invalid();
+            Ok(_) => {
+                self.ignore(Kind::Truncated);
+                return 1;
+            }
+            Err(TooShort { .. }) => {
+                self.ignore(Kind::TooShort);
                 return 1;
             }
         };
         let t1 = reply.head.sender_timestamp;
         if attempted == 0 {
-            self.no_answer(reply.head);
+            self.no_answer(reply.head, Kind::UnknownNumber);
             return 1;
         }
         let number = reply.head.sender_seq.get().wrapping_sub(self.first_seq);
         let seq = extend(number, attempted - 1);
         if seq >= attempted {
-            self.no_answer(reply.head);
+            self.no_answer(reply.head, Kind::UnknownNumber);
             return 1;
         }
         if let Some(tap) = &mut self.tap {
@@ -1213,6 +1249,13 @@ impl<'a> Matcher<'a> {
             self.on_forgotten(seq, &reply, attempted);
             return 1;
         }
+        let exchanged = self.flight.t1(seq) != t1.raw() && self.exchanged(seq, reply.head);
+        let head = exchanged.then(|| reply.head.exchanged());
+        let reply = Reply {
+            head: head.as_ref().unwrap_or(reply.head),
+            ..reply
+        };
+        let t1 = reply.head.sender_timestamp;
         if self.flight.t1(seq) != t1.raw() {
             match self.flight.probe(t1.raw()) {
                 Some(index)
@@ -1266,6 +1309,7 @@ impl<'a> Matcher<'a> {
             near,
             stepped,
         };
+        self.facts.exchanged += if exchanged { taken } else { 0 };
         self.longest_ns = if stepped {
             self.longest_ns
         } else {
@@ -1289,7 +1333,7 @@ impl<'a> Matcher<'a> {
             let arrival = self.tracker.on_reply(seq, reply.head.seq.get(), true);
             self.further(seq, arrival);
         } else {
-            self.no_answer(reply.head);
+            self.no_answer(reply.head, Kind::OtherT1);
         }
     }
 
@@ -1318,6 +1362,9 @@ impl<'a> Matcher<'a> {
         let (class, stamped) = self.flight.class(seq);
         self.facts.received_by_class[usize::from(class)] += packets;
         self.facts.note(datagram, len, reply, packets);
+        let due = self.due.get(usize::from(class)).copied().unwrap_or(0);
+        self.facts.reply_octets += u64::try_from(len).unwrap_or(0) * packets;
+        self.facts.due_octets += due * packets;
         if answer.stepped {
             self.facts.rejected += packets;
             return self.unusable(answer);
@@ -1675,7 +1722,7 @@ mod tests {
             format: Format::Ntp,
             test: TestFormat::LIGHT,
             protection: None,
-            classes: 1,
+            payloads: vec![41],
             stamps,
             hardware: false,
             punctuality: None,
@@ -1817,7 +1864,7 @@ mod tests {
             (copies, copies)
         );
         assert_eq!(found.reordered_outbound, 0);
-        assert_eq!(received.facts.invalid, 0);
+        assert_eq!(received.facts.ignored.total(), 0);
         let mut delays = Delays::new(1, false);
         while blocks.next(|block, _| delays.record(block)) {}
         let report = delays.report();
@@ -1954,7 +2001,7 @@ mod tests {
                 arrive(&mut matcher, octets, BEGIN_NS + 5);
             }
             let received = matcher.finish(1, None, None);
-            prop_assert_eq!(received.facts.invalid, noise.len() as u64);
+            prop_assert_eq!(received.facts.ignored.total(), noise.len() as u64);
             prop_assert_eq!(received.counts.received, 0);
         }
 
@@ -2279,7 +2326,7 @@ mod tests {
         flight.set_burst(u32::try_from(burst).unwrap());
         let (samples, blocks) = pipe();
         let plan = Plan {
-            classes: 2,
+            payloads: vec![41; 2],
             // Some come too late, or none.
             timeout_ns: if rng.random_bool(0.5) {
                 TIMEOUT_NS
@@ -2581,7 +2628,7 @@ mod tests {
             .map(|seq| request(&flight, seq, t1_ns, false))
             .collect();
         arrive(&mut matcher, &stale, t1_ns + 10);
-        assert_eq!((matcher.answered(), matcher.facts.invalid), (0, 0));
+        assert_eq!((matcher.answered(), matcher.facts.ignored.total()), (0, 0));
         // One to another packet than the first says that the port has just been opened.
         let second = reply(&mut mirror, &packets[1], t1_ns + 5, Format::Ntp);
         arrive(&mut matcher, &second, t1_ns + 10);
@@ -2658,10 +2705,10 @@ mod tests {
             let octets = reply(&mut mirror, octets, BEGIN_NS + 5, Format::Ntp);
             arrive(&mut matcher, &octets, BEGIN_NS + 10);
         }
-        assert_eq!((matcher.answered(), matcher.facts.invalid), (0, 2));
+        assert_eq!((matcher.answered(), matcher.facts.ignored.total()), (0, 2));
         let octets = reply(&mut mirror, &sent, BEGIN_NS + 5, Format::Ntp);
         arrive(&mut matcher, &octets, BEGIN_NS + 10);
-        assert_eq!((matcher.answered(), matcher.facts.invalid), (1, 2));
+        assert_eq!((matcher.answered(), matcher.facts.ignored.total()), (1, 2));
     }
 
     #[test]
@@ -2698,7 +2745,7 @@ mod tests {
         let received = matcher.finish(20, None, None);
         let counts = &received.counts;
         let directions = counts.directions.unwrap();
-        assert_eq!((counts.received, received.facts.invalid), (18, 4));
+        assert_eq!((counts.received, received.facts.ignored.total()), (18, 4));
         assert_eq!((directions.lost_outbound, directions.lost_inbound), (1, 1));
         assert_eq!(counts.given_to_others, 3);
     }
@@ -2718,7 +2765,7 @@ mod tests {
             let octets = reply(&mut mirror, &forged, BEGIN_NS + 5, Format::Ntp);
             arrive(&mut matcher, &octets, BEGIN_NS + 10);
         }
-        assert_eq!((matcher.answered(), matcher.facts.invalid), (0, 10));
+        assert_eq!((matcher.answered(), matcher.facts.ignored.total()), (0, 10));
         assert!(!matcher.tracker.own_counter_proved());
     }
 
@@ -2806,7 +2853,7 @@ mod tests {
         let received = matcher.finish(500, None, None);
         let counts = &received.counts;
         assert_eq!((counts.received, counts.late), (449, 40));
-        assert_eq!((counts.duplicates, received.facts.invalid), (40, 2));
+        assert_eq!((counts.duplicates, received.facts.ignored.total()), (40, 2));
         let directions = counts.directions.unwrap();
         let lost = (directions.lost_outbound, directions.lost_inbound);
         assert_eq!((lost, directions.lost_unattributed), ((1, 10), 40));
@@ -2840,6 +2887,6 @@ mod tests {
             tos: None,
         };
         let refusal = mirror.reflect(&mut request, 1).unwrap_err();
-        assert_eq!(refusal, crate::engine::Refusal::Loop);
+        assert_eq!(refusal, Kind::Loop);
     }
 }

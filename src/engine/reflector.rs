@@ -17,14 +17,16 @@ use super::impair::Stage;
 use super::impaired::Testing;
 use super::pace::Pace;
 use super::sender::error_estimate;
+use super::tally::Tally;
 use crate::config::{Dscp, Prefix, ReflectorConfig};
 use crate::io::{Advice, Mirror, Patience, RefusedCall, Request, Route, failed_call, refused_call};
 use crate::os;
 use crate::report::FailedCall;
+use crate::report::ignored::{Ignored, Kind};
 use crate::report::reflector::Injected;
 use crate::wire::{
     ErrorEstimate, Format, ReflectorPacket, ReplyHead, ReplyTail, SENDER_LEN, SenderPacket,
-    TestFormat, Timestamp, echoed_sender_timestamp, parse_request, reply_len,
+    TestFormat, Timestamp, TooShort, echoed_sender_timestamp, parse_request, reply_len,
 };
 pub(super) use bundle::{Admitted, stamp_train, write_train};
 pub(super) use desk::{Answer, CHUNK, Decides, Desk, Queued};
@@ -40,19 +42,6 @@ const BUDGET: usize = 16;
 /// How often sessions that have been silent too long are looked for, while somebody is told of them.
 const SWEEP_NS: i64 = 1_000_000_000;
 
-/// Why a datagram was not answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// Shorter than a request, or cut short on arrival.
-    Malformed,
-    /// From an address that is not on the list.
-    NotAllowed,
-    /// A reply of ours that came back, or one sent from port 0.
-    Loop,
-    /// Sent to a broadcast or multicast address.
-    ToMany,
-}
-
 /// What a reflector counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reflected {
@@ -62,14 +51,8 @@ pub struct Reflected {
     pub received_octets: u64,
     /// Replies that were sent.
     pub reflected: u64,
-    /// Datagrams that are no request.
-    pub malformed: u64,
-    /// Requests from addresses that are not on the list.
-    pub not_allowed: u64,
-    /// Replies of ours that came back as requests.
-    pub loops: u64,
-    /// Requests to a broadcast or multicast address.
-    pub to_many: u64,
+    /// Datagrams that were not answered.
+    pub ignored: Ignored,
     /// Requests of which the kernel cut control messages off: T2 or the TTL may be missing.
     pub cut: u64,
     /// Requests that came in bundles.
@@ -98,24 +81,12 @@ pub struct Reflected {
 }
 
 impl Reflected {
-    fn refuse(&mut self, refusal: Refusal) {
-        match refusal {
-            Refusal::Malformed => self.malformed += 1,
-            Refusal::NotAllowed => self.not_allowed += 1,
-            Refusal::Loop => self.loops += 1,
-            Refusal::ToMany => self.to_many += 1,
-        }
-    }
-
     /// Adds the counts of another thread.
     pub(crate) fn add(&mut self, other: &Self) {
         self.received += other.received;
         self.received_octets += other.received_octets;
         self.reflected += other.reflected;
-        self.malformed += other.malformed;
-        self.not_allowed += other.not_allowed;
-        self.loops += other.loops;
-        self.to_many += other.to_many;
+        self.ignored.add(&other.ignored);
         self.cut += other.cut;
         self.bundled += other.bundled;
         self.estimates_unusable += other.estimates_unusable;
@@ -148,6 +119,7 @@ pub(crate) struct Live {
     pub(crate) received: AtomicU64,
     pub(crate) reflected: AtomicU64,
     pub(crate) sessions: AtomicU64,
+    pub(crate) ignored: Tally,
 }
 
 /// What decides about a request: configuration, sessions and loop guard of one thread.
@@ -193,11 +165,7 @@ impl Reflector {
     }
 
     /// Writes the reply over the request in its slot (RFC 5357 §4.2.1), all but T3.
-    pub(crate) fn reflect(
-        &mut self,
-        request: &mut Request<'_>,
-        now: i64,
-    ) -> Result<Answer, Refusal> {
+    pub(crate) fn reflect(&mut self, request: &mut Request<'_>, now: i64) -> Result<Answer, Kind> {
         let sender = self.admit(request)?;
         let visit = self.visit(request, &sender, now);
         let number = self.number(&sender, visit).unwrap_or(0);
@@ -205,25 +173,29 @@ impl Reflector {
     }
 
     /// Whether a datagram is a request that may be answered.
-    pub(super) fn admit(&self, request: &Request<'_>) -> Result<SenderPacket, Refusal> {
+    pub(super) fn admit(&self, request: &Request<'_>) -> Result<SenderPacket, Kind> {
         let Some(from) = request.from else {
-            return Err(Refusal::Malformed);
+            return Err(Kind::NoSource);
         };
         if !allowed(&self.allow, from.ip()) {
-            return Err(Refusal::NotAllowed);
+            return Err(Kind::NotAllowed);
         }
         if request.to_many {
-            return Err(Refusal::ToMany);
+            return Err(Kind::ToMany);
         }
         let datagram = &request.slot[..request.len];
         let sender = match parse_request(datagram) {
-            Ok(sender) if !request.truncated => *sender,
-            _ => return Err(Refusal::Malformed),
+            Ok(_) if request.truncated => return Err(Kind::Truncated),
+            Ok(sender) => *sender,
+            Err(TooShort { .. }) => return Err(Kind::TooShort),
         };
         // Port 0 belongs to nobody: what is sent there is answered by nothing but an error.
         let ours = echoed_sender_timestamp(datagram).is_some_and(|t| self.guard.knows(t));
-        if ours || from.port() == 0 {
-            return Err(Refusal::Loop);
+        if ours {
+            return Err(Kind::Loop);
+        }
+        if from.port() == 0 {
+            return Err(Kind::NoSource);
         }
         Ok(sender)
     }
@@ -295,19 +267,25 @@ impl Reflector {
     }
 
     /// Counts a datagram that is not answered, in its session too where it has one.
-    fn refused(&mut self, refusal: Refusal, request: &Request<'_>) {
+    fn refused(&mut self, kind: Kind, request: &Request<'_>) {
         let (Some(sessions), Some(from)) = (&mut self.sessions, request.from) else {
             return;
         };
         if let Some(record) = sessions.record_of(from, request.to) {
             record.received += 1;
             record.octets += u64::try_from(request.len).unwrap_or(0);
-            match refusal {
-                Refusal::Malformed => record.invalid += 1,
-                Refusal::NotAllowed | Refusal::Loop | Refusal::ToMany => record.refused += 1,
+            if no_request(kind) {
+                record.invalid += 1;
+            } else {
+                record.refused += 1;
             }
         }
     }
+}
+
+/// Whether a datagram that was not answered is no request at all, rather than one that is refused.
+pub(super) const fn no_request(kind: Kind) -> bool {
+    matches!(kind, Kind::TooShort | Kind::Truncated)
 }
 
 /// A reply in which nothing is missing but whose it is, and T3.
@@ -533,9 +511,9 @@ impl Desk {
         self.reflector.totals.received_octets += u64::try_from(request.len).unwrap_or(0);
     }
 
-    pub(super) fn refuse(&mut self, refusal: Refusal, request: &Request<'_>) {
-        self.reflector.totals.refuse(refusal);
-        self.reflector.refused(refusal, request);
+    pub(super) fn refuse(&mut self, kind: Kind, request: &Request<'_>) {
+        self.reflector.totals.ignored.note(kind, 1);
+        self.reflector.refused(kind, request);
     }
 
     fn answer<M: Mirror>(&mut self, socket: &mut M, count: usize) {
@@ -549,7 +527,7 @@ impl Desk {
             self.count(&request);
             match self.reflector.reflect(&mut request, now) {
                 Ok(answer) => self.queue(socket, index, answer),
-                Err(refusal) => self.refuse(refusal, &request),
+                Err(kind) => self.refuse(kind, &request),
             }
         }
         self.flush(socket);
@@ -597,6 +575,7 @@ impl Desk {
         ] {
             place.store(value, Ordering::Relaxed);
         }
+        live.ignored.show(&self.reflector.totals.ignored);
     }
 
     fn finish(mut self) -> Reflected {

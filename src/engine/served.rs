@@ -29,6 +29,7 @@ use crate::config::{Dscp, IoKind, ServedConfig, SocketOptions};
 use crate::io::linux;
 use crate::io::{Port, SocketPlan, portable};
 use crate::report::FailedCall;
+use crate::report::ignored::{Ignored, Kind};
 use crate::wire::protected::TestKeys;
 use crate::wire::{Format, TestFormat};
 
@@ -90,18 +91,39 @@ pub struct ServedCounts {
     pub reflected: u64,
     /// Replies that could not be sent.
     pub unsent: u64,
-    /// Datagrams that are no request, or replies that came back.
-    pub malformed: u64,
-    /// Requests whose HMAC is not theirs.
-    pub forged: u64,
-    /// Requests beyond the [`Allowance`].
-    pub over_allowance: u64,
-    /// Requests before the session was started.
-    pub early: u64,
+    /// Datagrams that were not answered; over the limit are those beyond the [`Allowance`].
+    pub ignored: Ignored,
     /// Requests that came in bundles.
     pub bundled: u64,
     /// Requests whose Error Estimate has Multiplier 0: they are answered all the same.
     pub estimates_unusable: u64,
+}
+
+impl ServedCounts {
+    /// Datagrams that are no request that can be answered: too short or long, to many, or replies that
+    /// came back.
+    #[must_use]
+    pub fn malformed(&self) -> u64 {
+        self.ignored.total() - self.forged() - self.over_allowance() - self.early()
+    }
+
+    /// Requests whose HMAC is not theirs.
+    #[must_use]
+    pub fn forged(&self) -> u64 {
+        self.ignored.of(Kind::Forged)
+    }
+
+    /// Requests beyond the [`Allowance`].
+    #[must_use]
+    pub fn over_allowance(&self) -> u64 {
+        self.ignored.of(Kind::OverLimit)
+    }
+
+    /// Requests before the session was started.
+    #[must_use]
+    pub fn early(&self) -> u64 {
+        self.ignored.of(Kind::Early)
+    }
 }
 
 /// What happened to a session.
@@ -176,11 +198,12 @@ impl Reflectors {
         &self.events
     }
 
-    /// Datagrams of no session so far, and datagrams that the system dropped for want of room, as far
-    /// as the threads have seen (`None`: the system does not tell).
+    /// Datagrams that were not answered so far, those of no session among them, and datagrams that the
+    /// system dropped for want of room, as far as the threads have seen (`None`: the system does not
+    /// tell).
     #[must_use]
-    pub fn strays_and_drops(&self) -> (u64, Option<u64>) {
-        self.team.strays_and_drops()
+    pub fn ignored_and_drops(&self) -> (Ignored, Option<u64>) {
+        self.team.ignored_and_drops()
     }
 
     /// Waits until the threads have been stopped; sessions that are left end.
@@ -213,7 +236,7 @@ trait Team: fmt::Debug + Send {
 
     fn end(&self, id: ServedId, after_ns: i64);
 
-    fn strays_and_drops(&self) -> (u64, Option<u64>);
+    fn ignored_and_drops(&self) -> (Ignored, Option<u64>);
 
     fn wait(self: Box<Self>) -> Result<Calls, Failure>;
 }
@@ -475,13 +498,13 @@ impl<P: Port> Team for Threads<P> {
         self.order(id, Command::End { id, after_ns });
     }
 
-    fn strays_and_drops(&self) -> (u64, Option<u64>) {
-        let (mut strays, mut drops) = (0, 0);
+    fn ignored_and_drops(&self) -> (Ignored, Option<u64>) {
+        let (mut ignored, mut drops) = (Ignored::default(), 0);
         for Worker { shared, .. } in &self.threads {
-            strays += shared.strays.load(Ordering::Relaxed);
+            ignored.add(&shared.ignored.read());
             drops += shared.drops.load(Ordering::Relaxed);
         }
-        (strays, P::CONTROL_MESSAGES.then_some(drops))
+        (ignored, P::CONTROL_MESSAGES.then_some(drops))
     }
 
     fn wait(self: Box<Self>) -> Result<Calls, Failure> {

@@ -33,7 +33,7 @@ use crate::io::{
     resolve_next_hop,
 };
 use crate::os;
-use crate::report::{Report, Scope, Security};
+use crate::report::{Ignored, Report, Scope, Security};
 use crate::sample::{BLOCKS, Blocks, pipe_of};
 use crate::stats::delay::Delays;
 use crate::wire::protected::{Protection, TestKeys};
@@ -569,9 +569,14 @@ fn run<S: SendHalf, R: ReceiveHalf>(
         let received = running
             .iter()
             .map(|lane| lane.live.received.load(Ordering::Relaxed));
+        let mut ignored = Ignored::default();
+        for lane in &running {
+            ignored.add(&lane.live.ignored.read());
+        }
         Update::Progress(Progress {
             sent: running.iter().map(|lane| lane.flight.departed()).sum(),
             received: received.sum(),
+            ignored,
         })
     };
     let again = tick(super::PROGRESS);
@@ -760,7 +765,6 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
     let flight = Arc::new(flight);
     flight.set_burst(trains.burst);
     let live = Arc::new(receiver::Live::default());
-    let classes = share.sizes.classes.len();
     let timeout_ns = i64::try_from(share.timeout_ns).unwrap_or(i64::MAX);
     log::info!("measuring from {} to {}", granted.local, share.remote);
     log::info!(
@@ -813,7 +817,7 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
         format: share.format,
         test: peer.format,
         protection: peer.protection.clone(),
-        classes,
+        payloads: share.sizes.classes.iter().map(|c| c.payload).collect(),
         stamps: granted.transmit.is_some(),
         hardware: granted.receive == StampKind::Hardware,
         punctuality: txtime::punctuality(&share, &granted),

@@ -258,7 +258,7 @@ pub fn matching(load: Load, run: impl FnOnce(&mut Matching<'_>)) {
         timeout_ns: i64::MAX,
         first_seq: 0,
         format: Format::Ntp,
-        classes: 1,
+        payloads: vec![load.octets()],
         stamps: true,
         hardware: false,
         test: TestFormat::LIGHT,

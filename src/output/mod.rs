@@ -7,6 +7,7 @@ pub mod find_rate;
 pub mod heading;
 pub mod histogram;
 pub mod hlog;
+pub mod ignored;
 pub mod live;
 pub mod reflector;
 pub mod server;

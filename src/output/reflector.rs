@@ -1,5 +1,6 @@
 //! A reflector's account for a person: a few lines when it stops.
 
+use super::ignored;
 use super::text::{count, dropped, refused_calls};
 use crate::report::reflector::{Account, Injected, TestMode};
 
@@ -25,6 +26,7 @@ pub fn summary(account: &Account) -> String {
         count(totals.loops),
         count(totals.to_many),
     );
+    lines += &ignored::by_kind(&totals.ignored);
     let drops = dropped(totals.kernel_drops, totals.bundled > 0);
     lines += &format!(
         "replies that could not be sent {}  dropped by this host's sockets {drops}\n",

@@ -1,5 +1,6 @@
 //! A Server's account for a person: a few lines when it stops.
 
+use super::ignored;
 use super::reflector::UNUSABLE;
 use super::text::{count, dropped, refused_calls};
 use crate::report::server::Account;
@@ -48,6 +49,7 @@ pub fn summary(account: &Account) -> String {
         count(totals.early),
         count(totals.strays),
     );
+    lines += &ignored::by_kind(&totals.ignored);
     let drops = dropped(totals.kernel_drops, totals.bundled > 0);
     lines += &format!(
         "replies that could not be sent {}  dropped by this host's sockets {drops}\n",

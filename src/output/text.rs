@@ -4,6 +4,7 @@
 //! measured is `-`, never 0; what is not zero never reads as zero (`<0.1%`, `430ns`), and what is
 //! not everything never as 100 %; a one-way delay that contains the offset of two clocks is marked.
 
+use super::ignored;
 use crate::report::{
     Cause, Clock, Delay, FailedCall, Figure, Granularity, IcmpKind, Io, Load, PacedBy, Packets,
     Profile, Reason, Report, Schedule, SizeEntry, Spread, StampKind, Timestamps, Verdict,
@@ -428,7 +429,7 @@ fn packets(report: &Report) -> Vec<String> {
             late => format!("late {}", known(late)),
         },
         format!("not sent {}", known(packets.not_sent)),
-        format!("invalid {}", known(packets.invalid)),
+        invalid(packets),
     ];
     let probes = packets.probes.filter(|n| *n > 0);
     second.extend(probes.map(|n| format!("probes {} (not in sent)", count(n))));
@@ -440,6 +441,13 @@ fn packets(report: &Report) -> Vec<String> {
     let rare = rare.into_iter().filter(|(_, n)| *n > Some(0));
     second.extend(rare.map(|(name, n)| format!("{name} {}", known(n))));
     vec![listing("Packets", &first, "  "), listing("", &second, "  ")]
+}
+
+/// `invalid 12 (8 too short, 4 other T1)`.
+fn invalid(packets: &Packets) -> String {
+    let kinds = packets.ignored.filter(|ignored| ignored.total() > 0);
+    let kinds = kinds.map_or(String::new(), |kinds| format!(" ({kinds})"));
+    format!("invalid {}{kinds}", known(packets.invalid))
 }
 
 /// `lost 37 (0.037 %: 12 outbound, 20 inbound, 5 not known)`.
@@ -873,11 +881,13 @@ fn verdict(report: &Report) -> Vec<String> {
             );
             let more = [
                 ("late replies", packets.late),
-                ("invalid datagrams", packets.invalid),
                 ("ICMP errors", packets.icmp_unreachable),
             ];
             for (name, n) in more.into_iter().filter(|(_, n)| *n > Some(0)) {
                 text += &format!(", {name} {}", known(n));
+            }
+            if let Some((kind, n)) = packets.ignored.and_then(|ignored| ignored.most()) {
+                text += &format!("; {}", ignored::sentence(kind, n));
             }
             lines.push(wrap(&(text + ")"), 2));
         }

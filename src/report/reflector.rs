@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::Serialize;
 
 use super::FailedCall;
+use super::Ignored;
 
 /// One reflector's account: one line of JSON, printed when it stops.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -90,10 +91,12 @@ pub struct Totals {
     pub refused: u64,
     /// Requests from addresses that are not on the list.
     pub not_allowed: u64,
-    /// Replies of this reflector that came back as requests.
+    /// Replies of this reflector that came back as requests, and requests that tell no port to answer.
     pub loops: u64,
     /// Requests to a broadcast or multicast address.
     pub to_many: u64,
+    /// All that was not answered, `invalid` + `refused`, by kind.
+    pub ignored: Ignored,
     /// Replies that could not be sent.
     pub unsent: u64,
     /// Sessions that were begun; 0 where none are told apart.

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::Serialize;
 
 use super::FailedCall;
+use super::Ignored;
 
 /// One Server's account: one line of JSON, printed when it stops.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -96,6 +97,8 @@ pub struct Totals {
     pub early: u64,
     /// Datagrams of no session.
     pub strays: u64,
+    /// The sum of the five before, by kind.
+    pub ignored: Ignored,
     /// Requests that came in bundles.
     pub bundled: u64,
     /// Requests whose Error Estimate has Multiplier 0, which RFC 4656 §4.1.2 forbids: answered all the
@@ -149,6 +152,8 @@ pub struct Session {
     pub over_limit: u64,
     /// Requests before the session was started.
     pub early: u64,
+    /// The sum of the four before, by kind.
+    pub ignored: Ignored,
 }
 
 /// How a session ended.

@@ -40,6 +40,7 @@ use crate::control::server::{Nonces, Patience, Server, Terms};
 use crate::engine::served::{Reflectors, ServedEvent, ServedId};
 use crate::engine::{self, Stop};
 use crate::os;
+use crate::report::ignored::{Ignored, Kind};
 use crate::report::server::{Account, Schema, Totals};
 use crate::wire::{Format, Modes, Timestamp};
 
@@ -109,6 +110,8 @@ pub struct Progress {
     pub sessions: usize,
     /// Sessions that were granted so far.
     pub granted: u64,
+    /// Test packets that were not answered so far.
+    pub ignored: Ignored,
 }
 
 /// A control connection; no two have the same number.
@@ -315,6 +318,7 @@ impl Serving {
                     connections: self.table.len(),
                     sessions: self.shared.sessions.book.len(),
                     granted: self.shared.totals.sessions,
+                    ignored: self.shared.sessions.reflection.ignored_and_drops().0,
                 });
                 next_show_ns = now_ns + SECOND;
             }
@@ -393,14 +397,15 @@ impl Serving {
 
     fn heard(&mut self, now_ns: i64, told: Told<ServedId>) {
         if let Told::Over(id, counts) = &told
-            && counts.over_allowance > 0
+            && counts.over_allowance() > 0
             && let Some(session) = self.shared.sessions.book.named(*id)
         {
             // A Session-Sender sees them as lost on the way here.
             self.shared.warn(format_args!(
                 "{session}: {} of {} test packets were beyond packet_rate or bit_rate of the policy, \
                  and not answered",
-                counts.over_allowance, counts.received
+                counts.over_allowance(),
+                counts.received
             ));
         }
         let Shared {
@@ -694,7 +699,8 @@ impl Serving {
         self.shared.sessions.book.shut_down();
         self.table = Table::default();
         self.listeners.clear();
-        let (strays, drops) = self.shared.sessions.reflection.strays_and_drops();
+        let (ignored, drops) = self.shared.sessions.reflection.ignored_and_drops();
+        let strays = ignored.of(Kind::NoSession);
         let modes = names(self.modes());
         let Shared {
             checks,
@@ -711,6 +717,7 @@ impl Serving {
         }
         let (sessions, sessions_not_listed) = book.into_listed();
         totals.strays = strays;
+        totals.ignored.note(Kind::NoSession, strays);
         totals.kernel_drops = drops;
         Ok(Account {
             schema: Schema::Version1,

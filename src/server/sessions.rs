@@ -406,10 +406,11 @@ impl<I> Record<I> {
             received_octets: counts.received_octets,
             reflected: counts.reflected,
             unsent: counts.unsent,
-            invalid: counts.malformed,
-            forged: counts.forged,
-            over_limit: counts.over_allowance,
-            early: counts.early,
+            invalid: counts.malformed(),
+            forged: counts.forged(),
+            over_limit: counts.over_allowance(),
+            early: counts.early(),
+            ignored: counts.ignored,
         }
     }
 }
@@ -441,10 +442,11 @@ fn count(counts: &ServedCounts, totals: &mut Totals) {
     totals.received_octets += counts.received_octets;
     totals.reflected += counts.reflected;
     totals.unsent += counts.unsent;
-    totals.invalid += counts.malformed;
-    totals.forged += counts.forged;
-    totals.over_limit += counts.over_allowance;
-    totals.early += counts.early;
+    totals.invalid += counts.malformed();
+    totals.forged += counts.forged();
+    totals.over_limit += counts.over_allowance();
+    totals.early += counts.early();
+    totals.ignored.add(&counts.ignored);
     totals.bundled += counts.bundled;
     totals.estimates_unusable += counts.estimates_unusable;
 }

@@ -85,6 +85,18 @@ pub struct ReplyHead {
 }
 const _: () = assert!(size_of::<ReplyHead>() == SHORT_REPLY_LEN);
 
+impl ReplyHead {
+    /// The same with T1 and T3 in each other's place, as a quirk of some reflectors has them.
+    #[must_use]
+    pub const fn exchanged(self) -> Self {
+        Self {
+            timestamp: self.sender_timestamp,
+            sender_timestamp: self.timestamp,
+            ..self
+        }
+    }
+}
+
 /// The last 3 octets of a [`ReflectorPacket`].
 #[derive(
     FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy, Debug, PartialEq, Eq,

@@ -6,8 +6,9 @@ use zerocopy::IntoBytes;
 use super::{Answer, Desk, Reflector, stamp};
 use crate::engine::admission::Visit;
 use crate::io::{Mirror, Request};
+use crate::report::ignored::Kind;
 use crate::wire::{
-    REFLECTOR_LEN, ReflectorPacket, SENDER_LEN, SenderPacket, TestFormat, Timestamp,
+    REFLECTOR_LEN, ReflectorPacket, SENDER_LEN, SenderPacket, TestFormat, Timestamp, TooShort,
     echoed_sender_timestamp, parse_request, reply_len,
 };
 
@@ -112,7 +113,7 @@ impl Desk {
                         number,
                     });
                 }
-                Err(refusal) => self.refuse(refusal, &one),
+                Err(kind) => self.refuse(kind, &one),
             }
         }
         request.slot = slot;
@@ -174,14 +175,15 @@ impl Reflector {
     }
 
     /// As [`admit`](Self::admit), of a request from where another one was admitted from.
-    fn admit_further(&self, request: &Request<'_>) -> Result<SenderPacket, super::Refusal> {
+    fn admit_further(&self, request: &Request<'_>) -> Result<SenderPacket, Kind> {
         let datagram = &request.slot[..request.len];
         let sender = match parse_request(datagram) {
-            Ok(sender) if !request.truncated => *sender,
-            _ => return Err(super::Refusal::Malformed),
+            Ok(_) if request.truncated => return Err(Kind::Truncated),
+            Ok(sender) => *sender,
+            Err(TooShort { .. }) => return Err(Kind::TooShort),
         };
         if echoed_sender_timestamp(datagram).is_some_and(|t| self.guard.knows(t)) {
-            return Err(super::Refusal::Loop);
+            return Err(Kind::Loop);
         }
         Ok(sender)
     }
@@ -504,7 +506,7 @@ mod tests {
                 });
                 let next = desk.reflector.totals.clone();
                 let octets = next.received_octets;
-                (records, next.malformed, next.loops, octets, next.cut, next.estimates_unusable, repeat)
+                (records, next.ignored, octets, next.cut, next.estimates_unusable, repeat)
             };
             prop_assert_eq!(counts(together), counts(each));
         }

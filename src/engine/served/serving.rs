@@ -19,6 +19,7 @@ use crate::engine::reflector::{
 use crate::engine::sender::error_estimate;
 use crate::io::{Mirror, Request};
 use crate::os;
+use crate::report::ignored::{Ignored, Kind};
 use crate::wire::protected::{self, Mode, Protection, Refused};
 use crate::wire::{
     ErrorEstimate, Format, REFLECTOR_LEN, SenderPacket, TestFormat, Timestamp,
@@ -102,6 +103,7 @@ impl Session {
         segment: usize,
         guard: &LoopGuard,
         admitted: &mut Vec<Admitted>,
+        all: &mut Ignored,
     ) {
         let len = octets.len();
         let counts = &mut self.counts;
@@ -116,8 +118,8 @@ impl Session {
                     number: 0,
                 });
             }
-            Err(Refused::TooShort(_)) => counts.malformed += 1,
-            Err(Refused::Forged) => counts.forged += 1,
+            Err(Refused::TooShort(_)) => counts.ignore(all, Kind::TooShort, 1),
+            Err(Refused::Forged) => counts.ignore(all, Kind::Forged, 1),
         };
         if let Some(protection) = &self.protection {
             protection.open(octets, segment, |place, packet| {
@@ -134,7 +136,16 @@ impl Session {
                 take(place, parse_request(octets).copied().map_err(Refused::from));
             }
         }
-        self.counts.malformed += ours;
+        self.counts.ignore(all, Kind::Loop, ours);
+    }
+}
+
+impl ServedCounts {
+    /// Counts datagrams that are not answered, here and among `all` of the thread.
+    #[inline]
+    fn ignore(&mut self, all: &mut Ignored, kind: Kind, count: u64) {
+        self.ignored.note(kind, count);
+        all.note(kind, count);
     }
 }
 
@@ -225,8 +236,8 @@ pub(super) struct Serving {
     admitted: Vec<Admitted>,
     /// Replies of unauthenticated sessions with such a T3 are about to leave.
     leaving: [bool; 2],
-    /// Datagrams of no session.
-    pub(super) strays: u64,
+    /// Datagrams that were not answered.
+    pub(super) ignored: Ignored,
     /// Ports with datagrams.
     pub(super) ready: Ready,
 }
@@ -247,7 +258,7 @@ impl Serving {
             },
             admitted: Vec::with_capacity(MOST_SEGMENTS),
             leaving: [false; 2],
-            strays: 0,
+            ignored: Ignored::default(),
             ready: Ready::default(),
         }
     }
@@ -376,23 +387,38 @@ impl Serving {
             Some((place, self.sessions.get_mut(place)?.as_deref_mut()?))
         });
         let Some((place, session)) = known else {
-            self.strays += packets;
+            self.ignored.note(Kind::NoSession, packets);
             return None;
         };
         session.counts.received += packets;
         session.counts.received_octets += count(len);
         session.counts.bundled += if packets > 1 { packets } else { 0 };
         if !session.running {
-            session.counts.early += packets;
+            session
+                .counts
+                .ignore(&mut self.ignored, Kind::Early, packets);
             return None;
         }
-        if request.truncated || request.to_many || len == 0 {
-            session.counts.malformed += packets;
+        let unfit = match (request.truncated, request.to_many, len) {
+            (true, _, _) => Some(Kind::Truncated),
+            (_, true, _) => Some(Kind::ToMany),
+            (_, _, 0) => Some(Kind::TooShort),
+            _ => None,
+        };
+        if let Some(kind) = unfit {
+            session.counts.ignore(&mut self.ignored, kind, packets);
             return None;
         }
         let admitted = &mut self.admitted;
         admitted.clear();
-        session.admit(&mut request.slot[..len], segment, &self.guard, admitted);
+        let all = &mut self.ignored;
+        session.admit(
+            &mut request.slot[..len],
+            segment,
+            &self.guard,
+            admitted,
+            all,
+        );
         if admitted.is_empty() {
             return None;
         }
@@ -402,7 +428,10 @@ impl Serving {
         let room = (request.slot.len() / step).min(admitted.len());
         session.counts.unsent += count(admitted.len() - room);
         let granted = session.allowance.take(now, room, step);
-        session.counts.over_allowance += count(room - granted);
+        let over = count(room - granted);
+        session
+            .counts
+            .ignore(&mut self.ignored, Kind::OverLimit, over);
         admitted.truncate(granted);
         if admitted.is_empty() {
             return None;

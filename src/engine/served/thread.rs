@@ -11,6 +11,7 @@ use mio::Waker;
 use super::ServedId;
 use super::serving::{Serving, Session};
 use crate::engine::reflector::Desk;
+use crate::engine::tally::Tally;
 use crate::io::{Advice, Mirror, Patience, Port, RefusedCall, failed_call};
 use crate::os;
 
@@ -45,8 +46,8 @@ pub(super) struct NewPort<P> {
 pub(super) struct Shared {
     /// Sessions that it has, or is about to have.
     pub(super) sessions: AtomicUsize,
-    /// Datagrams of no session.
-    pub(super) strays: AtomicU64,
+    /// Datagrams that were not answered.
+    pub(super) ignored: Tally,
     /// Datagrams that the system dropped, those of closed sockets among them.
     pub(super) drops: AtomicU64,
 }
@@ -280,7 +281,6 @@ impl<P: Port> Thread<P> {
     }
 
     fn show(&self) {
-        let strays = self.desk.reflector.strays;
-        self.shared.strays.store(strays, Ordering::Relaxed);
+        self.shared.ignored.show(&self.desk.reflector.ignored);
     }
 }
