@@ -871,6 +871,7 @@ fn notes(
     notes.extend(packets.icmp.iter().map(|icmp| format!("ICMP {icmp}")));
     if let Some(directions) = &counts.directions
         && directions.duplicates_outbound > 0
+        && directions.lost_outbound + directions.lost_inbound > 0
     {
         notes.push(format!(
             "{} packets were duplicated before the reflector: where copies were lost too, loss by \
@@ -887,10 +888,13 @@ fn notes(
         ));
     }
     if counts.given_to_others > 0 {
+        let left_out = match counts.directions {
+            Some(_) => ", and loss by direction leaves out what they took of its count",
+            None => "",
+        };
         notes.push(format!(
             "the reflector answered {} packets that are not of this session but came from its address and port \
-             (sent by somebody else there, or forged): their replies are among the invalid ones, and loss \
-             by direction leaves out what they took of its count",
+             (sent by somebody else there, or forged): their replies are among the invalid ones{left_out}",
             counts.given_to_others
         ));
     }
@@ -1023,6 +1027,9 @@ fn no_direction(counts: &Counts, probes: bool) -> Option<String> {
     let why = match counts.own_counter {
         _ if counts.senseless => {
             "the reflector's numbers are no count of its replies to this session"
+        }
+        Some(true) if counts.unresolved > 0 => {
+            "packets that were still awaited when interrupted may be lost on either way"
         }
         Some(true) => return None,
         Some(false) => "the reflector copies our sequence numbers (stateless)",
@@ -1456,6 +1463,43 @@ mod tests {
         let report = counted(lost, 3);
         assert_eq!(report.packets.lost_outbound, None);
         assert!(words(&report).contains("could not be proved: loss by direction"));
+    }
+
+    #[test]
+    fn notes_on_directions_fit_what_is_told_of_them() {
+        let said = |counts: Counts| counted(counts, 0).notes.join(" ");
+        let doubled = |lost_inbound: u64| Counts {
+            received: 1000 - lost_inbound,
+            duplicates: 3,
+            own_counter: Some(true),
+            directions: Some(Directions {
+                lost_inbound,
+                duplicates_outbound: 3,
+                ..Directions::default()
+            }),
+            ..Counts::default()
+        };
+        // Of nothing there is no estimate.
+        assert!(!said(doubled(0)).contains("an estimate"));
+        assert!(said(doubled(2)).contains("an estimate"));
+        let others = |directions: Option<Directions>| Counts {
+            received: 990,
+            given_to_others: 5,
+            directions,
+            ..Counts::default()
+        };
+        let told = others(Some(Directions::default()));
+        assert!(said(told).contains("leaves out"));
+        let unknown = said(others(None));
+        assert!(unknown.contains("answered 5 packets") && !unknown.contains("leaves out"));
+        let cut = Counts {
+            received: 900,
+            unresolved: 50,
+            own_counter: Some(true),
+            ..Counts::default()
+        };
+        let why = "still awaited when interrupted may be lost on either way: loss by direction";
+        assert!(said(cut).contains(why));
     }
 
     #[test]
