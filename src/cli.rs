@@ -4,6 +4,7 @@
 //! into the structs of [`config`](crate::config), with every default resolved and every name looked
 //! up. What is wrong gets one line. Output is joined to the engine here, and nowhere else.
 
+mod address;
 mod controller;
 mod find;
 mod messages;
@@ -13,7 +14,7 @@ mod signals;
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::num::{IntErrorKind, ParseIntError};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -24,10 +25,13 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use rand::RngExt;
 
+use self::address::{
+    FamilyArgs, Narrow, local, not_this, possible, reason, remotes, resolve, to_many, why_this,
+};
 use self::messages::{check_log, complain, open_log, say};
 use self::signals::{Again, Hangup, catch_signals, stop_when_unread};
 use crate::config::{
-    Bandwidth, Burst, CpuList, Departures, Dscp, End, Endpoint, Family, Fraction, FrameSizes, Host,
+    Bandwidth, Burst, CpuList, Departures, Dscp, End, Endpoint, Family, Fraction, FrameSizes,
     Interval, IoKind, Pacing, Rate, ReflectorConfig, Seconds, SessionConfig, SizeClass, SizeMix,
     SizeProfile, Sizes, SocketOptions, Span, Tos, WatchConfig, dscp_table, dscp_table_json,
     frame_of_payload, payload_of_frame,
@@ -57,6 +61,8 @@ const TRIAL_TIMEOUT_NS: u64 = 2_000_000_000;
 const SPEED_IN_DOUBT: u64 = 5_000_000_000;
 /// The largest value of `--packet-timeout`: the delay statistics reach this far.
 const MAX_TIMEOUT_NS: u64 = 3_600_000_000_000;
+/// How long an address may answer nothing where its name has others.
+const SILENCE: Duration = Duration::from_secs(1);
 /// Frames that every path should carry: an IP packet of 1280 octets (RFC 8200 §5).
 const SMALL_FRAME: usize = 1294;
 
@@ -331,9 +337,11 @@ struct IpArgs {
     /// Never fragment, here or on the way: what does not fit is not sent, or lost at a hop that says so
     #[arg(long)]
     do_not_fragment: bool,
-    /// Network interface to use [example: eth0]
+    /// Network interface to use; a link-local address is of its link [example: eth0]
     #[arg(long, value_name = "NAME", value_parser = parse_interface)]
     interface: Option<String>,
+    #[command(flatten)]
+    family: FamilyArgs,
 }
 
 #[derive(Debug, Args)]
@@ -549,30 +557,33 @@ fn sender(args: &SenderArgs) -> Result<u8, Error> {
     }
     find::refuse_without_search(args)?;
     let stop = Stop::default();
-    let (remote, inside) = match &args.remote {
-        Some(endpoint) => (remote(endpoint, args.local.as_ref())?, None),
+    let (remotes, inside) = match &args.remote {
+        Some(endpoint) => {
+            let interface = args.ip.interface.as_deref();
+            let narrow = Narrow::by(args.ip.family, args.local.as_ref(), interface)?;
+            (remotes(endpoint, narrow)?, None)
+        }
         None => {
             let own = Reflecting::start(&inside_reflector(args), &Stop::default())?;
-            (own.local()[0], Some(own))
+            (vec![own.local()[0]], Some(own))
         }
     };
-    let config = session(args, remote, &Room::LIGHT)?;
+    let configure = |remote: &SocketAddr| session(args, *remote, &Room::LIGHT);
+    let (configs, passed) = possible(remotes, configure)?;
     let results = Results::open(&args.results)?;
     let talk = !args.log.quiet;
     if talk {
-        doubt_rate(&args.load, &config);
+        doubt_rate(&args.load, &configs[0]);
     }
     if talk && inside.is_some() {
         say(&format!(
-            "twamp-blast: no REMOTE was given: measuring a reflector inside this process, {remote}\n"
+            "twamp-blast: no REMOTE was given: measuring a reflector inside this process, {}\n",
+            configs[0].remote
         ));
     }
     catch_signals(&stop, talk, Again::EndsWait, Hangup::Ends)?;
     stop_when_unread(&stop)?;
-    let mut watcher = Watcher::new(args, talk, remote.ip(), "thread");
-    let measured = engine::measure(&config, inside, &stop, |update| watcher.show(&update));
-    watcher.finish();
-    let Measured { report, parts } = measured?;
+    let Measured { report, parts } = first_that_answers(args, &configs, passed, inside, &stop)?;
     for reason in &report.host.reasons {
         log::info!("tool-limited: {reason}");
     }
@@ -580,6 +591,104 @@ fn sender(args: &SenderArgs) -> Result<u8, Error> {
     let shown = shown.and_then(|()| results.show(&report, talk));
     let code = verdict(&report);
     shown.map(|()| code)
+}
+
+/// Measures the first of several addresses that answers, each by a session of its own, so that a report is of
+/// one of them: the next is tried where this host has no way to one, or nothing has come back for
+/// [`SILENCE`]. The last one is measured whatever comes.
+fn first_that_answers(
+    args: &SenderArgs,
+    configs: &[SessionConfig],
+    mut passed: Vec<String>,
+    mut inside: Option<Reflecting>,
+    stop: &Stop,
+) -> Result<Measured, Error> {
+    let talk = !args.log.quiet;
+    for (index, config) in configs.iter().enumerate() {
+        let addr = config.remote.ip();
+        let last = index + 1 == configs.len();
+        let mut watcher = Watcher::new(args, talk, addr, "thread");
+        let mut trial = Trial::new(stop, last);
+        let attempt = trial.attempt.clone();
+        let measured = engine::measure(config, inside.take(), &attempt, |update| {
+            trial.take(update, &mut |update| watcher.show(update));
+        });
+        let given_up = |measured: &Measured| {
+            attempt.requested() || measured.report.packets.received == Some(0)
+        };
+        let why = match &measured {
+            _ if last || stop.requested() => None,
+            Ok(measured) if given_up(measured) => {
+                let icmp = measured.report.packets.icmp.first();
+                Some(icmp.map_or("no reply".to_owned(), |icmp| format!("ICMP {icmp}")))
+            }
+            Ok(_) => None,
+            Err(failure) => Some(reason(failure)),
+        };
+        if why.is_none() {
+            trial.tell(&mut |update| watcher.show(update));
+        }
+        watcher.finish();
+        let Some(why) = why else {
+            let mut measured = measured?;
+            let note = why_this(addr, &passed);
+            let all = std::iter::once(&mut measured.report).chain(&mut measured.parts);
+            for report in all {
+                report.notes.extend(note.clone());
+            }
+            return Ok(measured);
+        };
+        passed.push(not_this(addr, why));
+        if talk {
+            let now = passed.last().map_or("", String::as_str);
+            complain(format!("not {now}: trying the next address of this name"));
+        }
+    }
+    Err(usage("there is nobody to measure; name a REMOTE"))
+}
+
+/// A session towards an address that may not be the one to measure: until something has come back nothing of
+/// it is shown, and it ends where nothing does.
+struct Trial {
+    attempt: Stop,
+    answered: bool,
+    begun: Option<Instant>,
+    held: Vec<Update>,
+}
+
+impl Trial {
+    fn new(stop: &Stop, last: bool) -> Self {
+        Self {
+            attempt: stop.part(),
+            answered: last,
+            begun: None,
+            held: Vec::new(),
+        }
+    }
+
+    fn take(&mut self, update: Update, show: &mut dyn FnMut(&Update)) {
+        if let Update::Progress(now) = &update {
+            if now.received > 0 {
+                self.answered = true;
+            } else if now.sent > 0 && !self.answered {
+                let begun = *self.begun.get_or_insert_with(Instant::now);
+                if begun.elapsed() > SILENCE {
+                    // Once more next time: then it does not wait for replies either.
+                    self.attempt.request();
+                }
+            }
+        }
+        self.held.push(update);
+        if self.answered {
+            self.tell(show);
+        }
+    }
+
+    fn tell(&mut self, show: &mut dyn FnMut(&Update)) {
+        for update in self.held.drain(..) {
+            show(&update);
+        }
+    }
 }
 
 /// Prints what each of several threads measured: JSON always, for readers only if they want it.
@@ -1204,113 +1313,6 @@ fn parse_count(text: &str) -> Result<u64, String> {
         Some(count) => Ok(count),
         None => Err("too large a count; use --duration for an endless run".to_owned()),
     }
-}
-
-/// The reflector's address, of the family of the local one where that is given.
-fn remote(endpoint: &Endpoint, local: Option<&Endpoint>) -> Result<SocketAddr, Error> {
-    let family = match local.and_then(|local| local.host.as_ref()) {
-        Some(Host::V4(_)) => Some(Family::V4),
-        Some(Host::V6 { .. }) => Some(Family::V6),
-        _ => None,
-    };
-    let remote = match &endpoint.host {
-        Some(_) => resolve(endpoint, DEFAULT_PORT, family)?,
-        // As twampy: a port alone is one of this host.
-        None => {
-            let port = endpoint.port.unwrap_or(DEFAULT_PORT);
-            match family {
-                Some(Family::V6) => SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
-                _ => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-            }
-        }
-    };
-    if remote.port() == 0 {
-        return Err(usage(format!("{endpoint}: a remote port is 1 to 65535")));
-    }
-    if remote.ip().is_unspecified() || to_many(remote.ip()) {
-        return Err(usage(format!(
-            "{endpoint}: not the address of one host; name the reflector's own"
-        )));
-    }
-    Ok(remote)
-}
-
-fn local(
-    endpoint: Option<&Endpoint>,
-    remote: SocketAddr,
-    interface: Option<&str>,
-) -> Result<SocketAddr, Error> {
-    let Some(endpoint) = endpoint.filter(|endpoint| endpoint.host.is_some()) else {
-        let port = endpoint.and_then(|endpoint| endpoint.port);
-        let addr = engine::source_address(remote, interface)?;
-        let mut local = SocketAddr::new(addr, port.unwrap_or(0));
-        if let (SocketAddr::V6(local), SocketAddr::V6(remote)) = (&mut local, remote) {
-            local.set_scope_id(remote.scope_id());
-        }
-        return Ok(local);
-    };
-    let local = resolve(endpoint, 0, Some(Family::of(remote.ip())))?;
-    if local.is_ipv4() != remote.is_ipv4() {
-        return Err(usage(format!(
-            "{endpoint}: {} and {remote} are of two families; use two IPv4 or two IPv6 addresses",
-            local.ip()
-        )));
-    }
-    Ok(local)
-}
-
-/// The address that packets to `remote` leave from.
-fn source_of(remote: SocketAddr) -> Result<IpAddr, Error> {
-    Ok(engine::source_address(remote, None)?)
-}
-
-fn to_many(addr: IpAddr) -> bool {
-    addr.is_multicast() || addr == IpAddr::V4(Ipv4Addr::BROADCAST)
-}
-
-fn resolve(endpoint: &Endpoint, port: u16, family: Option<Family>) -> Result<SocketAddr, Error> {
-    let port = endpoint.port.unwrap_or(port);
-    match &endpoint.host {
-        None => Ok(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))),
-        Some(Host::V4(addr)) => Ok(SocketAddr::from((*addr, port))),
-        Some(Host::V6 { addr, .. }) if addr.to_ipv4_mapped().is_some() => {
-            let v4 = addr
-                .to_ipv4_mapped()
-                .map_or(String::new(), |v4| v4.to_string());
-            Err(usage(format!(
-                "{endpoint}: an IPv4 address in an IPv6 one; use {v4}"
-            )))
-        }
-        Some(Host::V6 { addr, scope }) => {
-            let scope = scope.as_deref().map_or(Ok(0), scope_id)?;
-            if addr.is_unicast_link_local() && scope == 0 {
-                return Err(usage(format!(
-                    "{endpoint}: a link-local address needs its interface; use [{addr}%eth0]:{port}"
-                )));
-            }
-            Ok(SocketAddrV6::new(*addr, port, 0, scope).into())
-        }
-        Some(Host::Name(name)) => {
-            let found = (name.as_str(), port).to_socket_addrs().map_err(|error| {
-                Error::Runtime(format!("cannot find the address of {name}: {error}"))
-            })?;
-            let fits = |addr: &SocketAddr| family.is_none_or(|f| f == Family::of(addr.ip()));
-            found.into_iter().find(fits).ok_or_else(|| {
-                Error::Runtime(format!("{name} has no address of the family that is used"))
-            })
-        }
-    }
-}
-
-fn scope_id(scope: &str) -> Result<u32, Error> {
-    if let Ok(index) = scope.parse() {
-        return Ok(index);
-    }
-    nix::net::if_::if_nametoindex(scope).map_err(|_| {
-        usage(format!(
-            "%{scope}: there is no such interface; see `ip link`"
-        ))
-    })
 }
 
 /// The wildcard of each family that this host has.

@@ -35,6 +35,9 @@ pub enum Failed {
         /// The system's error.
         source: io::Error,
     },
+    /// No connection to any address of a name.
+    #[error("cannot connect to {}", each(.0))]
+    Nobody(Vec<(SocketAddr, io::Error)>),
     /// The connection broke.
     #[error("the control connection broke: {0}")]
     Broke(io::Error),
@@ -99,6 +102,14 @@ impl Failed {
                 }
         )
     }
+}
+
+/// Each address with what went wrong.
+fn each(passed: &[(SocketAddr, io::Error)]) -> String {
+    let told = passed
+        .iter()
+        .map(|(server, error)| format!("{server} ({})", plain(error)));
+    told.collect::<Vec<_>>().join(", nor to ")
 }
 
 fn hint(error: &io::Error) -> &'static str {
@@ -167,6 +178,10 @@ fn feature_names(missing: Modes) -> String {
     .join(" and ")
 }
 
+/// How long one address of a Server is waited for before the next is tried beside it (RFC 8305 §5).
+const ATTEMPT_DELAY_NS: i64 = 250_000_000;
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
+
 /// Where a control connection goes.
 #[derive(Clone, Debug)]
 pub struct Path {
@@ -208,15 +223,23 @@ impl Connection {
     /// # Errors
     /// [`Failed`].
     pub fn open(path: &Path, wish: Wish, stop: &Stop) -> Result<Self, Failed> {
+        let dialled = dial(std::slice::from_ref(path), wish.answer_ns, stop)?;
+        Self::over(dialled, wish, stop)
+    }
+
+    /// The same on a connection that is there.
+    ///
+    /// # Errors
+    /// [`Failed`].
+    pub fn over(dialled: Dialled, wish: Wish, stop: &Stop) -> Result<Self, Failed> {
+        let Dialled {
+            stream,
+            events,
+            waker,
+            path,
+            ..
+        } = dialled;
         let server = path.server;
-        let cannot = |source| Failed::Connect { server, source };
-        let (events, waker) = event_loop(stop).map_err(cannot)?;
-        let mut stream = connect(path).map_err(cannot)?;
-        let both = Interest::READABLE | Interest::WRITABLE;
-        events
-            .registry()
-            .register(&mut stream, Token(0), both)
-            .map_err(cannot)?;
         let (features, most_sessions) = (wish.features, wish.most_sessions);
         let answer_ns = wish.answer_ns;
         let mut connection = Self {
@@ -232,7 +255,6 @@ impl Connection {
             most_sessions: most_sessions.max(1),
             answer_ns,
         };
-        connection.wait_until_connected(server)?;
         let address = connection.stream.local_addr();
         connection.local = address.map_err(Failed::Broke)?;
         log::info!("control connection from {} to {server}", connection.local);
@@ -477,26 +499,6 @@ impl Connection {
         Ok(())
     }
 
-    fn wait_until_connected(&mut self, server: SocketAddr) -> Result<(), Failed> {
-        let deadline = os::monotonic_ns().saturating_add(self.answer_ns);
-        let cannot = |source| Failed::Connect { server, source };
-        loop {
-            if let Some(error) = self.stream.take_error().map_err(cannot)? {
-                return Err(cannot(error));
-            }
-            if self.stream.peer_addr().is_ok() {
-                return Ok(());
-            }
-            if self.stop.requested() {
-                return Err(Failed::Interrupted);
-            }
-            if os::monotonic_ns() >= deadline {
-                return Err(cannot(io::ErrorKind::TimedOut.into()));
-            }
-            self.events.wait_until(deadline);
-        }
-    }
-
     /// Waits for an event that `take` takes.
     fn wait<T>(
         &mut self,
@@ -630,6 +632,138 @@ fn event_loop(stop: &Stop) -> io::Result<(EventLoop, Arc<Waker>)> {
     let waker = Waker::new(events.registry(), Token(1))?;
     let waker = stop.wakes(waker);
     Ok((events, waker))
+}
+
+/// A connection to the first of several Servers that took it.
+pub struct Dialled {
+    stream: TcpStream,
+    events: EventLoop,
+    waker: Arc<Waker>,
+    path: Path,
+    /// Those that were tried before or beside it, and why it is none of them.
+    pub passed: Vec<(SocketAddr, io::Error)>,
+}
+
+impl std::fmt::Debug for Dialled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dialled")
+            .field("path", &self.path)
+            .field("passed", &self.passed)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Dialled {
+    /// Where the connection goes.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// An attempt to connect that is under way.
+struct Attempt<'a> {
+    path: &'a Path,
+    stream: TcpStream,
+    until_ns: i64,
+}
+
+/// Connects to the first of these that takes the connection: one is tried after the other, the next where
+/// one fails or has not answered after [`ATTEMPT_DELAY_NS`] (RFC 8305 §5), and each has `answer_ns`.
+///
+/// # Errors
+/// [`Failed`]: interrupted, or none could be connected to.
+pub fn dial(paths: &[Path], answer_ns: i64, stop: &Stop) -> Result<Dialled, Failed> {
+    let first = |source| Failed::Connect {
+        server: paths.first().map_or(NOBODY, |path| path.server),
+        source,
+    };
+    let (mut events, waker) = event_loop(stop).map_err(first)?;
+    let mut under_way: Vec<Attempt<'_>> = Vec::new();
+    let mut passed: Vec<(SocketAddr, io::Error)> = Vec::new();
+    let mut rest = paths.iter();
+    let mut next_ns = i64::MIN;
+    loop {
+        if stop.requested() {
+            return Err(Failed::Interrupted);
+        }
+        let now = os::monotonic_ns();
+        let mut still = Vec::new();
+        for mut attempt in under_way {
+            match state(&attempt, now) {
+                None => still.push(attempt),
+                Some(Err(error)) => passed.push((attempt.path.server, error)),
+                Some(Ok(())) => {
+                    let both = Interest::READABLE | Interest::WRITABLE;
+                    let registry = events.registry();
+                    registry
+                        .reregister(&mut attempt.stream, Token(0), both)
+                        .map_err(first)?;
+                    let slower = still.iter().map(|other| other.path.server);
+                    passed.extend(slower.map(|server| (server, io::ErrorKind::TimedOut.into())));
+                    return Ok(Dialled {
+                        stream: attempt.stream,
+                        path: attempt.path.clone(),
+                        events,
+                        waker,
+                        passed,
+                    });
+                }
+            }
+        }
+        under_way = still;
+        if under_way.is_empty() || now >= next_ns {
+            let Some(path) = rest.next() else {
+                if under_way.is_empty() {
+                    return Err(nobody(passed));
+                }
+                next_ns = i64::MAX;
+                continue;
+            };
+            match begin(path, &events) {
+                Ok(stream) => under_way.push(Attempt {
+                    path,
+                    stream,
+                    until_ns: now.saturating_add(answer_ns),
+                }),
+                Err(error) => passed.push((path.server, error)),
+            }
+            next_ns = now + ATTEMPT_DELAY_NS;
+            continue;
+        }
+        let ends = under_way.iter().map(|attempt| attempt.until_ns);
+        events.wait_until(ends.min().unwrap_or(now).min(next_ns));
+    }
+}
+
+fn begin(path: &Path, events: &EventLoop) -> io::Result<TcpStream> {
+    let mut stream = connect(path)?;
+    let both = Interest::READABLE | Interest::WRITABLE;
+    events.registry().register(&mut stream, Token(0), both)?;
+    Ok(stream)
+}
+
+/// What has become of an attempt; `None`: nothing yet.
+fn state(attempt: &Attempt<'_>, now: i64) -> Option<io::Result<()>> {
+    match attempt.stream.take_error() {
+        Ok(Some(error)) | Err(error) => return Some(Err(error)),
+        Ok(None) => {}
+    }
+    if attempt.stream.peer_addr().is_ok() {
+        return Some(Ok(()));
+    }
+    (now >= attempt.until_ns).then(|| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Nobody could be connected to.
+fn nobody(mut passed: Vec<(SocketAddr, io::Error)>) -> Failed {
+    if passed.len() > 1 {
+        return Failed::Nobody(passed);
+    }
+    let (server, source) = passed
+        .pop()
+        .unwrap_or((NOBODY, io::ErrorKind::InvalidInput.into()));
+    Failed::Connect { server, source }
 }
 
 fn connect(path: &Path) -> io::Result<TcpStream> {

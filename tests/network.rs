@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::process::Command;
+
 use common::namespace::{Namespace, Pair, or_skip};
 use common::{Running, assert_no_loss, binary, words};
 use serde_json::Value;
@@ -395,4 +397,158 @@ fn a_next_hop_that_does_not_answer_is_named() {
         .run("sender 10.8.0.2:862 -c 1 --packet-timeout 100ms --json");
     let report = outcome.report();
     assert!(report["path"]["next_hop"].is_null(), "{report:#}");
+}
+
+/// A command that finds these addresses under the name `both`.
+fn with_hosts(side: &Namespace, addrs: &[&str], line: &str) -> Command {
+    let lines: Vec<String> = addrs.iter().map(|addr| format!("{addr} both")).collect();
+    let script = format!(
+        "printf '%s\\n' '{}' >/tmp/hosts.$$ && mount --bind /tmp/hosts.$$ /etc/hosts \
+         && rm /tmp/hosts.$$ && exec {} {line}",
+        lines.join("' '"),
+        binary()
+    );
+    let mut command = side.enter("unshare");
+    command.args(["-m", "sh", "-ec", &script]);
+    command
+}
+
+const BOTH: [&str; 2] = ["fd09::2", "10.9.0.2"];
+
+#[test]
+fn the_next_address_of_a_name_is_measured_where_the_first_does_not_answer() {
+    let pair = or_skip!(Pair::new());
+    let check = with_hosts(&pair.near, &BOTH, "dscptable");
+    let mut check = check;
+    if Running::start(&mut check).finish().code != 0 {
+        return common::skip("no mount namespace with names of its own");
+    }
+    let reflector = pair.far.reflector("10.9.0.2:0");
+    let port = reflector.address().port();
+    pair.warm_up(reflector.address());
+    let run = |addrs: &[&str], flags: &str| {
+        let line = format!("sender both:{port} -c 20 --rate 10 {flags} --json");
+        Running::start(&mut with_hosts(&pair.near, addrs, &line)).finish()
+    };
+    let remote = format!("10.9.0.2:{port}");
+    // A closed port, and one that says nothing.
+    for wall in [
+        "",
+        "nft add rule inet wall into icmpv6 type destination-unreachable drop",
+    ] {
+        or_skip!(pair.near.set_up(&format!(
+            "nft add table inet wall
+             nft add chain inet wall into '{{ type filter hook input priority 0; }}'
+             {wall}"
+        )));
+        let outcome = run(&BOTH, "");
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        let report: Value = serde_json::from_str(&outcome.stdout).unwrap();
+        assert_no_loss(&report, 20);
+        assert_eq!(report["remote"], remote, "{report:#}");
+        assert_eq!(report["interrupted"], false, "{report:#}");
+        let notes = report["notes"].to_string();
+        let why = if wall.is_empty() {
+            "port unreachable"
+        } else {
+            "no reply"
+        };
+        assert!(
+            notes.contains("10.9.0.2 is measured, not fd09::2 ("),
+            "{notes}"
+        );
+        assert!(notes.contains(why), "{notes}");
+        or_skip!(pair.near.set_up("nft delete table inet wall"));
+    }
+    // No way there.
+    let report = run(&["2001:db8::1", "10.9.0.2"], "").measured();
+    assert_eq!(report["remote"], remote, "{report:#}");
+    // One family alone.
+    let report = run(&BOTH, "-4").measured();
+    assert_eq!(report["remote"], remote, "{report:#}");
+    assert!(
+        !report["notes"].to_string().contains("is measured"),
+        "{report:#}"
+    );
+    let outcome = run(&BOTH, "-6 --packet-timeout 300ms");
+    assert_eq!(outcome.code, 5, "{outcome:?}");
+    assert_eq!(outcome.report()["remote"], format!("[fd09::2]:{port}"));
+}
+
+#[test]
+fn a_control_connection_goes_to_the_next_address_of_a_name() {
+    let pair = or_skip!(Pair::new());
+    let mut check = with_hosts(&pair.near, &BOTH, "dscptable");
+    if Running::start(&mut check).finish().code != 0 {
+        return common::skip("no mount namespace with names of its own");
+    }
+    let _server = Running::start(&mut words(
+        pair.far.enter(&binary()),
+        "server 10.9.0.2:862 -q",
+    ));
+    let run = |line: &str| Running::start(&mut with_hosts(&pair.near, &BOTH, line)).finish();
+    let session = "controller both -c 5 -i 10ms --packet-timeout 300ms --json";
+    let up = (0..100).any(|_| run(&format!("{session} -4")).code == 0);
+    assert!(up, "the server never answers");
+    // Refused, and unanswered.
+    for wall in [
+        "",
+        "nft add rule inet wall into ip6 daddr fd09::2 tcp dport 862 drop",
+    ] {
+        or_skip!(pair.far.set_up(&format!(
+            "nft add table inet wall
+             nft add chain inet wall into '{{ type filter hook input priority 0; }}'
+             {wall}"
+        )));
+        let outcome = run(session);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        let report: Value = serde_json::from_str(&outcome.stdout).unwrap();
+        assert_no_loss(&report, 5);
+        let remote = report["remote"].as_str().unwrap();
+        assert!(remote.starts_with("10.9.0.2:"), "{report:#}");
+        let notes = report["notes"].to_string();
+        assert!(notes.contains("not fd09::2"), "{notes}");
+        let outcome = run("controlclient 10.9.0.1 both --duration 100ms");
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        assert!(
+            outcome.stdout.contains("may send to 10.9.0.2:"),
+            "{outcome:?}"
+        );
+        or_skip!(pair.far.set_up("nft delete table inet wall"));
+    }
+    let outcome = run(&format!("{session} -6"));
+    assert_eq!(outcome.code, 1, "{outcome:?}");
+    assert!(outcome.complaint().contains("[fd09::2]:862"), "{outcome:?}");
+}
+
+#[test]
+fn a_link_local_address_is_of_the_link_of_interface() {
+    let pair = or_skip!(Pair::new());
+    let reflector = pair.far.reflector("");
+    let port = reflector.address().port();
+    let mut show = words(pair.far.enter("ip"), "-6 -o addr show dev far scope link");
+    let found = (0..1000).find_map(|_| {
+        let shown = Running::start(&mut show).finish().stdout;
+        let addr = shown
+            .split_whitespace()
+            .find(|word| word.starts_with("fe80:"))?;
+        let ready = !shown.contains("tentative");
+        ready.then(|| addr.split('/').next().unwrap().to_owned())
+    });
+    let addr = found.expect("a link-local address");
+    for line in [
+        format!("[{addr}]:{port} --interface near"),
+        format!("[{addr}%near]:{port}"),
+        format!("[{addr}%near]:{port} --interface near"),
+    ] {
+        let line = format!("sender {line} -c 5 -i 10ms --packet-timeout 500ms --json");
+        let answered = (0..20).find_map(|_| {
+            let outcome = pair.near.run(&line);
+            (outcome.code == 0).then(|| outcome.report())
+        });
+        assert!(answered.is_some(), "{line}");
+    }
+    let outcome = pair.near.run(&format!("sender [{addr}]:{port} -c 1"));
+    assert_eq!(outcome.code, 2, "{outcome:?}");
+    assert!(outcome.complaint().contains("--interface"), "{outcome:?}");
 }

@@ -2,23 +2,25 @@
 //! to the report.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::address::{
+    FamilyArgs, Narrow, not_this, possible, resolve, resolve_all, source_of, to_many, why_this,
+};
 use super::{
     Again, DEFAULT_PORT, Error, Hangup, LogArgs, Results, Room, SenderArgs, SizeArgs, Watcher,
     catch_signals, check_log, check_sender, complain, doubt_rate, find, open_log, parse_interface,
-    print, resolve, say, session, sizes, source_of, stop_when_unread, to_many, usage, verdict,
-    whole,
+    print, say, session, sizes, stop_when_unread, usage, verdict, whole,
 };
-use crate::config::{Dscp, Endpoint, Family, Host, Seconds, SessionConfig, Tos};
+use crate::config::{Dscp, Endpoint, Family, Seconds, SessionConfig, Tos};
 use crate::controller::{
-    Connection, Failed, NotNow, Passphrase, Path as ControlPath, Wish, start_time,
+    Connection, Dialled, Failed, NotNow, Passphrase, Path as ControlPath, Wish, dial, start_time,
 };
-use crate::engine::{self, Agreed, Measured, Opened, Progress, Stop, Update};
+use crate::engine::{self, Agreed, Measured, Opened, Progress, Stop, Update, plain};
 use crate::output::{heading, text};
 use crate::report::find_rate::FindRate;
 use crate::report::{Protocol, Report, Security};
@@ -113,9 +115,11 @@ pub(super) struct ClientArgs {
     /// Hold the session for so long; a bare number is seconds [example: 10m; default: until Ctrl-C]
     #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
     duration: Option<Seconds>,
-    /// Network interface to use [example: eth0]
+    /// Network interface to use; a link-local address is of its link [example: eth0]
     #[arg(long, value_name = "NAME", value_parser = parse_interface)]
     interface: Option<String>,
+    #[command(flatten)]
+    family: FamilyArgs,
     /// Print one line of JSON when it ends, and what the server granted on standard error
     #[arg(long)]
     json: bool,
@@ -213,20 +217,23 @@ pub(super) fn run(args: &ControllerArgs) -> Result<u8, Error> {
         find::refuse_without_search(sender)?;
     }
     let start_in = bounded("--start-in", args.start_in, 0)?;
-    let path = args.control.path(
-        sender.remote.as_ref(),
-        sender.local.as_ref(),
-        sender.ip.interface.as_deref(),
-    )?;
-    let server = SocketAddr::new(path.server.ip(), args.control.test_port.max(1));
-    let server = with_scope(server, path.server);
-    let configure = |room: &Room| session(sender, server, room);
+    let (local, interface) = (sender.local.as_ref(), sender.ip.interface.as_deref());
+    let narrow = Narrow::by(sender.ip.family, local, interface)?;
+    let paths = ControlArgs::paths(sender.remote.as_ref(), local, narrow)?;
+    let reflector = |path: &ControlPath| {
+        let server = SocketAddr::new(path.server.ip(), args.control.test_port.max(1));
+        with_scope(server, path.server)
+    };
     // Whatever the mode turns out to be: what else is wrong is said before anybody is called.
-    if searching {
-        plan(sender, server, &Room::LIGHT)?;
-    } else {
-        args.lanes(&configure(&Room::LIGHT)?)?;
-    }
+    let (paths, no_way) = possible(paths, |path| {
+        let server = reflector(path);
+        if searching {
+            plan(sender, server, &Room::LIGHT)?;
+        } else {
+            args.lanes(&session(sender, server, &Room::LIGHT)?)?;
+        }
+        Ok(path.clone())
+    })?;
     let mut features = args.control.features(sender.host.timestamp_format);
     if args.reflect_octets.is_some() {
         features = features | Modes::REFLECT_OCTETS;
@@ -238,7 +245,15 @@ pub(super) fn run(args: &ControllerArgs) -> Result<u8, Error> {
     catch_signals(&stop, talk, Again::EndsWait, Hangup::Ends)?;
     stop_when_unread(&stop)?;
 
-    let connection = Connection::open(&path, wish, &stop)?;
+    let dialled = dial(&paths, wish.answer_ns, &stop)?;
+    let elsewhere = elsewhere(no_way, &dialled);
+    let path = dialled.path().clone();
+    let server = reflector(&path);
+    let configure = |room: &Room| session(sender, server, room);
+    if let Some(why) = elsewhere.as_ref().filter(|_| talk) {
+        complain(why);
+    }
+    let connection = Connection::over(dialled, wish, &stop)?;
     let run = Run::new(args, &connection, start_in, &stop)?;
     let chosen = args.control.mode.is_some() || args.control.key_id.is_none();
     if talk && !chosen && run.security == Security::Unauthenticated {
@@ -269,6 +284,7 @@ pub(super) fn run(args: &ControllerArgs) -> Result<u8, Error> {
     }
     let all = std::iter::once(&mut measured.report).chain(&mut measured.parts);
     for report in all {
+        report.notes.extend(elsewhere.clone());
         report.notes.extend(trouble.clone());
         report.key_id = args.control.key_in_use(run.security);
     }
@@ -284,6 +300,13 @@ pub(super) fn run(args: &ControllerArgs) -> Result<u8, Error> {
         return Ok(if code == 0 { 1 } else { code });
     }
     Ok(code)
+}
+
+/// Why a Server's address is not the first one of its name.
+fn elsewhere(mut passed: Vec<String>, dialled: &Dialled) -> Option<String> {
+    let tried = dialled.passed.iter();
+    passed.extend(tried.map(|(server, error)| not_this(server.ip(), plain(error))));
+    why_this(dialled.path().server.ip(), &passed)
 }
 
 fn plan(sender: &SenderArgs, server: SocketAddr, room: &Room) -> Result<Plan, Error> {
@@ -694,38 +717,37 @@ impl ControlArgs {
         words
     }
 
-    fn path(
-        &self,
+    /// The ways to the Server's addresses, in the order in which they are tried; one at least.
+    fn paths(
         server: Option<&Endpoint>,
         local: Option<&Endpoint>,
-        interface: Option<&str>,
-    ) -> Result<ControlPath, Error> {
+        narrow: Narrow<'_>,
+    ) -> Result<Vec<ControlPath>, Error> {
         let Some(endpoint) = server.filter(|server| server.host.is_some()) else {
             return Err(usage(
                 "SERVER has no address; name it, such as 192.0.2.1 or [2001:db8::1]:862",
             ));
         };
-        let family = match local.and_then(|local| local.host.as_ref()) {
-            Some(Host::V4(_)) => Some(Family::V4),
-            Some(Host::V6 { .. }) => Some(Family::V6),
-            _ => None,
-        };
-        let server = resolve(endpoint, CONTROL_PORT, family)?;
-        if server.port() == 0 || server.ip().is_unspecified() || to_many(server.ip()) {
-            return Err(usage(format!(
-                "{endpoint}: not the address and control port of one host; name the server's own"
-            )));
-        }
+        let interface = narrow.interface;
+        let servers = resolve_all(endpoint, CONTROL_PORT, narrow)?;
         let own = local.filter(|local| local.host.is_some());
-        let own = own.map(|own| resolve(own, 0, Some(Family::of(server.ip()))));
-        Ok(ControlPath {
-            server,
-            local: own
-                .transpose()?
-                .map(|own| own.ip())
-                .filter(|ip| !ip.is_unspecified()),
-            interface: interface.map(str::to_owned),
-        })
+        let path = |server: SocketAddr| {
+            if server.port() == 0 || server.ip().is_unspecified() || to_many(server.ip()) {
+                return Err(usage(format!(
+                    "{endpoint}: not the address and control port of one host; name the server's own"
+                )));
+            }
+            let own = own.map(|own| resolve(own, 0, Narrow::like(server, interface)));
+            Ok(ControlPath {
+                server,
+                local: own
+                    .transpose()?
+                    .map(|own| own.ip())
+                    .filter(|ip| !ip.is_unspecified()),
+                interface: interface.map(str::to_owned),
+            })
+        };
+        servers.into_iter().map(path).collect()
     }
 
     fn features(&self, timestamps: super::FormatArg) -> Modes {
@@ -837,8 +859,14 @@ pub(super) fn run_client(args: &ClientArgs) -> Result<u8, Error> {
     check_log(&args.log, args.json)?;
     open_log(&args.log)?;
     let control = &args.control;
-    let path = control.path(Some(&args.server), None, args.interface.as_deref())?;
-    let sender = third_party(&args.sender, path.server)?;
+    // The sender is of the server's family.
+    let narrow = Narrow::by(args.family, Some(&args.sender), args.interface.as_deref())?;
+    let paths = ControlArgs::paths(Some(&args.server), None, narrow)?;
+    // What is wrong with the sender's address is said before anybody is called.
+    let (paths, no_way) = possible(paths, |path| {
+        third_party(&args.sender, path.server)?;
+        Ok(path.clone())
+    })?;
     let duration = bounded("--duration", args.duration, 1)?;
     if matches!(
         control.mode,
@@ -857,20 +885,27 @@ pub(super) fn run_client(args: &ClientArgs) -> Result<u8, Error> {
             None => SecurityMode::Unauthenticated,
         });
     }
-    let family = Family::of(path.server.ip());
-    let largest = |room: &Room| {
-        let sizes = sizes(&args.sizes, family, room)?;
+    let largest = |server: IpAddr, room: &Room| {
+        let sizes = sizes(&args.sizes, Family::of(server), room)?;
         Ok::<_, Error>(sizes.classes.iter().map(|class| class.payload).max())
     };
-    largest(&Room::LIGHT)?;
+    for path in &paths {
+        largest(path.server.ip(), &Room::LIGHT)?;
+    }
     let talk = !args.log.quiet;
     let stop = Stop::default();
     catch_signals(&stop, talk, Again::EndsAll, Hangup::Ends)?;
 
-    let mut connection = Connection::open(&path, wish, &stop)?;
+    let dialled = dial(&paths, wish.answer_ns, &stop)?;
+    let path = dialled.path().clone();
+    if let Some(why) = elsewhere(no_way, &dialled).filter(|_| talk) {
+        complain(why);
+    }
+    let sender = third_party(&args.sender, path.server)?;
+    let mut connection = Connection::over(dialled, wish, &stop)?;
     let modes = connection.modes();
     let format = format_of(modes, 0, [0; 2])?;
-    let payload = largest(&room(&format, modes, 0))?.unwrap_or(0);
+    let payload = largest(path.server.ip(), &room(&format, modes, 0))?.unwrap_or(0);
     let padding = payload.saturating_sub(format.padding_at());
     let receiver = SocketAddr::new(path.server.ip(), control.test_port);
     let dscp = args.dscp.unwrap_or_default();
@@ -948,7 +983,7 @@ fn third_party(endpoint: &Endpoint, server: SocketAddr) -> Result<SocketAddr, Er
         let own = source_of(server)?;
         return Ok(SocketAddr::new(own, endpoint.port.unwrap_or(SENDER_PORT)));
     }
-    let sender = resolve(endpoint, SENDER_PORT, Some(Family::of(server.ip())))?;
+    let sender = resolve(endpoint, SENDER_PORT, Narrow::like(server, None))?;
     if sender.is_ipv4() != server.is_ipv4() {
         return Err(usage(format!(
             "{endpoint} and {server} are of two families; use two IPv4 or two IPv6 addresses"

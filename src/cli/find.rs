@@ -5,11 +5,11 @@ use std::time::SystemTime;
 
 use clap::Args;
 
+use super::address::{Narrow, local, possible, remotes};
 use super::ended_early;
 use super::{
     Again, Error, Hangup, ProgressLine, Room, ScheduleArg, SenderArgs, SizeArgs, StatsArg,
-    catch_signals, complain, inside_reflector, print, remote, say, session, sizes,
-    stop_when_unread, usage,
+    catch_signals, complain, inside_reflector, print, say, session, sizes, stop_when_unread, usage,
 };
 use crate::config::{
     Family, Fraction, FrameSize, FrameSizes, Rate, Seconds, SessionConfig, SizeClass, SizeProfile,
@@ -107,7 +107,16 @@ pub(super) fn plan(
 pub(super) fn run(args: &SenderArgs) -> Result<u8, Error> {
     let inside = args.remote.is_none().then(|| inside_reflector(args));
     let remote = match (&args.remote, &inside) {
-        (Some(endpoint), _) => remote(endpoint, args.local.as_ref())?,
+        // The first to which there is a way.
+        (Some(endpoint), _) => {
+            let interface = args.ip.interface.as_deref();
+            let narrow = Narrow::by(args.ip.family, args.local.as_ref(), interface)?;
+            let way = |remote: &SocketAddr| {
+                local(args.local.as_ref(), *remote, interface)?;
+                Ok(*remote)
+            };
+            possible(remotes(endpoint, narrow)?, way)?.0[0]
+        }
         // Each trial has a reflector of its own; this one only tells the address.
         (None, Some(config)) => {
             let stop = Stop::default();

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use clap::Args;
 use rand::RngExt;
 
+use super::address::Narrow;
 use super::{
     Again, DEFAULT_PORT, Error, Hangup, HostArgs, LogArgs, News, catch_signals, check_host,
     check_log, every_address, format, io_kind, open_log, parse_interface, parse_threads, parse_ttl,
@@ -322,7 +323,11 @@ pub(super) fn run(args: &ReflectorArgs) -> Result<u8, Error> {
 
 fn plan(args: &ReflectorArgs) -> Result<ReflectorConfig, Error> {
     let listen = match args.local.as_ref().filter(|local| local.host.is_some()) {
-        Some(local) => vec![resolve(local, DEFAULT_PORT, None)?],
+        Some(local) => vec![resolve(
+            local,
+            DEFAULT_PORT,
+            Narrow::of(args.interface.as_deref()),
+        )?],
         None => {
             let port = args.local.as_ref().and_then(|local| local.port);
             every_address(port.unwrap_or(DEFAULT_PORT))

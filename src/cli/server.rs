@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use clap::Args;
 
+use super::address::Narrow;
 use super::{
     Again, Error, FormatArg, Hangup, HostArgs, IoArg, LogArgs, News, catch_signals, check_host,
     check_log, every_address, io_kind, open_log, parse_interface, parse_threads, parse_ttl, print,
@@ -225,7 +226,11 @@ fn hello(config: &ServerConfig, serving: &Serving) -> String {
 
 fn plan(args: &ServerArgs) -> Result<ServerConfig, Error> {
     let listen = match args.local.as_ref().filter(|local| local.host.is_some()) {
-        Some(local) => vec![resolve(local, CONTROL_PORT, None)?],
+        Some(local) => vec![resolve(
+            local,
+            CONTROL_PORT,
+            Narrow::of(args.interface.as_deref()),
+        )?],
         None => {
             let port = args.local.as_ref().and_then(|local| local.port);
             every_address(port.unwrap_or(CONTROL_PORT))

@@ -138,20 +138,47 @@ struct StopInner {
     requests: AtomicU32,
     /// Threads to be woken, as long as they are there; never touched on a packet path.
     wakers: Mutex<Vec<Weak<Waker>>>,
+    /// What ends with this one.
+    parts: Mutex<Vec<Weak<Self>>>,
+}
+
+impl StopInner {
+    fn request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.requested.store(true, Ordering::Relaxed);
+        if let Ok(wakers) = self.wakers.lock() {
+            for waker in wakers.iter().filter_map(Weak::upgrade) {
+                // A thread that has gone needs no waking.
+                let _ = waker.wake();
+            }
+        }
+        if let Ok(parts) = self.parts.lock() {
+            for part in parts.iter().filter_map(Weak::upgrade) {
+                part.request();
+            }
+        }
+    }
 }
 
 impl Stop {
     /// Asks every run to end: a session stops sending and waits for the replies under way; one that waits
     /// for them already, as after another request, waits no longer.
     pub fn request(&self) {
-        self.0.requests.fetch_add(1, Ordering::Relaxed);
-        self.0.requested.store(true, Ordering::Relaxed);
-        if let Ok(wakers) = self.0.wakers.lock() {
-            for waker in wakers.iter().filter_map(Weak::upgrade) {
-                // A thread that has gone needs no waking.
-                let _ = waker.wake();
-            }
+        self.0.request();
+    }
+
+    /// One that ends runs of its own, and them also where this one is [requested](Self::request).
+    #[must_use]
+    pub fn part(&self) -> Self {
+        let part = Self::default();
+        if let Ok(mut parts) = self.0.parts.lock() {
+            parts.retain(|part| part.strong_count() > 0);
+            parts.push(Arc::downgrade(&part.0));
         }
+        if self.requested() {
+            part.request();
+        }
+        part
     }
 
     /// Whether [`request`](Self::request) was called.
