@@ -885,6 +885,7 @@ impl From<ReasonCode> for Reason {
             | C::GaveUp
             | C::QueueFull
             | C::DepartureTimePassed
+            | C::NeverLeft
             | C::RateNotKept
             | C::LateDepartures => &[Figure::Load],
             C::TransmitStampsMissing => &[Figure::Outbound, Figure::Roundtrip],
@@ -919,6 +920,8 @@ pub enum ReasonCode {
     QueueFull,
     /// The queueing discipline dropped packets whose departure time had passed.
     DepartureTimePassed,
+    /// Packets never left this host, although the system took them.
+    NeverLeft,
     /// The rate was not kept.
     RateNotKept,
     /// Departures fell behind.
@@ -1402,6 +1405,7 @@ pub(crate) mod tests {
             ReasonCode::DepartureTimePassed,
             ReasonCode::RateNotKept,
             ReasonCode::LateDepartures,
+            ReasonCode::NeverLeft,
             ReasonCode::TransmitStampsMissing,
             ReasonCode::SamplesNotRecorded,
         ] {
@@ -1434,6 +1438,7 @@ pub(crate) mod tests {
             Cause::QueueFull,
             Cause::Refused,
             Cause::DepartureTimePassed,
+            Cause::NeverLeft,
         ] {
             check(&|r| r.packets.not_sent_causes[0].cause = cause);
         }

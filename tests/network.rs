@@ -552,3 +552,59 @@ fn a_link_local_address_is_of_the_link_of_interface() {
     assert_eq!(outcome.code, 2, "{outcome:?}");
     assert!(outcome.complaint().contains("--interface"), "{outcome:?}");
 }
+
+/// Waits until a command succeeds.
+fn until(side: &Namespace, check: &str) {
+    assert!((0..2000).any(|_| side.set_up(check).is_ok()), "{check}");
+}
+
+/// A run during which the link has no carrier for a while.
+fn without_carrier(pair: &Pair) -> Value {
+    let reflector = pair.far.reflector("10.9.0.2:0");
+    let remote = reflector.address();
+    pair.warm_up(remote);
+    let line = format!("sender {remote} -c 2000 --rate 500 --packet-timeout 300ms --json");
+    let running = Running::start(&mut words(pair.near.enter(&binary()), &line));
+    until(
+        &pair.far,
+        "ip -s -o link show far | grep -qE 'RX:.* [1-9][0-9]{2,} '",
+    );
+    pair.far.set_up("ip link set far down").unwrap();
+    until(
+        &pair.near,
+        "ip link show near | grep -q 'state \\(DOWN\\|LOWERLAYERDOWN\\)'",
+    );
+    for _ in 0..10 {
+        pair.near.set_up("ip link show near >/dev/null").unwrap();
+    }
+    pair.far.set_up("ip link set far up").unwrap();
+    running.finish().report()
+}
+
+#[test]
+fn what_never_left_this_host_is_not_lost_on_the_path() {
+    let pair = or_skip!(Pair::new());
+    // A busy host may lose a stamp: then nothing is known.
+    let report = (0..5).map(|_| without_carrier(&pair)).find(|report| {
+        let causes = report["packets"]["not_sent_causes"].as_array().unwrap();
+        causes.iter().any(|one| one["cause"] == "never_left")
+    });
+    let report = report.expect("packets that never left");
+    let packets = &report["packets"];
+    let count = |name: &str| packets[name].as_u64().unwrap();
+    assert_eq!(count("sent") + count("not_sent"), 2000, "{report:#}");
+    assert_eq!(
+        count("received") + count("lost"),
+        count("sent"),
+        "{report:#}"
+    );
+    assert_eq!(
+        report["host"]["tx_stamps_received"],
+        count("sent"),
+        "{report:#}"
+    );
+    assert!(
+        report["host"]["reasons"].to_string().contains("never left"),
+        "{report:#}"
+    );
+}

@@ -58,6 +58,8 @@ pub(super) struct Parts<'a> {
     pub(super) silent: &'a [u16],
     /// Packets that the queueing discipline dropped since their departure time had passed.
     pub(super) missed: u64,
+    /// Packets that this system took and that never left it, as far as it tells.
+    pub(super) never_left: u64,
     pub(super) window: u64,
     pub(super) sent: &'a Sent,
     pub(super) received: &'a Received,
@@ -278,7 +280,7 @@ fn late_departures(parts: &Parts<'_>) -> Option<u64> {
 
 fn packets(parts: &Parts<'_>) -> report::Packets {
     let (sent, counts) = (parts.sent, &parts.received.counts);
-    let missed = parts.missed;
+    let missed = parts.missed + parts.never_left;
     let left = sent.sent - missed;
     // Replies that nobody took are no lost ones.
     let seen = parts.received.failure.is_none();
@@ -304,7 +306,7 @@ fn packets(parts: &Parts<'_>) -> report::Packets {
         sent: Some(left),
         probes: Some(sent.probes),
         not_sent: Some(sent.overdue + sent.refused + missed),
-        not_sent_causes: not_sent(sent, missed),
+        not_sent_causes: not_sent(sent, parts),
         received: Some(counts.received),
         lost: seen.then_some(lost),
         unresolved: seen.then_some(counts.unresolved),
@@ -335,7 +337,7 @@ fn packets(parts: &Parts<'_>) -> report::Packets {
 }
 
 /// Why packets were not sent.
-fn not_sent(sent: &Sent, missed: u64) -> Vec<report::NotSent> {
+fn not_sent(sent: &Sent, parts: &Parts<'_>) -> Vec<report::NotSent> {
     use report::Cause;
 
     let error = sent.refusal.map(|errno| Errno::from_raw(errno).desc());
@@ -344,7 +346,8 @@ fn not_sent(sent: &Sent, missed: u64) -> Vec<report::NotSent> {
         (Cause::TooLarge, sent.too_large, None),
         (Cause::QueueFull, sent.no_room, None),
         (Cause::Refused, turned_away(sent), error),
-        (Cause::DepartureTimePassed, missed, None),
+        (Cause::DepartureTimePassed, parts.missed, None),
+        (Cause::NeverLeft, parts.never_left, None),
     ]
     .into_iter()
     .filter(|(_, count, _)| *count > 0)
@@ -672,6 +675,17 @@ fn reasons(
             parts.missed
         )));
     }
+    if parts.never_left > 0 {
+        reasons.push((
+            ReasonCode::NeverLeft,
+            format!(
+                "{} packets never left this host (they have no transmit timestamp, and those that were \
+                 answered do): a link without carrier or a next hop that does not answer dropped them; \
+                 they were not sent",
+                parts.never_left
+            ),
+        ));
+    }
     let (departed, timed) = (&received.facts.departed, &sent.txtime);
     if let Some((offered, achieved)) = load.offered_pps.zip(load.achieved_pps)
         && !kept(parts, offered, achieved)
@@ -711,7 +725,7 @@ fn reasons(
     }
     let missing = sent
         .stamps_requested
-        .saturating_sub(received.facts.stamps_back + received.facts.missed);
+        .saturating_sub(received.facts.stamps_back + received.facts.missed + parts.never_left);
     if missing > 0 && received.facts.stamps_back > 0 {
         reasons.push((
             ReasonCode::TransmitStampsMissing,
@@ -1241,6 +1255,7 @@ mod tests {
             ports: &[],
             silent: &[],
             missed: received.facts.missed,
+            never_left: 0,
             config,
             granted: &Granted {
                 local: "192.0.2.1:40000".parse().unwrap(),

@@ -212,6 +212,8 @@ pub(crate) struct Facts {
     /// Replies of which the kernel cut control messages off.
     pub(crate) cut: u64,
     pub(crate) stamps_back: u64,
+    /// Of packets that were answered, stamps that never came.
+    pub(crate) stamps_lost: u64,
     pub(crate) received_by_class: Vec<u64>,
     /// Replies whose T2 and T3 are not in the format that they claim, and were read in the other one.
     pub(crate) other_format: u64,
@@ -252,6 +254,7 @@ impl Facts {
             unstamped: 0,
             cut: 0,
             stamps_back: 0,
+            stamps_lost: 0,
             received_by_class: vec![0; classes],
             other_format: 0,
             readings: Vec::new(),
@@ -292,6 +295,7 @@ impl Facts {
         self.unstamped += other.unstamped;
         self.cut += other.cut;
         self.stamps_back += other.stamps_back;
+        self.stamps_lost += other.stamps_lost;
         sum(&mut self.received_by_class, &other.received_by_class);
         sum(&mut *self.ttl_out, &*other.ttl_out);
         sum(&mut *self.ttl_in, &*other.ttl_in);
@@ -1573,6 +1577,7 @@ impl<'a> Matcher<'a> {
         self.settle_format();
         self.facts.readings.extend(self.time_format.settled());
         self.release(i64::MAX);
+        self.facts.stamps_lost = self.waiting.lost();
         self.facts.rejected += self.trials.iter().map(Sample::packets).sum::<u64>();
         self.facts.reply_sizes.sort_unstable();
         let due = if self.cut_short { self.due(sent) } else { sent };

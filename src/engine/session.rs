@@ -438,6 +438,23 @@ impl Done {
         let missing = self.sent.sent.saturating_sub(received);
         missing.min(self.received.facts.missed.saturating_mul(burst))
     }
+
+    /// Packets that this system took and that never left it, as those that wait for a neighbour, or for a link
+    /// that is down: they were not answered and have no transmit stamp, while all that were answered have
+    /// theirs. 0 where not each packet asked for one.
+    fn never_left(&self) -> u64 {
+        let (sent, received) = (&self.sent, &self.received);
+        let facts = &received.facts;
+        let known = sent.stamps_requested == sent.sent
+            && facts.stamps_back > 0
+            && facts.stamps_lost == 0
+            && facts.missed == 0
+            && !received.cut_short
+            && received.failure.is_none();
+        let without = sent.stamps_requested.saturating_sub(facts.stamps_back);
+        let unanswered = sent.sent.saturating_sub(received.counts.received);
+        if known { without.min(unanswered) } else { 0 }
+    }
 }
 
 impl Running {
@@ -619,6 +636,7 @@ fn run<S: SendHalf, R: ReceiveHalf>(
             ports: &[],
             silent: &[],
             missed: lane.missed(),
+            never_left: lane.never_left(),
             window: lane.window,
             sent: &lane.sent,
             received: &lane.received,
@@ -651,6 +669,7 @@ fn run<S: SendHalf, R: ReceiveHalf>(
                 ports,
                 silent: &silent,
                 missed: done.iter().map(Done::missed).sum(),
+                never_left: done.iter().map(Done::never_left).sum(),
                 window: together.window,
                 sent: &together.sent,
                 received: &together.received,

@@ -29,6 +29,9 @@ pub enum Cause {
     Refused,
     /// The queueing discipline let the departure time pass.
     DepartureTimePassed,
+    /// This system took it, and dropped it before the wire: a link without carrier, a next hop that does not
+    /// answer.
+    NeverLeft,
 }
 
 impl fmt::Display for NotSent {
@@ -54,6 +57,11 @@ impl fmt::Display for NotSent {
             Cause::DepartureTimePassed => write!(
                 f,
                 "the queueing discipline let the departure time of {count} packets pass"
+            ),
+            Cause::NeverLeft => write!(
+                f,
+                "{count} packets never left this host: a link without carrier or a next hop that does not \
+                 answer dropped them"
             ),
         }
     }
