@@ -830,6 +830,12 @@ fn why_nothing(report: &Report) -> String {
 
 /// What may be wrong where nothing came back and nobody said why.
 fn silence(report: &Report) -> String {
+    if let Some(why) = report
+        .remote
+        .and_then(|remote| engine::unreachable(remote.ip()))
+    {
+        return why;
+    }
     let sizes = report.load.sizes.iter().filter(|size| size.packets > 0);
     let largest = sizes.max_by_key(|size| size.frame_bytes_l2);
     let size = match largest {

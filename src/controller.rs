@@ -19,7 +19,7 @@ use crate::control::client::{Client, Event, Expected, Secrets};
 pub use crate::control::client::{End, NotNow, Wish};
 pub use crate::control::crypto::Passphrase;
 use crate::control::crypto::{KeyDerivation, SessionKeys, SharedKey};
-use crate::engine::{Stop, plain};
+use crate::engine::{self, Stop, plain};
 use crate::os::{self, EventLoop};
 use crate::wire::control::{AcceptSession, Awaited, BadCount};
 use crate::wire::{Accept, Modes, SessionRequest, Sid, Timestamp};
@@ -28,7 +28,7 @@ use crate::wire::{Accept, Modes, SessionRequest, Sid, Timestamp};
 #[derive(Debug, thiserror::Error)]
 pub enum Failed {
     /// No connection.
-    #[error("cannot connect to {server}: {}{}", plain(source), hint(source))]
+    #[error("cannot connect to {server}: {}{}", plain(source), hint(server.ip(), source))]
     Connect {
         /// Whom to.
         server: SocketAddr,
@@ -112,17 +112,15 @@ fn each(passed: &[(SocketAddr, io::Error)]) -> String {
     told.collect::<Vec<_>>().join(", nor to ")
 }
 
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
+fn hint(server: IpAddr, error: &io::Error) -> String {
+    let text = match error.kind() {
         io::ErrorKind::ConnectionRefused => {
             "; is a TWAMP server there, and is this its control port?"
         }
         io::ErrorKind::TimedOut => "; is a firewall between?",
-        io::ErrorKind::AddrNotAvailable => {
-            "; this host has no such LOCAL address: see `ip address`"
-        }
-        _ => "",
-    }
+        _ => return engine::hint::hint(engine::End::There(server), error),
+    };
+    text.to_owned()
 }
 
 /// What may be behind it.

@@ -111,6 +111,53 @@ fn packets_that_are_prohibited_on_the_way_are_not_refused_by_this_host() {
 }
 
 #[test]
+fn what_this_host_forbids_is_named() {
+    let pair = or_skip!(Pair::new());
+    let complains = |line: &str, cause: &str| {
+        let outcome = pair.near.run(line);
+        assert_eq!(outcome.code, 1, "{line}: {outcome:?}");
+        assert!(outcome.complaint().contains(cause), "{line}: {outcome:?}");
+    };
+    for kind in ["blackhole", "unreachable", "prohibit"] {
+        or_skip!(pair.near.set_up(&format!(
+            "ip route add {kind} 10.20.0.1
+             ip -6 route add {kind} fd20::1"
+        )));
+        for host in ["10.20.0.1", "[fd20::1]"] {
+            for command in ["sender", "controller"] {
+                complains(
+                    &format!("{command} {host}:862 -c 1"),
+                    &format!("`{kind}` route"),
+                );
+            }
+        }
+        or_skip!(pair.near.set_up(&format!(
+            "ip route del {kind} 10.20.0.1
+             ip -6 route del {kind} fd20::1"
+        )));
+    }
+    or_skip!(pair.near.set_up("ip link set near down"));
+    complains("sender 10.9.0.2:862 -c 1", "the interface near is down");
+    or_skip!(
+        pair.near
+            .set_up("echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6")
+    );
+    for line in [
+        "sender [fd09::2]:862 -c 1",
+        "sender [::1]:862 -c 1",
+        "reflector [::1]:862",
+    ] {
+        complains(line, "IPv6 is switched off");
+    }
+    or_skip!(pair.near.set_up("ip link set lo down"));
+    let silent = pair
+        .near
+        .run("sender 127.0.0.1:862 -c 1 --packet-timeout 100ms");
+    assert_ne!(silent.code, 0, "{silent:?}");
+    assert!(silent.complaint().contains("lo is down"), "{silent:?}");
+}
+
+#[test]
 fn no_route_is_exit_1_and_one_line() {
     let alone = or_skip!(Namespace::new());
     for remote in ["10.9.9.9:862", "[fd09::9]:862"] {

@@ -10,6 +10,7 @@ pub mod admission;
 mod assemble;
 mod cores;
 mod flight;
+pub(crate) mod hint;
 mod icmp;
 mod impair;
 mod impaired;
@@ -40,6 +41,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use mio::Waker;
 
 use self::admission::SessionEvent;
+pub use self::hint::{End, unreachable};
 pub use self::impair::Flow;
 pub use self::live::{PacketCopy, Progress, Update};
 pub use self::reflector::Reflected;
@@ -66,10 +68,12 @@ const PROGRESS: Duration = Duration::from_millis(200);
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// A socket could not be opened.
-    #[error("cannot open {what}: {}{}", plain(source), hint(what, source))]
+    #[error("cannot open {what}: {}{}", plain(source), hint::hint(*end, source))]
     Open {
         /// Which address, and towards which.
         what: String,
+        /// The one that the error is of.
+        end: End,
         /// The system's error.
         source: io::Error,
     },
@@ -94,26 +98,6 @@ pub(crate) fn plain(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
         None => error.to_string(),
-    }
-}
-
-fn hint(what: &str, error: &io::Error) -> &'static str {
-    if error.raw_os_error() == Some(nix::errno::Errno::ENODEV as i32) {
-        return "; there is no interface of that name: see `ip link`";
-    }
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "; another program has this port: use another one, or end it",
-        io::ErrorKind::PermissionDenied if what.contains("towards") => {
-            "; is this a broadcast address, or does a firewall of this host forbid it?"
-        }
-        io::ErrorKind::PermissionDenied => {
-            "; use a port above 1023, or grant CAP_NET_BIND_SERVICE (CAP_NET_RAW for an interface)"
-        }
-        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
-            "; there is no route: check the address and `ip route get`"
-        }
-        io::ErrorKind::AddrNotAvailable => "; this host has no such address: see `ip address`",
-        _ => limit(error),
     }
 }
 
@@ -484,6 +468,7 @@ impl Reflecting {
 fn cannot_listen(listen: SocketAddr, source: io::Error) -> Failure {
     Failure::Open {
         what: listen.to_string(),
+        end: End::Here(listen.ip()),
         source,
     }
 }
@@ -495,6 +480,7 @@ fn cannot_listen(listen: SocketAddr, source: io::Error) -> Failure {
 pub fn source_address(remote: SocketAddr, interface: Option<&str>) -> Result<IpAddr, Failure> {
     packets::source_address(remote, interface).map_err(|source| Failure::Open {
         what: format!("a socket towards {remote}"),
+        end: End::There(remote.ip()),
         source,
     })
 }

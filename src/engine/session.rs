@@ -22,8 +22,8 @@ use super::live::{self, Intervals, Progress, Recorder, Update};
 use super::receiver::{self, Received};
 use super::sender::{self, Sent};
 use super::{
-    BUFFER_OVERHEAD, Failure, Reflecting, Stop, assemble, join, packets, schedule, socket_plan,
-    spawn, start, txtime,
+    BUFFER_OVERHEAD, End, Failure, Reflecting, Stop, assemble, join, packets, schedule,
+    socket_plan, spawn, start, txtime,
 };
 use crate::config::{Burst, Departures, IoKind, SessionConfig};
 #[cfg(target_os = "linux")]
@@ -183,7 +183,8 @@ impl<S> OpenLane<S> {
         let bundles = trains.burst > 1;
         let mut plan = socket_plan(share.local, &share.socket, share.socket.tos, bundles);
         plan.txtime = share.txtime;
-        let sockets = open(&plan).map_err(|source| cannot_open(&share, source))?;
+        let sockets = open(&plan)
+            .map_err(|source| cannot_open(&share, End::Here(share.local.ip()), source))?;
         Ok(Self {
             share,
             trains,
@@ -203,7 +204,8 @@ impl<S> OpenLane<S> {
             ..self.share
         };
         let connected = connect(self.sockets, share.remote);
-        let (send, receive, granted) = connected.map_err(|source| cannot_open(&share, source))?;
+        let (send, receive, granted) = connected
+            .map_err(|source| cannot_open(&share, End::There(share.remote.ip()), source))?;
         Ok(Lane {
             padding: padding(&share, self.trains.most),
             share,
@@ -319,9 +321,10 @@ fn together<'a>(mut lanes: impl Iterator<Item = &'a SessionConfig>) -> SessionCo
     all
 }
 
-fn cannot_open(share: &SessionConfig, source: io::Error) -> Failure {
+fn cannot_open(share: &SessionConfig, end: End, source: io::Error) -> Failure {
     Failure::Open {
         what: format!("{} towards {}", share.local, share.remote),
+        end,
         source,
     }
 }

@@ -241,6 +241,7 @@ impl Serving {
             };
             let (socket, local) = open().map_err(|source| engine::Failure::Open {
                 what: address.to_string(),
+                end: engine::End::Here(address.ip()),
                 source,
             })?;
             listen.push(local);
