@@ -160,9 +160,15 @@ fn open_each(plan: &SocketPlan, port: u16, sockets: &mut Vec<socket2::Socket>) -
         )));
     }
     sockets[0].set_reuse_address(true)?;
+    // One that still has to be proved to be nobody else's (RFC 4862 §5.4) is of no use yet.
+    let usable = |opened: &io::Result<_>| {
+        let error = opened.as_ref().err();
+        error.is_none_or(|error| error.kind() != io::ErrorKind::AddrNotAvailable)
+    };
     let opened: io::Result<Vec<_>> = addresses
         .iter()
         .map(|(ip, scope)| open(*ip, *scope))
+        .filter(usable)
         .collect();
     let result = opened.map(|opened| sockets.extend(opened));
     for socket in sockets {
