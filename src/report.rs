@@ -755,8 +755,31 @@ pub enum Granularity {
     Train,
 }
 
+/// Which end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Whose {
+    /// The Session-Sender.
+    Local,
+    /// The Session-Reflector.
+    Remote,
+}
+
+/// A clock that was set during the session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ClockStep {
+    /// When, UTC by our clock, as RFC 3339 writes it: the first reply for which it had been set.
+    pub at: String,
+    /// The same in nanoseconds since the Unix epoch.
+    pub at_ns: i64,
+    /// How far it was set forward, in nanoseconds; negative: back.
+    pub by_ns: i64,
+    /// Whose clock.
+    pub whose: Whose,
+}
+
 /// The two ends' clocks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Clock {
     /// Both ends run on this host's clock: one-way delays are exact whatever the Error Estimates say.
     pub same_clock: bool,
@@ -773,6 +796,22 @@ pub struct Clock {
     pub remote_estimates_unusable: Option<u64>,
     /// Reflector's clock minus ours, if the path is symmetric, in nanoseconds.
     pub offset_estimate_ns: Option<i64>,
+    /// Clocks that were set, as far as that was found.
+    pub steps: Vec<ClockStep>,
+    /// Begin of the stretch between two of these that the one-way delays are of, UTC by our clock, as RFC
+    /// 3339 writes it; `None` where they go back to the session's begin.
+    pub one_way_from: Option<String>,
+    /// End of that stretch; `None` where they go on to the session's end.
+    pub one_way_until: Option<String>,
+    /// How much faster the reflector's clock is than ours, on the average over that stretch, in parts per
+    /// million. `None` where that is not known.
+    pub drift_ppm: Option<f64>,
+    /// The largest error of that.
+    pub drift_error_ppm: Option<f64>,
+    /// Whether it changed: one of the clocks was slewed for a part of the stretch.
+    pub drift_changed: Option<bool>,
+    /// Whether it was taken out of the one-way delays: it shows in them, and is known.
+    pub drift_taken_out: Option<bool>,
 }
 
 /// What the packets' headers told about the path.
@@ -1165,6 +1204,18 @@ pub(crate) mod tests {
                     remote_error_ns: Some(2000),
                     remote_estimates_unusable: Some(0),
                     offset_estimate_ns: Some(-37_000_000_000),
+                    steps: vec![ClockStep {
+                        at: "2026-07-26T12:00:01Z".to_owned(),
+                        at_ns: 1_785_067_201_000_000_000,
+                        by_ns: -5_000_000_000,
+                        whose: Whose::Remote,
+                    }],
+                    one_way_from: Some("2026-07-26T12:00:01Z".to_owned()),
+                    one_way_until: Some("2026-07-26T12:00:09Z".to_owned()),
+                    drift_ppm: Some(-12.5),
+                    drift_error_ppm: Some(0.75),
+                    drift_changed: Some(false),
+                    drift_taken_out: Some(true),
                 },
             },
             path: PathFacts {

@@ -66,7 +66,6 @@ pub(super) struct Parts<'a> {
     pub(super) delays: &'a Delays,
     /// A reflector of this process, and who stamped T2 there.
     pub(super) reflected: Option<&'a (Reflected, Option<StampKind>)>,
-    pub(super) same_clock: bool,
 }
 
 /// Who agreed on a session, and on what.
@@ -394,25 +393,18 @@ fn kind(kind: StampKind) -> report::StampKind {
 fn timestamps(parts: &Parts<'_>) -> report::Timestamps {
     let measured = parts.delays.recorded() > 0;
     let delays = parts.delays.report();
-    // One clock shows no negative delay.
-    let same_clock = parts.same_clock
-        && [&delays.outbound, &delays.inbound]
-            .into_iter()
-            .flatten()
-            .all(|delay| delay.min >= 0);
+    let same_clock = parts.delays.one_clock();
     let t1 = match parts.granted.transmit {
         Some(stamped) if parts.delays.t1_stamped() => stamped,
         _ => StampKind::Userspace,
     };
-    let local = os::clock_quality();
-    let facts = &parts.received.facts;
     let stamped = parts.granted.transmit.filter(|_| parts.delays.t1_stamped());
     report::Timestamps {
         t1: delays.roundtrip.map(|_| kind(t1)),
         t2: parts.reflected.and_then(|(_, receive)| *receive).map(kind),
         t4: measured.then(|| kind(parts.granted.receive)),
-        reflector_format: reflector_format(&facts.readings),
-        exchanged: Some(facts.exchanged).filter(|n| *n > 0),
+        reflector_format: reflector_format(&parts.received.facts.readings),
+        exchanged: Some(parts.received.facts.exchanged).filter(|n| *n > 0),
         granularity: measured.then_some(if shares_stamps(parts) {
             report::Granularity::Train
         } else {
@@ -423,17 +415,45 @@ fn timestamps(parts: &Parts<'_>) -> report::Timestamps {
         t1_spread: measured.then(|| spread(parts.delays.spread())),
         clock: report::Clock {
             same_clock: same_clock && measured,
-            local_synchronised: local.map(|(synchronised, _)| synchronised),
-            remote_synchronised: facts.estimates.synchronised(),
-            local_error_ns: local.map(|(_, error_ns)| error_ns),
-            remote_error_ns: facts.estimates.error_ns(),
-            remote_estimates_unusable: facts.estimates.unusable(),
-            // On one clock there is nothing to estimate.
-            offset_estimate_ns: parts
-                .delays
-                .offset_estimate_ns()
-                .filter(|_| !same_clock && !parts.differs.host),
+            ..clocks(parts, same_clock)
         },
+    }
+}
+
+/// What the two clocks say of themselves, and what the delays tell of them.
+fn clocks(parts: &Parts<'_>, same_clock: bool) -> report::Clock {
+    let local = os::clock_quality();
+    let facts = &parts.received.facts;
+    let course = parts.delays.course();
+    let steps = course.steps.iter().map(|step| report::ClockStep {
+        at: rfc3339(step.at_ns),
+        at_ns: step.at_ns,
+        by_ns: step.by_ns,
+        whose: step.whose,
+    });
+    let (from_ns, until_ns) = course.stretch_ns();
+    // Of several reflectors there is no clock.
+    let drift = course.drift.filter(|_| !same_clock && !parts.differs.host);
+    report::Clock {
+        same_clock,
+
+        local_synchronised: local.map(|(synchronised, _)| synchronised),
+        remote_synchronised: facts.estimates.synchronised(),
+        local_error_ns: local.map(|(_, error_ns)| error_ns),
+        remote_error_ns: facts.estimates.error_ns(),
+        remote_estimates_unusable: facts.estimates.unusable(),
+        // On one clock there is nothing to estimate.
+        offset_estimate_ns: parts
+            .delays
+            .offset_estimate_ns()
+            .filter(|_| !same_clock && !parts.differs.host),
+        steps: steps.collect(),
+        one_way_from: from_ns.map(rfc3339),
+        one_way_until: until_ns.map(rfc3339),
+        drift_ppm: drift.map(|drift| drift.ppm),
+        drift_error_ppm: drift.map(|drift| drift.error_ppm),
+        drift_changed: drift.map(|drift| drift.bent),
+        drift_taken_out: drift.map(|_| parts.delays.drift_taken_out()),
     }
 }
 
@@ -1273,7 +1293,6 @@ mod tests {
             received,
             delays: &Delays::new(1, false),
             reflected: None,
-            same_clock: false,
         })
     }
 

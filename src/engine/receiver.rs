@@ -34,6 +34,7 @@ use crate::io::{Advice, Datagram, Event, Icmp, Patience, ReceiveHalf, RefusedCal
 use crate::os::{self, EventLoop};
 use crate::report::ignored::{Ignored, Kind};
 use crate::sample::{Pipe, Record as _, Sample};
+use crate::stats::clock::{OwnClock, OwnStep};
 use crate::stats::sequence::{Arrival, Counts, Tracker, extend};
 use crate::wire::protected::{self, Protection, Refused};
 use crate::wire::{
@@ -51,8 +52,6 @@ const BUDGET: usize = 16;
 const EVENTS_EVERY: usize = 8;
 /// After a look that found so much the next one is not put off.
 const MANY_EVENTS: usize = 32;
-/// A further step between the two clocks than this is no adjustment: one of them was set.
-const STEP_NS: i64 = 1_000_000;
 /// How long after the last missing reply a duplicate is still waited for, at least and at most.
 const LINGER_NS: (i64, i64) = (20_000_000, 200_000_000);
 /// Where all that matters is a bound of loss, and it is passed: after so long without a reply a probe
@@ -66,6 +65,8 @@ const TRIALS: usize = 256;
 const EARLY_IN_A_ROW: u32 = 3;
 /// Longer before its time no packet is handed over.
 const MOST_EARLY_NS: i64 = 10_000_000;
+/// Times that our clock was set that are kept.
+const OWN_STEPS: usize = 16;
 /// Distinct reply sizes that are listed.
 const REPLY_SIZES: usize = 16;
 /// Replies that are taken together, at most.
@@ -205,6 +206,8 @@ pub(crate) struct Facts {
     /// Replies whose timestamps make no sense: a clock was set, or they are not in the format that
     /// they claim.
     pub(crate) rejected: u64,
+    /// When our own clock was set: the first few times.
+    pub(crate) own_steps: Vec<OwnStep>,
     /// Replies that tell no time: T2 or T3 is 0.
     pub(crate) untold: u64,
     /// Replies without a receive timestamp.
@@ -250,6 +253,7 @@ impl Facts {
             elsewhere_from: None,
             icmp: IcmpErrors::default(),
             rejected: 0,
+            own_steps: Vec::with_capacity(OWN_STEPS),
             untold: 0,
             unstamped: 0,
             cut: 0,
@@ -291,6 +295,7 @@ impl Facts {
         }
         self.icmp.add(&other.icmp);
         self.rejected += other.rejected;
+        self.own_steps.extend_from_slice(&other.own_steps);
         self.untold += other.untold;
         self.unstamped += other.unstamped;
         self.cut += other.cut;
@@ -770,10 +775,8 @@ pub(super) struct Matcher<'a> {
     told_sender: bool,
     hardware: bool,
     errors_queued: bool,
-    /// For each granule of the window one more than its number, and the time of its transmit stamp; each
-    /// stands in the place of the number of its first packet, without so many of its lowest bits.
+    /// For each granule of the window one more than its number, and the time of its transmit stamp.
     stamps: Vec<(u64, i64)>,
-    stamp_shift: u32,
     /// ICMP errors that came by the queue for them.
     told: u64,
     waiting: Waiting,
@@ -791,7 +794,7 @@ pub(super) struct Matcher<'a> {
     probing: bool,
     /// By the monotonic clock, as of the last look.
     now_ns: i64,
-    clock_offset: Option<(i64, i64)>,
+    own_clock: OwnClock,
     /// Packets below were under way when a clock was set: their delays are not known.
     step_below: u64,
 }
@@ -832,7 +835,6 @@ impl<'a> Matcher<'a> {
             hardware: plan.hardware,
             errors_queued: plan.errors_queued,
             stamps: vec![NO_STAMP; places],
-            stamp_shift: flight.granule_len(0).trailing_zeros(),
             told: 0,
             waiting: Waiting::new(if plan.stamps { flight.window() } else { 0 }),
             trials: Vec::with_capacity(plan.punctuality.map_or(0, |_| TRIALS)),
@@ -843,7 +845,7 @@ impl<'a> Matcher<'a> {
             cut_short: false,
             probing: false,
             now_ns: 0,
-            clock_offset: None,
+            own_clock: OwnClock::default(),
             step_below: 0,
         }
     }
@@ -984,9 +986,8 @@ impl<'a> Matcher<'a> {
         loop {
             let granule = self.flight.granule(first);
             let places = self.stamps.len();
-            let len = self.flight.granule_len(first);
-            self.stamps[place((first / len * len) >> self.stamp_shift, places)] = (granule + 1, ns);
-            let next = first + len;
+            self.stamps[place(granule, places)] = (granule + 1, ns);
+            let next = first + self.flight.granule_len(first);
             let mut trials = self.trials.len();
             while let Some(at) = trials.checked_sub(1) {
                 if (first..next).contains(&self.trials[at].seq) {
@@ -1009,10 +1010,8 @@ impl<'a> Matcher<'a> {
     fn make_room_for_stamps(&mut self, places: usize) {
         let before = std::mem::replace(&mut self.stamps, vec![NO_STAMP; places]);
         for (number, ns) in before.into_iter().filter(|stamp| *stamp != NO_STAMP) {
-            // By its first packet: what comes next may have the same number as a granule of before.
-            self.stamps[place((number - 1) << self.stamp_shift, places)] = (number, ns);
+            self.stamps[place(number - 1, places)] = (number, ns);
         }
-        self.stamp_shift = 0;
     }
 
     /// Compares when a packet or train left with when it was to.
@@ -1039,21 +1038,14 @@ impl<'a> Matcher<'a> {
 
     /// Notices that the system's clock was set: then the delays of all packets under way are wrong.
     fn look_at_clocks(&mut self) {
-        let (now, wall) = (os::monotonic_ns(), os::realtime_ns());
-        self.now_ns = now;
-        if os::monotonic_ns() - now > STEP_NS / 10 {
-            // This thread was interrupted in between: the two readings do not belong together.
-            return;
-        }
-        let offset = wall - now;
-        if let Some((then, before)) = self.clock_offset {
-            // An adjustment may change the rate by 500 parts per million.
-            let allowed = STEP_NS + (now - then) / 1000;
-            if (offset - before).abs() > allowed {
-                self.step_below = self.flight.attempted();
+        let (before, wall) = (os::monotonic_ns(), os::realtime_ns());
+        self.now_ns = before;
+        if let Some(step) = self.own_clock.read(before, wall, os::monotonic_ns()) {
+            self.step_below = self.flight.attempted();
+            if self.facts.own_steps.len() < OWN_STEPS {
+                self.facts.own_steps.push(step);
             }
         }
-        self.clock_offset = Some((now, offset));
     }
 
     pub(super) fn on_datagram(&mut self, datagram: &Datagram<'_>) {
@@ -1467,7 +1459,7 @@ impl<'a> Matcher<'a> {
             count,
         };
         if stamped {
-            sample.t1_stamp_ns = stamp_of(self.flight, &self.stamps, self.stamp_shift, seq);
+            sample.t1_stamp_ns = stamp_of(self.flight, &self.stamps, seq);
         }
         if sample.t1_stamp_ns.is_none() && self.flight.timing(seq) == Timing::Trial {
             // Its T1 says when it was handed over, and it may have waited.
@@ -1507,8 +1499,8 @@ impl<'a> Matcher<'a> {
     /// Records the replies that need not wait any longer at `now`, by the monotonic clock.
     fn release(&mut self, now: i64) {
         loop {
-            let (flight, stamps, shift) = (self.flight, &self.stamps, self.stamp_shift);
-            let stamp = |sample: &Sample| stamp_of(flight, stamps, shift, sample.seq);
+            let (flight, stamps) = (self.flight, &self.stamps);
+            let stamp = |sample: &Sample| stamp_of(flight, stamps, sample.seq);
             let Some(reply) = self.waiting.next(now, stamp) else {
                 break;
             };
@@ -1650,9 +1642,9 @@ impl Answer {
 
 /// The transmit stamp of a packet, as far as it is known.
 #[inline]
-fn stamp_of(flight: &Flight, stamps: &[(u64, i64)], shift: u32, seq: u64) -> Option<i64> {
-    let (granule, len) = (flight.granule(seq), flight.granule_len(seq));
-    let (of, ns) = *stamps.get(place((seq / len * len) >> shift, stamps.len()))?;
+fn stamp_of(flight: &Flight, stamps: &[(u64, i64)], seq: u64) -> Option<i64> {
+    let granule = flight.granule(seq);
+    let (of, ns) = *stamps.get(place(granule, stamps.len()))?;
     (of == granule + 1).then_some(ns)
 }
 

@@ -465,6 +465,8 @@ impl Running {
         let received = join("receiver", self.receiver)?;
         let sent = join("sender", self.sender)?.map_err(|source| start("sender", source))?;
         let received = received.map_err(|source| start("receiver", source))?;
+        let mut delays = join("stats", self.delays)?;
+        delays.know_own_steps(&received.facts.own_steps);
         Ok(Done {
             share: self.share,
             granted: self.granted,
@@ -472,7 +474,7 @@ impl Running {
             window: self.flight.window(),
             sent,
             received,
-            delays: join("stats", self.delays)?,
+            delays,
         })
     }
 }
@@ -621,13 +623,16 @@ fn run<S: SendHalf, R: ReceiveHalf>(
         join("live", thread)?;
     }
     let done: Result<Vec<Done>, Failure> = running.into_iter().map(Running::finish).collect();
-    let done = done?;
+    let mut done = done?;
+    for lane in &mut done {
+        if is_local(lane.share.remote.ip()) && receive != Some(StampKind::Hardware) {
+            lane.delays.know_one_host();
+        }
+    }
     for lane in &done {
         txtime::tell_at_end(&lane.share, &lane.granted, &lane.sent, &mut told);
     }
     let reflected = reflector.map(Reflecting::finish).transpose()?;
-    let local = |lane: &Done| is_local(lane.share.remote.ip());
-    let same_clock = |lane: &Done| local(lane) && receive != Some(StampKind::Hardware);
     let report = |lane: &Done, scope, whole| {
         assemble::report(&assemble::Parts {
             scope,
@@ -645,7 +650,6 @@ fn run<S: SendHalf, R: ReceiveHalf>(
             received: &lane.received,
             delays: &lane.delays,
             reflected: reflected.as_ref(),
-            same_clock: same_clock(lane),
         })
     };
     if let [one] = done.as_slice() {
@@ -678,7 +682,6 @@ fn run<S: SendHalf, R: ReceiveHalf>(
                 received: &together.received,
                 delays: &together.delays,
                 reflected: reflected.as_ref(),
-                same_clock: done.iter().all(same_clock),
             })
         }),
         parts: done.iter().map(|lane| report(lane, part, false)).collect(),

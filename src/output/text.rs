@@ -7,7 +7,7 @@
 use super::ignored;
 use crate::report::{
     Cause, Clock, Delay, FailedCall, Figure, Granularity, IcmpKind, Io, Load, PacedBy, Packets,
-    Profile, Reason, Report, Schedule, SizeEntry, Spread, StampKind, Timestamps, Verdict,
+    Profile, Reason, Report, Schedule, SizeEntry, Spread, StampKind, Timestamps, Verdict, Whose,
 };
 
 mod full;
@@ -220,6 +220,9 @@ pub(super) fn one_way_doubt(report: &Report) -> Option<String> {
     if clock.same_clock {
         return None;
     }
+    if let Some(steps) = clock_steps(clock) {
+        return Some(steps);
+    }
     if !both_synchronised(clock) {
         return Some(
             "The clocks of the two ends are not known to agree: these delays contain their offset."
@@ -242,6 +245,43 @@ pub(super) fn one_way_doubt(report: &Report) -> Option<String> {
             delay(magnitude(error))
         )
     })
+}
+
+/// Which clocks were set, and what the one-way delays are then of.
+fn clock_steps(clock: &Clock) -> Option<String> {
+    let (first, more) = clock.steps.split_first()?;
+    let whose = match first.whose {
+        Whose::Local => "This host's clock",
+        Whose::Remote => "The reflector's clock",
+    };
+    let way = if first.by_ns < 0 { "back" } else { "forward" };
+    let by = delay(magnitude(first.by_ns.unsigned_abs()));
+    let more = match more {
+        [] => String::new(),
+        [_] => ", and one was set once more".to_owned(),
+        more => format!(", and one was set {} more times", more.len()),
+    };
+    let stretch = match (&clock.one_way_from, &clock.one_way_until) {
+        (None, None) => "these delays".to_owned(),
+        (None, Some(until)) => format!("these delays are of the time until {}", second(until)),
+        (Some(from), None) => format!("these delays are of the time from {} on", second(from)),
+        (Some(from), Some(until)) => format!(
+            "these delays are of the time from {} to {}",
+            second(from),
+            second(until)
+        ),
+    };
+    Some(format!(
+        "{whose} was set {way} by {by} at {}{more}: {stretch}, and contain the clocks' offset.",
+        second(&first.at)
+    ))
+}
+
+/// The time of day of a date as RFC 3339 writes it, to the millisecond.
+fn second(at: &str) -> String {
+    let time = at.split_once('T').map_or(at, |(_, time)| time);
+    let time = time.trim_end_matches('Z');
+    format!("{} UTC", time.get(..12).unwrap_or(time))
 }
 
 fn both_synchronised(clock: &Clock) -> bool {
@@ -753,11 +793,8 @@ fn clock(report: &Report) -> Vec<String> {
     };
     let mut parts = vec![format!("{synchronised}{errors}")];
     let one_way = report.delay_ns.outbound.is_some() || report.delay_ns.inbound.is_some();
-    if one_way && !both_synchronised(clock) {
-        parts.push(
-            "one-way delays contain the clocks' offset: only their variation is the path's"
-                .to_owned(),
-        );
+    if one_way {
+        parts.extend(offset_and_drift(report));
     }
     parts.extend(clock.offset_estimate_ns.map(|offset| {
         let size = delay(magnitude(offset.unsigned_abs()));
@@ -779,6 +816,53 @@ pub(crate) fn dscp(value: u8) -> String {
         _ => return value.to_string(),
     };
     format!("{value} ({name})")
+}
+
+/// What of the two clocks is in the one-way delays; `None` where that is nothing.
+fn offset_and_drift(report: &Report) -> Option<String> {
+    let clock = &report.timestamps.clock;
+    let known = clock.drift_ppm.zip(clock.drift_error_ppm);
+    let taken_out = known.filter(|_| clock.drift_taken_out == Some(true));
+    let drift = taken_out.map(|(ppm, error)| {
+        let speed = if ppm < 0.0 { "slow" } else { "fast" };
+        let average = match clock.drift_changed {
+            Some(true) => " on the average, not evenly",
+            _ => "",
+        };
+        format!(
+            "the reflector's clock is {:.1} ppm {speed}{average} (error {error:.1} ppm), which is \
+             taken out of one-way delays",
+            ppm.abs()
+        )
+    });
+    if both_synchronised(clock) {
+        return drift;
+    }
+    let offset = "one-way delays contain the clocks' offset";
+    Some(match (drift, known) {
+        (Some(drift), _) => format!("{offset}; {drift}: only their variation is the path's"),
+        (None, None) => format!("{offset}, and their variation what the clocks drift apart"),
+        (None, Some((ppm, error))) => {
+            let most = (ppm.abs() + error) / 1e6 * magnitude(report.duration_ns.unwrap_or(0));
+            let one_way = [&report.delay_ns.outbound, &report.delay_ns.inbound];
+            let variation = one_way
+                .into_iter()
+                .flatten()
+                .map(|delay| delay.pdv.p99.unwrap_or(delay.pdv.max));
+            // A tenth of the variation is not to be seen in it.
+            if variation
+                .min()
+                .is_some_and(|least| most <= magnitude(least) / 10.0)
+            {
+                format!("{offset}: only their variation is the path's")
+            } else {
+                format!(
+                    "{offset}, and their variation may contain {} of the clocks' drift",
+                    delay(most)
+                )
+            }
+        }
+    })
 }
 
 fn path(report: &Report) -> Vec<String> {
@@ -1292,6 +1376,7 @@ Direction         Min         Max         Avg          Jitter     Loss
     fn unsynchronised_clocks_are_marked_at_the_figures() {
         let mut report = full();
         let clock = &mut report.timestamps.clock;
+        clock.steps.clear();
         clock.same_clock = false;
         clock.local_synchronised = Some(false);
         clock.remote_synchronised = Some(true);

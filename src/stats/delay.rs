@@ -9,6 +9,9 @@
 use std::sync::{Arc, OnceLock};
 
 use super::bins::Bins;
+use super::clock::{Clocks, Course, OwnStep, Seen, Timed};
+use super::kept::{Kept, KeptDelay};
+use super::packets::Packets;
 use super::spread::Spread;
 use crate::report;
 use crate::sample::Sample;
@@ -49,6 +52,11 @@ pub struct Delays {
     /// What the packets after those of the last sample are compared with.
     last: Option<Sample>,
     spread: Spread,
+    clocks: Clocks,
+    /// When our own clock is known to have been set.
+    own_steps: Vec<OwnStep>,
+    /// Both ends are on one host.
+    one_host: bool,
 }
 
 impl Delays {
@@ -88,6 +96,9 @@ impl Delays {
             weigher: Weigher::default(),
             last: None,
             spread: Spread::default(),
+            clocks: Clocks::new(memory == Memory::AtOnce),
+            own_steps: Vec::new(),
+            one_host: false,
         }
     }
 
@@ -121,6 +132,9 @@ impl Delays {
             weigher: Weigher::default(),
             last: None,
             spread: Spread::default(),
+            clocks: Clocks::new(self.memory == Memory::AtOnce),
+            own_steps: Vec::new(),
+            one_host: self.one_host,
         }
     }
 
@@ -147,6 +161,9 @@ impl Delays {
         }
         let comparable = other.t1_stamped == self.t1_stamped;
         self.spread.merge(&other.spread, comparable);
+        self.own_steps.extend_from_slice(&other.own_steps);
+        self.one_host &= other.one_host;
+        self.clocks.merge(&other.clocks, comparable);
         if !comparable {
             return;
         }
@@ -211,7 +228,17 @@ impl Delays {
         }
         let sent = delay.sent.filter(|_| stamped == self.t1_stamped);
         self.spread.note(sample.t4_ns, count, sent.is_some());
+        let mut seen = Seen {
+            packets,
+            t3_ns: sample.t3_ns,
+            t4_ns: sample.t4_ns,
+            inbound_ns: delay.inbound,
+            outbound: None,
+            more: None,
+            took_ns: t1_ns.map_or(0, |t1_ns| sample.t4_ns.saturating_sub(t1_ns)),
+        };
         let Some(sent) = sent else {
+            self.clocks.record(&seen);
             self.weigher.pass(count, sample.t4_ns);
             return;
         };
@@ -222,6 +249,9 @@ impl Delays {
             outbound: sent.outbound,
         };
         let (before, measured) = self.weigher.weigh(measured, sample.t4_ns);
+        seen.more = before.map(|before| before.packets);
+        seen.outbound = Some((sent.outbound, measured.packets));
+        self.clocks.record(&seen);
         if let Some(before) = before {
             self.columns.push(&before);
         }
@@ -261,15 +291,19 @@ impl Delays {
         self.weigher = Weigher::default();
         self.last = None;
         self.spread = Spread::default();
+        self.clocks.clear();
+        self.own_steps.clear();
     }
 
-    /// The figures so far.
+    /// The figures so far. Those of one way are of the longest stretch in which no clock was set, and
+    /// without what the clocks drifted apart in it, as far as that is known.
     #[must_use]
     pub fn report(&self) -> report::DelaySet {
+        let course = self.course();
         report::DelaySet {
             roundtrip: self.roundtrip.report(),
-            outbound: self.outbound.report(),
-            inbound: self.inbound.report(),
+            outbound: self.outbound(&course).report(),
+            inbound: self.inbound(&course).report(),
             // A reflector that takes one timestamp for T2 and T3 does not tell its own time.
             reflector: self.reflector.report().filter(|delay| delay.max > 0),
         }
@@ -278,11 +312,55 @@ impl Delays {
     /// The delays behind the figures so far. Allocates: for the end of a run.
     #[must_use]
     pub fn histograms(&self) -> report::Histograms {
+        let course = self.course();
         report::Histograms {
             roundtrip: self.roundtrip.histogram(),
-            outbound: self.outbound.histogram(),
-            inbound: self.inbound.histogram(),
+            outbound: self.outbound(&course).histogram(),
+            inbound: self.inbound(&course).histogram(),
         }
+    }
+
+    /// Both ends are on one host, whose clocks are most likely one.
+    pub fn know_one_host(&mut self) {
+        self.one_host = true;
+    }
+
+    /// Both ends have one clock: they are on one host, and no delay is negative.
+    #[must_use]
+    pub fn one_clock(&self) -> bool {
+        let one_way = [&self.outbound, &self.inbound];
+        self.one_host && one_way.iter().all(|delay| delay.moments.min >= 0)
+    }
+
+    /// What the two clocks did, as far as the delays so far tell; nothing where they are one.
+    #[must_use]
+    pub fn course(&self) -> Course {
+        if self.one_clock() {
+            return Course::default();
+        }
+        self.clocks.course(&self.own_steps)
+    }
+
+    /// Whether drift was taken out of one-way delays.
+    #[must_use]
+    pub fn drift_taken_out(&self) -> bool {
+        let course = self.course();
+        self.outbound(&course).drifts || self.inbound(&course).drifts
+    }
+
+    /// Our own clock is known to have been set.
+    pub fn know_own_steps(&mut self, steps: &[OwnStep]) {
+        self.own_steps.extend_from_slice(steps);
+    }
+
+    fn outbound<'a>(&'a self, course: &'a Course) -> OneWay<'a> {
+        let extremes = self.clocks.outbound_extremes().collect();
+        OneWay::new(&self.outbound, self.clocks.outbound(), extremes, course, -1)
+    }
+
+    fn inbound<'a>(&'a self, course: &'a Course) -> OneWay<'a> {
+        let extremes = self.clocks.inbound_extremes().collect();
+        OneWay::new(&self.inbound, self.clocks.inbound(), extremes, course, 1)
     }
 
     /// Round-trip delays of one size so far; `None` where there are none.
@@ -304,6 +382,10 @@ impl Delays {
     /// the smallest round-trip delay, since the truth lies within half of that delay (RFC 5905 §8).
     #[must_use]
     pub fn offset_estimate_ns(&self) -> Option<i64> {
+        let course = self.course();
+        if course.is_part() {
+            return self.clocks.offset_ns(&course);
+        }
         self.best.map(|(_, offset)| offset)
     }
 
@@ -334,38 +416,12 @@ impl Delays {
         self.weigher
             .pass(before, self.spread.began_ns().unwrap_or(0));
         self.spread.forget_samples();
+        self.clocks.start_over();
         self.columns.clear_sent();
         self.roundtrip.clear();
         self.outbound.start_over();
         for size in &mut self.sizes {
             size.clear();
-        }
-    }
-}
-
-/// Packets with consecutive sequence numbers that have a delay in common.
-#[derive(Clone, Copy, Debug)]
-struct Packets {
-    first: u64,
-    /// 0: they were recorded before, and stand for further ones.
-    count: u64,
-    /// How many packets they stand for, themselves among them.
-    weight: u64,
-    /// They share their timestamps with the packet before the first of them.
-    joined: bool,
-    /// Replies came between the last delay and this one whose delay is not known.
-    apart: bool,
-}
-
-impl Packets {
-    /// Packets that stand for themselves.
-    fn of(first: u64, count: u64) -> Self {
-        Self {
-            first,
-            count,
-            weight: count,
-            joined: false,
-            apart: false,
         }
     }
 }
@@ -539,6 +595,133 @@ impl SinceT1 {
     fn offset(&self, inbound: i64) -> i64 {
         let twice = i128::from(self.outbound) - i128::from(inbound);
         i64::try_from(twice / 2).expect("half the difference of two 64-bit numbers has 64 bits")
+    }
+}
+
+/// The delays of one way, which two clocks measured.
+struct OneWay<'a> {
+    whole: &'a Distribution,
+    kept: &'a Kept,
+    extremes: Vec<&'a Timed>,
+    course: &'a Course,
+    /// What the reflector's clock gains adds to outbound delays, and takes from inbound ones.
+    sign: i64,
+    /// The clocks drift, and that shows in these delays.
+    drifts: bool,
+}
+
+impl<'a> OneWay<'a> {
+    fn new(
+        whole: &'a Distribution,
+        kept: &'a Kept,
+        extremes: Vec<&'a Timed>,
+        course: &'a Course,
+        sign: i64,
+    ) -> Self {
+        let mut one_way = Self {
+            whole,
+            kept,
+            extremes,
+            course,
+            sign,
+            drifts: false,
+        };
+        one_way.drifts = one_way.drift_shows();
+        one_way
+    }
+
+    /// What drift adds to the delays is more than a twentieth of their own variation, or can be.
+    fn drift_shows(&self) -> bool {
+        let stretch = || self.stretch().map(|(timed, _)| timed.left_ns());
+        let Some((first, last)) = stretch().min().zip(stretch().max()) else {
+            return false;
+        };
+        let added = self.course.spread_ns(first, last);
+        added.is_some_and(|added| {
+            let pdv = self.whole.report().map_or(0, |delay| delay.pdv.median);
+            added >= SHOWS_NS && added > pdv / 20
+        })
+    }
+
+    fn stretch(&self) -> impl Iterator<Item = &'a KeptDelay> {
+        let (kept, course) = (self.kept, self.course);
+        let delays = kept.delays().iter();
+        delays.filter(move |(timed, _)| course.covers(timed))
+    }
+
+    /// A delay without drift.
+    fn still(&self, timed: &Timed) -> i64 {
+        if !self.drifts {
+            return timed.delay_ns;
+        }
+        let moved = self.course.moved_ns(timed.left_ns());
+        timed
+            .delay_ns
+            .saturating_add(self.sign.saturating_mul(moved))
+    }
+
+    /// The delays of the stretch, without drift, where they are not those that were measured.
+    fn told(&self) -> Option<Distribution> {
+        if !self.drifts && !self.course.is_part() {
+            return None;
+        }
+        let mut told = Distribution::new(Base::unknown(), Memory::Growing);
+        for (timed, packets) in self.stretch() {
+            told.record_all(&[*packets], &[self.still(timed)]);
+        }
+        Some(told)
+    }
+
+    fn histogram(&self) -> report::Histogram {
+        match self.told() {
+            Some(told) => told.histogram(),
+            None => self.whole.histogram(),
+        }
+    }
+
+    fn report(&self) -> Option<report::Delay> {
+        let Some(told) = self.told() else {
+            return self.whole.report();
+        };
+        let mut delay = told.report()?;
+        if self.kept.is_whole() {
+            return Some(delay);
+        }
+        // Of a part of the packets, but for the extremes.
+        delay.packets = delay.packets.saturating_mul(self.kept.one_in());
+        let (min, median) = (delay.min, delay.median);
+        for timed in self
+            .extremes
+            .iter()
+            .filter(|timed| self.course.covers(timed))
+        {
+            let value = self.still(timed);
+            (delay.min, delay.max) = (delay.min.min(value), delay.max.max(value));
+        }
+        let lower = min.abs_diff(delay.min);
+        delay.pdv = report::Pdv {
+            median: median.abs_diff(delay.min),
+            p99: delay.pdv.p99.map(|p99| p99.saturating_add(lower)),
+            max: delay.max.abs_diff(delay.min),
+        };
+        // Neighbours are not kept. What drift adds between two of them may be next to nothing.
+        (delay.jitter, delay.ipdv) = (None, None);
+        if !self.course.is_part()
+            && let Some(whole) = self.whole.report()
+            && let Some(ipdv) = whole.ipdv
+            && self.between_neighbours_ns() <= ipdv.mean_abs / 20.0
+        {
+            (delay.jitter, delay.ipdv) = (whole.jitter, Some(ipdv));
+        }
+        Some(delay)
+    }
+
+    /// What drift adds, at its fastest, between one packet and the next on the average.
+    fn between_neighbours_ns(&self) -> f64 {
+        let left = || self.stretch().map(|(timed, _)| timed.left_ns());
+        let length = left().max().zip(left().min());
+        let length = length.map_or(0, |(last, first)| last.abs_diff(first));
+        self.course.fastest() * of_count(length) / of_count(self.whole.moments.count.max(1))
     }
 }
 
@@ -1290,6 +1473,8 @@ fn of_count(value: u64) -> f64 {
     value as f64
 }
 
+/// Drift that adds less is no figure's.
+const SHOWS_NS: u64 = 1_000;
 /// Samples that are recorded together.
 const COLUMN: usize = 256;
 /// Samples held until the base is settled.
@@ -2185,6 +2370,115 @@ mod tests {
             inbound.mean
         );
         assert_eq!(i64::try_from(roundtrip.packets).unwrap(), n);
+    }
+
+    /// A session of so many packets in ten seconds, over a path with a queue now and then, whose reflector's
+    /// clock is ahead by what `ahead` makes of the time since its begin.
+    fn between_clocks(packets: i64, ahead: impl Fn(i64) -> i64) -> Delays {
+        let mut random = Pcg64Mcg::seed_from_u64(7);
+        let mut queue = || i64::from(random.next_u32() % 100).pow(3);
+        let mut delays = Delays::new(1, false);
+        for n in 0..packets {
+            let now = n * (10_000_000_000 / packets);
+            let t1_ns = 1_000_000_000_000 + now;
+            let t2_ns = t1_ns + 50_000 + queue();
+            let t4_ns = t2_ns + 1000 + 50_000 + queue();
+            delays.record(&[Sample {
+                seq: u64::try_from(n).unwrap(),
+                t1_ns,
+                t1_stamp_ns: None,
+                t2_ns: t2_ns + ahead(now),
+                t3_ns: t2_ns + 1000 + ahead(now),
+                t4_ns,
+                size_class: 0,
+                count: 1,
+            }]);
+        }
+        delays
+    }
+
+    #[test]
+    fn one_way_delays_are_of_the_longest_stretch_between_steps() {
+        const SECOND: i64 = 1_000_000_000;
+        for packets in [1000, 3000, 100_000] {
+            let steady = between_clocks(packets, |_| 7 * SECOND).report();
+            let steps = |now| match now {
+                0..2_000_000_000 => 0,
+                2_000_000_000..9_000_000_000 => 7 * SECOND,
+                _ => 8 * SECOND,
+            };
+            let delays = between_clocks(packets, steps);
+            assert_eq!(delays.course().steps.len(), 2);
+            let told = delays.report();
+            let (outbound, inbound) = (told.outbound.unwrap(), told.inbound.unwrap());
+            let all = (steady.outbound.unwrap(), steady.inbound.unwrap());
+            for (delay, all) in [(&outbound, &all.0), (&inbound, &all.1)] {
+                let packets = packets.unsigned_abs();
+                assert!(
+                    (packets * 65 / 100..=packets * 72 / 100).contains(&delay.packets),
+                    "{delay:?}"
+                );
+                assert!(delay.min >= all.min && delay.max <= all.max, "{delay:?}");
+                assert!(delay.min - all.min < 1000 && all.max - delay.max < 100_000);
+                assert!(
+                    (delay.mean - all.mean).abs() < 30_000.0,
+                    "{delay:?} {all:?}"
+                );
+                let p90 = delay.p90.unwrap().abs_diff(all.p90.unwrap());
+                assert!(p90 < 80_000, "{delay:?} {all:?}");
+                // Neighbours are known as long as all delays are kept.
+                assert_eq!(delay.ipdv.is_some(), packets < 5000);
+                assert_eq!(delay.jitter.is_some(), packets < 5000);
+            }
+            assert_eq!(told.roundtrip, steady.roundtrip);
+            let offset = delays.offset_estimate_ns().unwrap();
+            assert!((offset - 7 * SECOND).abs() < 10_000, "{offset}");
+            let cells = delays.histograms().outbound.cells;
+            assert_eq!(
+                cells.iter().map(|cell| cell.count).sum::<u64>(),
+                outbound.samples
+            );
+        }
+    }
+
+    #[test]
+    fn drift_that_shows_is_not_in_the_variation() {
+        for packets in [1000, 100_000] {
+            let steady = between_clocks(packets, |_| 0).report();
+            let drifting = between_clocks(packets, |now| now / 2000);
+            assert!(drifting.drift_taken_out());
+            let told = drifting.report();
+            let pairs = [
+                (told.outbound, steady.outbound),
+                (told.inbound, steady.inbound),
+            ];
+            for (told, steady) in pairs {
+                let (told, steady) = (told.unwrap(), steady.unwrap());
+                // Without it 5 ms are in them.
+                assert!(
+                    told.pdv.max.abs_diff(steady.pdv.max) < 20_000,
+                    "{told:?} {steady:?}"
+                );
+                let p99 = told.pdv.p99.unwrap().abs_diff(steady.pdv.p99.unwrap());
+                assert!(p99 < 30_000, "{told:?} {steady:?}");
+                assert!((told.stddev.unwrap() - steady.stddev.unwrap()).abs() < 20_000.0);
+                let ipdv = told.ipdv.unwrap().mean_abs / steady.ipdv.unwrap().mean_abs;
+                assert!((0.97..1.03).contains(&ipdv), "{ipdv}");
+            }
+        }
+    }
+
+    #[test]
+    fn on_one_host_one_clock_neither_drifts_nor_is_set() {
+        let mut delays = between_clocks(100_000, |now| now / 250_000);
+        let course = delays.course();
+        assert!(course.drift.unwrap().is_certain());
+        delays.know_one_host();
+        assert_eq!(delays.course(), Course::default());
+        // A negative delay shows two clocks.
+        let mut delays = between_clocks(1000, |now| now / 1_000);
+        delays.know_one_host();
+        assert!(!delays.one_clock() && delays.course().drift.is_some());
     }
 
     /// Values of every magnitude up to about the bounds, on any offset.

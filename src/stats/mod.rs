@@ -6,6 +6,9 @@
 //! construction, and use neither clock nor socket: they run on recorded samples as on live ones.
 
 mod bins;
+pub mod clock;
 pub mod delay;
+mod kept;
+mod packets;
 pub mod sequence;
 pub mod spread;

@@ -167,6 +167,11 @@ fn full() -> Report {
                 remote_error_ns: Some(2_000),
                 remote_estimates_unusable: Some(0),
                 offset_estimate_ns: Some(-31_500),
+                drift_ppm: Some(0.125),
+                drift_error_ppm: Some(0.5),
+                drift_changed: Some(false),
+                drift_taken_out: Some(false),
+                ..Clock::default()
             },
         },
         path: PathFacts {
