@@ -775,8 +775,10 @@ pub(super) struct Matcher<'a> {
     told_sender: bool,
     hardware: bool,
     errors_queued: bool,
-    /// For each granule of the window one more than its number, and the time of its transmit stamp.
+    /// For each granule of the window one more than its number, and the time of its transmit stamp; each
+    /// stands in the place of the number of its first packet, without so many of its lowest bits.
     stamps: Vec<(u64, i64)>,
+    stamp_shift: u32,
     /// ICMP errors that came by the queue for them.
     told: u64,
     waiting: Waiting,
@@ -835,6 +837,7 @@ impl<'a> Matcher<'a> {
             hardware: plan.hardware,
             errors_queued: plan.errors_queued,
             stamps: vec![NO_STAMP; places],
+            stamp_shift: flight.granule_len(0).trailing_zeros(),
             told: 0,
             waiting: Waiting::new(if plan.stamps { flight.window() } else { 0 }),
             trials: Vec::with_capacity(plan.punctuality.map_or(0, |_| TRIALS)),
@@ -986,8 +989,9 @@ impl<'a> Matcher<'a> {
         loop {
             let granule = self.flight.granule(first);
             let places = self.stamps.len();
-            self.stamps[place(granule, places)] = (granule + 1, ns);
-            let next = first + self.flight.granule_len(first);
+            let len = self.flight.granule_len(first);
+            self.stamps[place((first / len * len) >> self.stamp_shift, places)] = (granule + 1, ns);
+            let next = first + len;
             let mut trials = self.trials.len();
             while let Some(at) = trials.checked_sub(1) {
                 if (first..next).contains(&self.trials[at].seq) {
@@ -1010,8 +1014,10 @@ impl<'a> Matcher<'a> {
     fn make_room_for_stamps(&mut self, places: usize) {
         let before = std::mem::replace(&mut self.stamps, vec![NO_STAMP; places]);
         for (number, ns) in before.into_iter().filter(|stamp| *stamp != NO_STAMP) {
-            self.stamps[place(number - 1, places)] = (number, ns);
+            // By its first packet: what comes next may have the same number as a granule of before.
+            self.stamps[place((number - 1) << self.stamp_shift, places)] = (number, ns);
         }
+        self.stamp_shift = 0;
     }
 
     /// Compares when a packet or train left with when it was to.
@@ -1459,7 +1465,7 @@ impl<'a> Matcher<'a> {
             count,
         };
         if stamped {
-            sample.t1_stamp_ns = stamp_of(self.flight, &self.stamps, seq);
+            sample.t1_stamp_ns = stamp_of(self.flight, &self.stamps, self.stamp_shift, seq);
         }
         if sample.t1_stamp_ns.is_none() && self.flight.timing(seq) == Timing::Trial {
             // Its T1 says when it was handed over, and it may have waited.
@@ -1499,8 +1505,8 @@ impl<'a> Matcher<'a> {
     /// Records the replies that need not wait any longer at `now`, by the monotonic clock.
     fn release(&mut self, now: i64) {
         loop {
-            let (flight, stamps) = (self.flight, &self.stamps);
-            let stamp = |sample: &Sample| stamp_of(flight, stamps, sample.seq);
+            let (flight, stamps, shift) = (self.flight, &self.stamps, self.stamp_shift);
+            let stamp = |sample: &Sample| stamp_of(flight, stamps, shift, sample.seq);
             let Some(reply) = self.waiting.next(now, stamp) else {
                 break;
             };
@@ -1642,9 +1648,9 @@ impl Answer {
 
 /// The transmit stamp of a packet, as far as it is known.
 #[inline]
-fn stamp_of(flight: &Flight, stamps: &[(u64, i64)], seq: u64) -> Option<i64> {
-    let granule = flight.granule(seq);
-    let (of, ns) = *stamps.get(place(granule, stamps.len()))?;
+fn stamp_of(flight: &Flight, stamps: &[(u64, i64)], shift: u32, seq: u64) -> Option<i64> {
+    let (granule, len) = (flight.granule(seq), flight.granule_len(seq));
+    let (of, ns) = *stamps.get(place((seq / len * len) >> shift, stamps.len()))?;
     (of == granule + 1).then_some(ns)
 }
 
