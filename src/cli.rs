@@ -560,7 +560,12 @@ fn sender(args: &SenderArgs) -> Result<u8, Error> {
     let (remotes, inside) = match &args.remote {
         Some(endpoint) => {
             let interface = args.ip.interface.as_deref();
-            let narrow = Narrow::by(args.ip.family, args.local.as_ref(), interface)?;
+            let narrow = Narrow::by(
+                args.ip.family,
+                Some(endpoint),
+                args.local.as_ref(),
+                interface,
+            )?;
             (remotes(endpoint, narrow)?, None)
         }
         None => {

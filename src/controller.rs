@@ -118,9 +118,21 @@ fn hint(server: IpAddr, error: &io::Error) -> String {
             "; is a TWAMP server there, and is this its control port?"
         }
         io::ErrorKind::TimedOut => "; is a firewall between?",
+        io::ErrorKind::HostUnreachable if leaves(server) => {
+            "; a router refuses it (ICMP unreachable or prohibited), or the next hop does not answer \
+             (ARP, neighbour discovery)"
+        }
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::PermissionDenied if leaves(server) => {
+            "; a router refuses it (ICMP unreachable or prohibited), or a firewall of this host"
+        }
         _ => return engine::hint::hint(engine::End::There(server), error),
     };
     text.to_owned()
+}
+
+/// Whether this host has a way there: what is wrong is elsewhere then.
+fn leaves(server: IpAddr) -> bool {
+    engine::source_address((server, 9).into(), None).is_ok()
 }
 
 /// What may be behind it.

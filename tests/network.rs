@@ -522,6 +522,35 @@ fn a_control_connection_goes_to_the_next_address_of_a_name() {
 }
 
 #[test]
+fn a_control_connection_that_a_router_refuses_is_not_put_down_to_this_hosts_routes() {
+    let routed = or_skip!(Routed::new());
+    for (host, icmp, reject) in [
+        ("10.9.2.2", "icmp", "admin-prohibited"),
+        ("10.9.2.2", "icmp", "net-unreachable"),
+        ("[fd09:2::2]", "icmpv6", "admin-prohibited"),
+        ("[fd09:2::2]", "icmpv6", "no-route"),
+    ] {
+        routed.warm_up(host);
+        or_skip!(routed.router.set_up(&format!(
+            "nft flush chain inet wall forward
+             nft add rule inet wall forward tcp dport 862 reject with {icmp} type {reject}"
+        )));
+        let outcome = routed.near.run(&format!("controller {host} -c 1"));
+        assert_eq!(outcome.code, 1, "{outcome:?}");
+        let complaint = outcome.complaint();
+        assert!(complaint.contains("a router refuses it"), "{complaint}");
+        assert!(!complaint.contains("ip route"), "{complaint}");
+    }
+    // No route of this host's is its own.
+    or_skip!(routed.near.set_up("ip route add unreachable 10.9.2.2"));
+    let outcome = routed.near.run("controller 10.9.2.2 -c 1");
+    assert!(
+        outcome.complaint().contains("`unreachable` route"),
+        "{outcome:?}"
+    );
+}
+
+#[test]
 fn a_link_local_address_is_of_the_link_of_interface() {
     let pair = or_skip!(Pair::new());
     let reflector = pair.far.reflector("");

@@ -40,24 +40,28 @@ pub(super) struct Narrow<'a> {
 }
 
 impl<'a> Narrow<'a> {
-    /// By the flags, and by a local address, which is of one family.
+    /// By the flags, and by a local address, which is of one family; no address that is typed is of another
+    /// family than a flag.
     pub(super) fn by(
         flags: FamilyArgs,
+        remote: Option<&Endpoint>,
         local: Option<&Endpoint>,
         interface: Option<&'a str>,
     ) -> Result<Self, Error> {
-        let typed = match local.and_then(|local| local.host.as_ref()) {
+        let typed = |endpoint: &Endpoint| match endpoint.host {
             Some(Host::V4(_)) => Some(Family::V4),
             Some(Host::V6 { .. }) => Some(Family::V6),
             _ => None,
         };
-        if let (Some(flag), Some(typed)) = (flags.family(), typed)
-            && flag != typed
-        {
-            return Err(wrong_family(local.unwrap_or(&Endpoint::default()), flag));
+        for endpoint in [remote, local].into_iter().flatten() {
+            if let (Some(flag), Some(typed)) = (flags.family(), typed(endpoint))
+                && flag != typed
+            {
+                return Err(wrong_family(endpoint, flag));
+            }
         }
         Ok(Self {
-            family: flags.family().or(typed),
+            family: flags.family().or(local.and_then(typed)),
             interface,
         })
     }
@@ -221,9 +225,12 @@ fn of_name(
     let turns = (0..most).flat_map(|turn| [first.get(turn), second.get(turn)]);
     let addrs: Vec<SocketAddr> = turns.flatten().copied().collect();
     if addrs.is_empty() {
-        return Err(Error::Runtime(format!(
-            "{name} has no address of the family that is used"
-        )));
+        let family = match narrow.family {
+            Some(Family::V4) => "IPv4 ",
+            Some(Family::V6) => "IPv6 ",
+            None => "",
+        };
+        return Err(Error::Runtime(format!("{name} has no {family}address")));
     }
     Ok(addrs)
 }
@@ -358,6 +365,21 @@ mod tests {
             ["[2001:db8::1]:1", "[2001:db8::2]:1"]
         );
         assert!(of_name_to(&found[3..], Some(Family::V6)).is_empty());
+    }
+
+    #[test]
+    fn a_flag_rules_out_each_typed_address_of_the_other_family() {
+        let only = |v4, v6| FamilyArgs { v4, v6 };
+        let fits = |flags, remote: &str, local: Option<&str>| {
+            let (remote, local) = (remote.parse().unwrap(), local.map(|l| l.parse().unwrap()));
+            Narrow::by(flags, Some(&remote), local.as_ref(), None).is_ok()
+        };
+        assert!(!fits(only(true, false), "2001:db8::1", None));
+        assert!(!fits(only(false, true), "192.0.2.1", None));
+        assert!(!fits(only(false, true), "name", Some("192.0.2.7")));
+        assert!(fits(only(false, true), "name", Some(":20000")));
+        assert!(fits(only(true, false), "192.0.2.1", Some("192.0.2.7")));
+        assert!(fits(FamilyArgs::default(), "2001:db8::1", None));
     }
 
     #[test]

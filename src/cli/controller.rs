@@ -218,7 +218,7 @@ pub(super) fn run(args: &ControllerArgs) -> Result<u8, Error> {
     }
     let start_in = bounded("--start-in", args.start_in, 0)?;
     let (local, interface) = (sender.local.as_ref(), sender.ip.interface.as_deref());
-    let narrow = Narrow::by(sender.ip.family, local, interface)?;
+    let narrow = Narrow::by(sender.ip.family, sender.remote.as_ref(), local, interface)?;
     let paths = ControlArgs::paths(sender.remote.as_ref(), local, narrow)?;
     let reflector = |path: &ControlPath| {
         let server = SocketAddr::new(path.server.ip(), args.control.test_port.max(1));
@@ -860,7 +860,12 @@ pub(super) fn run_client(args: &ClientArgs) -> Result<u8, Error> {
     open_log(&args.log)?;
     let control = &args.control;
     // The sender is of the server's family.
-    let narrow = Narrow::by(args.family, Some(&args.sender), args.interface.as_deref())?;
+    let narrow = Narrow::by(
+        args.family,
+        Some(&args.server),
+        Some(&args.sender),
+        args.interface.as_deref(),
+    )?;
     let paths = ControlArgs::paths(Some(&args.server), None, narrow)?;
     // What is wrong with the sender's address is said before anybody is called.
     let (paths, no_way) = possible(paths, |path| {

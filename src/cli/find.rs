@@ -110,7 +110,12 @@ pub(super) fn run(args: &SenderArgs) -> Result<u8, Error> {
         // The first to which there is a way.
         (Some(endpoint), _) => {
             let interface = args.ip.interface.as_deref();
-            let narrow = Narrow::by(args.ip.family, args.local.as_ref(), interface)?;
+            let narrow = Narrow::by(
+                args.ip.family,
+                Some(endpoint),
+                args.local.as_ref(),
+                interface,
+            )?;
             let way = |remote: &SocketAddr| {
                 local(args.local.as_ref(), *remote, interface)?;
                 Ok(*remote)
@@ -202,7 +207,7 @@ pub(super) fn search(
             line.clear();
             if talk {
                 complain(format!(
-                    "size {size}: no slow packet came back either; waiting for the path"
+                    "size {size}: no slow packet came back: waiting for the path"
                 ));
             }
         }
