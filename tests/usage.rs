@@ -131,7 +131,10 @@ const WRONG: &[(&str, &[&str])] = &[
     ("sender [2001:db8::1", &["[2001:db8::1", "--help"]),
     ("sender 127.0.0.1:0", &["127.0.0.1:0", "1 to 65535"]),
     ("sender 0.0.0.0:862", &["0.0.0.0:862", "name the reflector"]),
-    ("sender fe80::1", &["fe80::1", "use [fe80::1%"]),
+    (
+        "sender fe80::1",
+        &["fe80::1", "use --interface", "[fe80::1%"],
+    ),
     ("sender 127.0.0.1:862 ::1", &["::1", "two families", "use "]),
     ("sender --stats much", &["--stats", "brief, normal, full"]),
     ("sender --hlog -", &["--hlog -", "use a file"]),
@@ -163,6 +166,15 @@ const WRONG: &[(&str, &[&str])] = &[
         "sender --find-rate --print-responses",
         &["--find-rate", "--print-responses"],
     ),
+    (
+        "sender --find-rate --timestamps",
+        &["--find-rate", "--timestamps"],
+    ),
+    (
+        "sender fe80::1 --interface nosuch",
+        &["interface nosuch;", "ip link"],
+    ),
+    ("sender 192.0.2.1 -6", &["192.0.2.1", "-6"]),
     (
         "sender --find-rate --stats-interval 1",
         &["--find-rate", "--stats-interval"],

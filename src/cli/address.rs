@@ -319,11 +319,8 @@ fn scope_id(scope: &str) -> Result<u32, Error> {
     if let Ok(index) = scope.parse() {
         return Ok(index);
     }
-    nix::net::if_::if_nametoindex(scope).map_err(|_| {
-        usage(format!(
-            "%{scope}: there is no such interface; see `ip link`"
-        ))
-    })
+    nix::net::if_::if_nametoindex(scope)
+        .map_err(|_| usage(format!("there is no interface {scope}; see `ip link`")))
 }
 
 #[cfg(test)]

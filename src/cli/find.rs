@@ -41,7 +41,7 @@ pub(super) struct FindArgs {
     #[arg(
         long,
         conflicts_with_all = [
-            "rate", "bandwidth", "interval", "count", "print_responses", "stats_interval", "hlog", "histogram",
+            "rate", "bandwidth", "interval", "count", "print_responses", "timestamps", "stats_interval", "hlog", "histogram",
         ]
     )]
     pub(super) find_rate: bool,

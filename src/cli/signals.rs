@@ -69,7 +69,7 @@ pub(super) fn catch_signals(
             }
             SIGNALLED.store(true, Ordering::Relaxed);
             let next = match again {
-                Again::EndsWait if !stop.requested() => "ends the wait for the last replies",
+                Again::EndsWait if !stop.requested() => "ends any wait for the last replies",
                 _ => "ends at once",
             };
             stop.request();

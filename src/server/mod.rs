@@ -662,6 +662,9 @@ impl Serving {
     }
 
     fn reload_keys(&mut self) {
+        if self.config.keys.is_none() {
+            return;
+        }
         match load_keys(&self.config) {
             Ok(keys) => {
                 // Whoever sent the signal wants to know.
