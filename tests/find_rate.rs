@@ -220,6 +220,22 @@ fn without_json_there_are_tables_and_with_q_nothing_else() {
 }
 
 #[test]
+fn a_search_that_a_host_refuses_is_not_put_down_to_a_firewall() {
+    let closed = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let remote = closed.local_addr().unwrap();
+    drop(closed);
+    let outcome = run(&format!(
+        "sender {remote} -q --find-rate --json --sizes 83 --duration 100ms --packet-timeout 100ms"
+    ));
+    assert_eq!(outcome.code, 5, "{outcome:?}");
+    assert!(
+        outcome.stdout.contains("ICMP port unreachable"),
+        "{outcome:?}"
+    );
+    assert!(outcome.complaint().contains("see the notes"), "{outcome:?}");
+}
+
+#[test]
 fn a_search_that_nobody_answers_is_exit_5() {
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let line = format!(

@@ -281,9 +281,12 @@ fn exit_code(results: &[FindRate], interrupted: bool, remote: &SocketAddr) -> u8
         }
         (1.., 0) => {}
     }
-    complain(format!(
-        "nothing came back from {remote}: is a reflector there, and is a firewall between?"
-    ));
+    // ICMP messages, and a next hop that does not answer, are notes.
+    let why = match results.iter().all(|found| found.notes.is_empty()) {
+        true => "is a reflector there, and is a firewall between?",
+        false => "see the notes",
+    };
+    complain(format!("nothing came back from {remote}: {why}"));
     5
 }
 
