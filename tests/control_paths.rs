@@ -6,7 +6,7 @@ mod common;
 use std::net::SocketAddr;
 
 use common::namespace::{Namespace, Pair, or_skip};
-use common::server::{KEYS, Scratch, Server};
+use common::server::{ALL_MODES, KEYS, Scratch, Server};
 use common::{Outcome, assert_no_loss, binary};
 use serde_json::Value;
 
@@ -28,7 +28,10 @@ impl Site {
     }
 
     fn server(&self, local: &str) -> Server {
-        let line = format!("{local} --keys-file {}", self.keys.path());
+        let line = format!(
+            "{local} --keys-file {} --mode {ALL_MODES}",
+            self.keys.path()
+        );
         Server::start_by(self.pair.far.enter(&binary()), &line)
     }
 

@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread::JoinHandle;
 
 use common::host::{Fate, MemoryHost};
-use common::server::{KEYS, Scratch, Server};
+use common::server::{ALL_MODES, KEYS, Scratch, Server};
 use common::{FakeReflector, LIMIT, Outcome, assert_no_loss, has_ipv6, run, short_reply};
 use serde_json::Value;
 use twamp_blast::control::server::{Ending, Nonces, Patience, Server as Machine, Terms};
@@ -28,7 +28,11 @@ impl Site {
     fn new(name: &str, line: &str) -> Self {
         let keys = Scratch::new(&format!("{name}.keys"), KEYS);
         let passphrase = Scratch::new(&format!("{name}.pass"), "open sesame\nnot this\n");
-        let server = Server::start(&format!("{line} --keys-file {}", keys.path()));
+        let mode = match line.contains("--mode") {
+            true => String::new(),
+            false => format!("--mode {ALL_MODES}"),
+        };
+        let server = Server::start(&format!("{line} --keys-file {} {mode}", keys.path()));
         Self {
             server,
             _keys: keys,

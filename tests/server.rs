@@ -5,7 +5,9 @@ mod common;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 
-use common::server::{KEYS, Peer, Scratch, Server, connect, read_octets, read_to_end, socket};
+use common::server::{
+    ALL_MODES, KEYS, Peer, Scratch, Server, connect, read_octets, read_to_end, socket,
+};
 use common::{has_ipv6, run, skip};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -59,7 +61,10 @@ fn greeted_modes(stream: &mut TcpStream) -> u32 {
 #[test]
 fn sessions_in_every_mode_are_reflected_and_accounted_for() {
     let keys = Scratch::new("every-mode", KEYS);
-    let server = Server::start(&format!(":0 --keys-file {}", keys.path()));
+    let server = Server::start(&format!(
+        ":0 --keys-file {} --mode {ALL_MODES}",
+        keys.path()
+    ));
     assert_eq!(server.addresses.len(), if has_ipv6() { 2 } else { 1 });
     let mut sids = Vec::new();
     for address in &server.addresses {
@@ -108,7 +113,7 @@ fn sessions_in_every_mode_are_reflected_and_accounted_for() {
 fn plain_system_calls_serve_too() {
     let keys = Scratch::new("portable", KEYS);
     let line = format!(
-        "127.0.0.1:0 --keys-file {} --io portable --threads 2",
+        "127.0.0.1:0 --keys-file {} --mode {ALL_MODES} --io portable --threads 2",
         keys.path()
     );
     let server = Server::start(&line);
@@ -141,7 +146,10 @@ fn packets_of_others_than_the_agreed_sender_are_not_reflected() {
 #[test]
 fn octets_one_by_one_are_as_good() {
     let keys = Scratch::new("one-by-one", KEYS);
-    let server = Server::start(&format!("127.0.0.1:0 --keys-file {}", keys.path()));
+    let server = Server::start(&format!(
+        "127.0.0.1:0 --keys-file {} --mode {ALL_MODES}",
+        keys.path()
+    ));
     for modes in [Modes::UNAUTHENTICATED, Modes::ENCRYPTED] {
         let mut peer = Peer::new(server.address(), modes, ALICE);
         peer.piece = 1;
@@ -193,7 +201,10 @@ fn a_session_without_packets_ends_by_refwait_and_the_connection_goes_on() {
 #[test]
 fn garbage_ends_a_connection_and_nothing_else() {
     let keys = Scratch::new("garbage", KEYS);
-    let server = Server::start(&format!("127.0.0.1:0 --keys-file {}", keys.path()));
+    let server = Server::start(&format!(
+        "127.0.0.1:0 --keys-file {} --mode {ALL_MODES}",
+        keys.path()
+    ));
     let mut rng = Pcg64Mcg::seed_from_u64(5);
     let mut octets = [0; 1000];
     for round in 0..50 {
@@ -226,7 +237,10 @@ fn garbage_ends_a_connection_and_nothing_else() {
 #[test]
 fn a_wrong_hmac_ends_the_connection_without_an_answer() {
     let keys = Scratch::new("wrong-hmac", KEYS);
-    let server = Server::start(&format!("127.0.0.1:0 --keys-file {}", keys.path()));
+    let server = Server::start(&format!(
+        "127.0.0.1:0 --keys-file {} --mode {ALL_MODES}",
+        keys.path()
+    ));
     let modes = [Modes::AUTHENTICATED, Modes::ENCRYPTED, Modes::MIXED];
     for modes in modes {
         let mut peer = Peer::ready(server.address(), modes, ALICE);
@@ -247,7 +261,10 @@ fn a_wrong_hmac_ends_the_connection_without_an_answer() {
 #[test]
 fn nobody_learns_which_key_ids_exist() {
     let keys = Scratch::new("who", KEYS);
-    let server = Server::start(&format!("127.0.0.1:0 --keys-file {}", keys.path()));
+    let server = Server::start(&format!(
+        "127.0.0.1:0 --keys-file {} --mode {ALL_MODES}",
+        keys.path()
+    ));
     for key in [("alice", "wrong"), ("carol", "open sesame")] {
         let mut peer = Peer::new(server.address(), Modes::ENCRYPTED, Some(key));
         assert_eq!(peer.set_up(), Err(End::Refused(Accept::Failure)), "{key:?}");
@@ -264,7 +281,7 @@ fn who_guesses_keys_waits_for_himself() {
     let keys = Scratch::new("guesses", KEYS);
     let policy = Scratch::new("checks", &format!("server.token_checks = {WAITING}"));
     let line = format!(
-        "127.0.0.1:0 --keys-file {} --policy {} --count 8192",
+        "127.0.0.1:0 --keys-file {} --policy {} --count 8192 --mode {ALL_MODES}",
         keys.path(),
         policy.path()
     );
@@ -751,7 +768,10 @@ fn who_has_most_half_open_connections_makes_room_himself() {
 #[test]
 fn keys_are_read_again_on_sighup() {
     let keys = Scratch::new("reload", KEYS);
-    let server = Server::start(&format!("127.0.0.1:0 --keys-file {}", keys.path()));
+    let server = Server::start(&format!(
+        "127.0.0.1:0 --keys-file {} --mode {ALL_MODES}",
+        keys.path()
+    ));
     let mut before = Peer::ready(server.address(), Modes::ENCRYPTED, ALICE);
     keys.write("no-passphrase\n");
     server.signal("HUP");
@@ -905,6 +925,45 @@ fn without_descriptors_connections_are_turned_away_and_come_back() {
         }
     }
     server.stop_well();
+}
+
+/// Whoever gives a server keys does not expect it to serve those who have none.
+#[test]
+fn with_keys_nobody_is_served_without_one_unless_that_is_named() {
+    let keys = Scratch::new("keyed", KEYS);
+    let policy = Scratch::new(
+        "open-network",
+        "[[network]]\nprefix = \"127.0.0.3/32\"\nmodes = [\"unauthenticated\", \"mixed\"]\n",
+    );
+    let modes = |server: &Server, host| {
+        let mut stream = connect_from(host, server.address());
+        let greeting = read_octets(&mut stream, GREETING);
+        u32::from_be_bytes(greeting[12..16].try_into().unwrap()) & 0xf
+    };
+    for (flags, said, offered, offered_to_3) in [
+        ("", &["mixed", "to everybody"][..], 14, 14),
+        ("", &["nobody is served without a key"], 14, 14),
+        (
+            " --mode mixed,unauthenticated",
+            &["unauthenticated takes no key"],
+            9,
+            9,
+        ),
+        (" --policy", &["to everybody else"], 14, 9),
+        (" --policy", &["to clients in 127.0.0.3/32"], 14, 9),
+    ] {
+        let flags = match flags {
+            " --policy" => format!(" --policy {}", policy.path()),
+            flags => flags.to_owned(),
+        };
+        let line = format!("127.0.0.1:0 --keys-file {}{flags}", keys.path());
+        let server = Server::start(&line);
+        let heard = server.wait_for(said.last().unwrap());
+        assert!(said.iter().all(|part| heard.contains(part)), "{heard}");
+        let found = (modes(&server, 2), modes(&server, 3));
+        assert_eq!(found, (offered, offered_to_3), "{line}");
+        server.stop();
+    }
 }
 
 #[test]

@@ -64,7 +64,7 @@ pub(super) struct ServerArgs {
     #[arg(long)]
     print_policy: bool,
     /// Security modes to offer: unauthenticated, authenticated, encrypted, mixed; as far as policy and
-    /// keys allow [example: encrypted,mixed; default: all]
+    /// keys allow [example: encrypted,mixed; default: all, but unauthenticated where there are keys]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     mode: Vec<SecurityMode>,
     /// Features to offer: individual-session-control, reflect-octets, symmetrical-size,
@@ -208,9 +208,30 @@ fn hello(config: &ServerConfig, serving: &Serving) -> String {
     let listen = serving.local();
     let addresses: Vec<String> = listen.iter().map(ToString::to_string).collect();
     let mut hello = format!("twamp-blast: serving on {}\n", addresses.join(" and "));
-    hello += &format!("twamp-blast: offering {}\n", serving.modes());
-    if config.keys.is_none() && config.modes & Modes::SECURITY != Modes::UNAUTHENTICATED {
-        hello += "twamp-blast: nothing is protected; --keys-file FILE changes that\n";
+    let offers = serving.offers();
+    for (network, modes) in &offers {
+        let to = match network {
+            Some(prefix) => format!("clients in {prefix}"),
+            None if offers.len() > 1 => "everybody else".to_owned(),
+            None => "everybody".to_owned(),
+        };
+        let what = match *modes {
+            Modes::NONE => "nothing".to_owned(),
+            modes => modes.to_string(),
+        };
+        hello += &format!("twamp-blast: offering {what} to {to}\n");
+    }
+    let open = offers
+        .iter()
+        .any(|(_, modes)| modes.contains(Modes::UNAUTHENTICATED));
+    match (&config.keys, config.security) {
+        (None, Some(Modes::UNAUTHENTICATED)) => {}
+        (None, _) => hello += "twamp-blast: nothing is protected; --keys-file FILE changes that\n",
+        (Some(_), _) if open => hello += "twamp-blast: unauthenticated takes no key\n",
+        (Some(_), _) => {
+            hello += "twamp-blast: nobody is served without a key; --mode, or modes in the policy, can \
+                      name unauthenticated\n";
+        }
     }
     if let [only] = listen
         && only.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
@@ -250,8 +271,8 @@ fn plan(args: &ServerArgs) -> Result<ServerConfig, Error> {
         ))
     })?;
     let security = match args.mode.as_slice() {
-        [] => Modes::SECURITY,
-        modes => modes.iter().fold(Modes::NONE, |sum, mode| sum | mode.bit()),
+        [] => None,
+        modes => Some(modes.iter().fold(Modes::NONE, |sum, mode| sum | mode.bit())),
     };
     let features = match args.features.as_slice() {
         [] => Modes::FEATURES,
@@ -260,7 +281,8 @@ fn plan(args: &ServerArgs) -> Result<ServerConfig, Error> {
     let policy = PolicyArgs::of(args).read()?;
     Ok(ServerConfig {
         listen,
-        modes: security | features,
+        security,
+        features,
         count,
         keys: args.keys_file.clone(),
         policy,

@@ -108,6 +108,11 @@ impl Prefix {
         self.0.prefix_len()
     }
 
+    /// Whether all addresses of `other` are among them.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        self.0.contains(&other.0)
+    }
+
     /// Whether the address is one of them. An IPv4 address counts as itself also where a socket of
     /// both families shows it as `::ffff:192.0.2.1` (RFC 4291 §2.5.5.2).
     #[must_use]

@@ -58,8 +58,9 @@ pub struct Limits {
 /// What one client may do.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
-    /// Security modes that are offered to it.
-    pub modes: Modes,
+    /// Security modes that are offered to it; `None`: the policy does not say, see
+    /// [`security`](Self::security).
+    pub modes: Option<Modes>,
     /// Features that are offered to it.
     pub features: Modes,
     /// DSCPs of its sessions.
@@ -78,6 +79,19 @@ pub struct Rules {
     pub third_party_senders: Vec<Prefix>,
     /// The longest Timeout after a stop.
     pub timeout: Seconds,
+}
+
+impl Rules {
+    /// Security modes that are offered: those that are named, else all, but none without a key where the
+    /// Server has keys: whoever gives it keys does not expect it to serve others too.
+    #[must_use]
+    pub fn security(&self, has_keys: bool) -> Modes {
+        self.modes.unwrap_or(if has_keys {
+            Modes::SECURITY.without(Modes::UNAUTHENTICATED)
+        } else {
+            Modes::SECURITY
+        })
+    }
 }
 
 impl Default for Policy {
@@ -103,7 +117,7 @@ impl Default for Policy {
                 refwait: seconds(900),
             },
             default: Rules {
-                modes: Modes::SECURITY,
+                modes: None,
                 features: Modes::FEATURES,
                 dscps: Dscps(u64::MAX),
                 test_ports: Ports(vec![862..=862, 1024..=u16::MAX]),
@@ -134,6 +148,19 @@ impl Policy {
             }
         }
         rules
+    }
+
+    /// What everybody may, and after that what clients in each network with rules of its own may.
+    pub fn each(&self) -> impl Iterator<Item = (Option<Prefix>, Rules)> {
+        let networks = self.networks.iter().map(|(prefix, _)| {
+            let mut rules = self.default.clone();
+            let wider = |other: &Prefix| other.covers(prefix);
+            for (_, changes) in self.networks.iter().filter(|(other, _)| wider(other)) {
+                changes.apply(&mut rules);
+            }
+            (Some(*prefix), rules)
+        });
+        std::iter::once((None, self.default.clone())).chain(networks)
     }
 }
 
@@ -388,7 +415,7 @@ impl Changes {
                 *value = given.clone();
             }
         }
-        set(&mut rules.modes, self.modes.as_ref());
+        rules.modes = self.modes.or(rules.modes);
         set(&mut rules.features, self.features.as_ref());
         set(&mut rules.dscps, self.dscps.as_ref());
         set(&mut rules.test_ports, self.test_ports.as_ref());
@@ -552,15 +579,51 @@ mod tests {
     }
 
     #[test]
+    fn with_keys_nobody_is_served_without_one_unless_that_is_named() {
+        let keyed = Modes::AUTHENTICATED | Modes::ENCRYPTED | Modes::MIXED;
+        let silent = rules("", "192.0.2.1");
+        assert_eq!(silent.security(true), keyed);
+        assert_eq!(silent.security(false), Modes::SECURITY);
+        let policy = r#"
+            [[network]]
+            prefix = "192.0.2.0/24"
+            modes = ["unauthenticated"]
+            [[network]]
+            prefix = "192.0.2.0/28"
+            sessions = 1
+        "#;
+        let policy: Policy = policy.parse().unwrap();
+        let each: Vec<_> = policy
+            .each()
+            .map(|(prefix, rules)| {
+                (
+                    prefix.map(|prefix| prefix.to_string()),
+                    rules.security(true),
+                    rules.sessions,
+                )
+            })
+            .collect();
+        let network = |prefix: &str| Some(prefix.to_owned());
+        assert_eq!(
+            each,
+            [
+                (None, keyed, 1000),
+                (network("192.0.2.0/24"), Modes::UNAUTHENTICATED, 1000),
+                (network("192.0.2.0/28"), Modes::UNAUTHENTICATED, 1),
+            ]
+        );
+    }
+
+    #[test]
     fn the_documented_policy_means_what_is_said() {
         let page = include_str!("../../docs/server.md");
         let (_, rest) = page.split_once("```toml\n").unwrap();
         let (policy, _) = rest.split_once("```").unwrap();
         let station = rules(policy, "198.51.100.7");
         assert_eq!(station.third_party_senders.len(), 1);
-        assert_eq!(station.modes, Modes::ENCRYPTED | Modes::MIXED);
+        assert_eq!(station.modes, Some(Modes::ENCRYPTED | Modes::MIXED));
         let near = rules(policy, "192.0.2.9");
-        assert_eq!(near.modes, Modes::UNAUTHENTICATED);
+        assert_eq!(near.modes, Some(Modes::UNAUTHENTICATED));
         assert_eq!(near.packet_rate, Rate::from_per_second(10_000));
     }
 
@@ -610,7 +673,7 @@ mod tests {
         assert_eq!((far.sessions, far.padding), (1, 65_493));
         let near = rules(policy, "192.0.2.1");
         assert_eq!((near.sessions, near.padding), (2, 20));
-        assert_eq!(near.modes, Modes::ENCRYPTED | Modes::MIXED);
+        assert_eq!(near.modes, Some(Modes::ENCRYPTED | Modes::MIXED));
         assert_eq!(near.bit_rate, Some(1_500_000));
         assert_eq!(near.timeout.ns(), 2_000_000_000);
         let dscp = |name: &str| near.dscps.contains(name.parse().unwrap());

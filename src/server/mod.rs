@@ -35,7 +35,7 @@ use self::keys::{Keys, KeysError};
 use self::sessions::{Caller, Reflection, Sessions, Told, names, out_of_room};
 use self::table::Table;
 use self::tokens::Checks;
-use crate::config::{Limits, Policy, Rules, Seconds, ServerConfig};
+use crate::config::{Limits, Policy, Prefix, Rules, Seconds, ServerConfig};
 use crate::control::server::{Nonces, Patience, Server, Terms};
 use crate::engine::served::{Reflectors, ServedEvent, ServedId};
 use crate::engine::{self, Stop};
@@ -208,8 +208,10 @@ impl Serving {
     /// [`Failure`], such as a port in use.
     pub fn start(config: &ServerConfig, stop: &Stop, reload: &Reload) -> Result<Self, Failure> {
         let keys = load_keys(config)?;
-        if offered(config.modes, &keys) == Modes::NONE {
-            return Err(Failure::NoMode(config.modes & Modes::SECURITY));
+        let mut rules = config.policy.each();
+        if rules.all(|(_, rules)| offered(config, &rules, &keys) == Modes::NONE) {
+            let all = config.security.unwrap_or(Modes::SECURITY);
+            return Err(Failure::NoMode(all.without(Modes::UNAUTHENTICATED)));
         }
         let limits = config.policy.limits;
         let mut remarks = Vec::new();
@@ -301,7 +303,19 @@ impl Serving {
     /// Modes that are offered at most.
     #[must_use]
     pub fn modes(&self) -> Modes {
-        offered(self.config.modes, &self.shared.keys)
+        self.offers()
+            .into_iter()
+            .fold(Modes::NONE, |sum, (_, modes)| sum | modes)
+    }
+
+    /// What is offered to everybody, and after that to clients in networks that get something else.
+    #[must_use]
+    pub fn offers(&self) -> Vec<(Option<Prefix>, Modes)> {
+        let offer = |(prefix, rules)| (prefix, offered(&self.config, &rules, &self.shared.keys));
+        let mut offers: Vec<_> = self.config.policy.each().map(offer).collect();
+        let everybody = offers.first().map(|(_, modes)| *modes);
+        offers.retain(|(prefix, modes)| prefix.is_none() || Some(*modes) != everybody);
+        offers
     }
 
     /// Serves until stopped, and shows about once a second how it goes; returns what was done.
@@ -630,9 +644,8 @@ impl Serving {
     }
 
     fn terms(&self, rules: &Rules, limits: &Limits) -> Terms {
-        let allowed = rules.modes | rules.features;
         Terms {
-            modes: offered(self.config.modes & allowed, &self.shared.keys),
+            modes: offered(&self.config, rules, &self.shared.keys),
             count: self.config.count,
             start_time: self.start_time,
             // None at all is for the policy to refuse, as what it is.
@@ -747,19 +760,27 @@ fn load_keys(config: &ServerConfig) -> Result<Keys, Failure> {
     })
 }
 
-/// Of these modes, those that there are keys for; nothing where that leaves no security mode.
-fn offered(modes: Modes, keys: &Keys) -> Modes {
-    let unlocked = if keys.is_empty() {
-        Modes::UNAUTHENTICATED | Modes::FEATURES
-    } else {
-        Modes::SECURITY | Modes::FEATURES
-    };
-    let modes = modes & unlocked;
-    if modes & Modes::SECURITY == Modes::NONE {
-        Modes::NONE
-    } else {
-        modes
+/// What a client with these rules is offered. Nothing where no security mode is left.
+fn offered(config: &ServerConfig, rules: &Rules, keys: &Keys) -> Modes {
+    match security(config.security, rules, config.keys.as_ref().map(|_| keys)) {
+        Modes::NONE => Modes::NONE,
+        security => security | (config.features & rules.features),
     }
+}
+
+/// Of the security modes that the command line (`named`) and the policy have, those that there are keys
+/// for; `None`: there is no file of keys. What the command line names, the policy need not.
+fn security(named: Option<Modes>, rules: &Rules, keys: Option<&Keys>) -> Modes {
+    let wanted = match named {
+        Some(named) => named & rules.modes.unwrap_or(Modes::SECURITY),
+        None => rules.security(keys.is_some()),
+    };
+    let unlocked = if keys.is_none_or(Keys::is_empty) {
+        Modes::UNAUTHENTICATED
+    } else {
+        Modes::SECURITY
+    };
+    wanted & unlocked
 }
 
 /// Raises the limit of open files; returns how many connections fit, up to `wanted`.
@@ -822,6 +843,8 @@ const WARNINGS: u32 = 20;
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]
@@ -836,13 +859,29 @@ mod tests {
 
     #[test]
     fn what_takes_a_key_is_offered_where_there_are_keys() {
-        let keys = Keys::read(b"alice secret").unwrap();
-        let none = Keys::default();
-        let all = Modes::SECURITY | Modes::FEATURES;
-        assert_eq!(offered(all, &keys), all);
-        let open = Modes::UNAUTHENTICATED | Modes::FEATURES;
-        assert_eq!(offered(all, &none), open);
-        assert_eq!(offered(Modes::MIXED | Modes::FEATURES, &none), Modes::NONE);
-        assert_eq!(offered(Modes::FEATURES, &keys), Modes::NONE);
+        let alice = Keys::read(b"alice secret").unwrap();
+        let (alice, nobody) = (Some(&alice), &Keys::default());
+        let policy = |modes| Rules {
+            modes,
+            ..Policy::default().rules(Ipv4Addr::LOCALHOST.into())
+        };
+        let (open, keyed) = (Modes::UNAUTHENTICATED, Modes::AUTHENTICATED | Modes::MIXED);
+        let all_keyed = Modes::SECURITY.without(open);
+        let silent = policy(None);
+        assert_eq!(security(None, &silent, None), open);
+        assert_eq!(security(Some(keyed), &silent, None), Modes::NONE);
+        // Keys that are given turn away who has none, unless somebody names that mode.
+        assert_eq!(security(None, &silent, alice), all_keyed);
+        assert_eq!(
+            security(Some(Modes::SECURITY), &silent, alice),
+            Modes::SECURITY
+        );
+        assert_eq!(security(None, &policy(Some(open)), alice), open);
+        assert_eq!(
+            security(Some(keyed), &policy(Some(open)), alice),
+            Modes::NONE
+        );
+        // Also where the file has none any more.
+        assert_eq!(security(None, &silent, Some(nobody)), Modes::NONE);
     }
 }

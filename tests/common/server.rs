@@ -58,6 +58,9 @@ impl Drop for Scratch {
 /// The keys of the tests, as a file.
 pub(crate) const KEYS: &str = "# test\nalice open sesame\nbob something else\n";
 
+/// What `--mode` takes to have a server with keys serve those without one too.
+pub(crate) const ALL_MODES: &str = "unauthenticated,authenticated,encrypted,mixed";
+
 /// A server process.
 pub(crate) struct Server {
     running: Running,
