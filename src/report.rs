@@ -158,6 +158,9 @@ pub struct Interval {
     /// Replies since the session began that are missing from these delays, since whoever reads them
     /// was too slow; the report's own delays do not depend on that.
     pub samples_not_recorded: u64,
+    /// Both ends are known to run on one clock or to be synchronised: else one-way delays contain the offset of
+    /// their clocks.
+    pub clocks_agree: bool,
     /// What happened in the interval.
     pub interval: IntervalFigures,
     /// What happened since the session began.
@@ -228,6 +231,9 @@ pub enum Happening {
         outbound_ns: Option<i64>,
         /// T4 - T3
         inbound_ns: Option<i64>,
+        /// Both ends are known to run on one clock or to be synchronised: else `outbound_ns` and `inbound_ns`
+        /// contain the offset of their clocks.
+        clocks_agree: bool,
     },
     /// Packets `first..=last` have no reply yet, but `received` has.
     Gap {

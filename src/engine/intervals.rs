@@ -39,6 +39,8 @@ pub(crate) struct Counts {
     pub(crate) reordered: u64,
     /// Replies that found no room in the pipe.
     pub(crate) unrecorded: u64,
+    /// Every reply so far said that the reflector's clock is synchronised.
+    pub(crate) synchronised: bool,
     pub(crate) last: bool,
 }
 
@@ -69,6 +71,7 @@ impl Counts {
             late: self.late + other.late,
             reordered: self.reordered + other.reordered,
             unrecorded: self.unrecorded + other.unrecorded,
+            synchronised: self.synchronised && other.synchronised,
             last: self.last && other.last,
         }
     }
@@ -89,13 +92,30 @@ pub(crate) struct Figures {
     /// ended them, and those of all that have been told.
     ended: BTreeMap<u64, Delays>,
     told: Option<Delays>,
+    clocks: Clocks,
     before: Counts,
     number: u64,
 }
 
+/// What is known of the clocks of both ends, beside what the replies say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clocks {
+    /// Both ends are on this host.
+    pub(crate) one: bool,
+    /// This one is synchronised.
+    pub(crate) ours_synchronised: bool,
+}
+
+impl Clocks {
+    /// Whether they are known to agree, where the reflector says that its own is synchronised or not.
+    pub(crate) fn agree(self, reflector_synchronised: bool) -> bool {
+        self.one || self.ours_synchronised && reflector_synchronised
+    }
+}
+
 impl Figures {
     /// Of so many threads, whose delays are [alike](Delays::alike).
-    pub(crate) fn new(threads: usize, delays: &Delays, begun: Begun) -> Self {
+    pub(crate) fn new(threads: usize, delays: &Delays, clocks: Clocks, begun: Begun) -> Self {
         let thread = || Thread {
             ended: VecDeque::new(),
             latest: Counts::begin(begun),
@@ -105,6 +125,7 @@ impl Figures {
             threads: (0..threads).map(|_| thread()).collect(),
             ended: BTreeMap::new(),
             told: (threads > 1).then(|| delays.alike()),
+            clocks,
             before: Counts::begin(begun),
             number: 0,
         }
@@ -208,6 +229,7 @@ impl Figures {
         self.number += 1;
         Some(Interval {
             number: self.number,
+            clocks_agree: self.clocks.agree(now.synchronised),
             ..told
         })
     }
@@ -279,6 +301,7 @@ fn told(before: Counts, now: Counts, interval: DelaySet, session: DelaySet) -> O
         at_ns: now.wall_ns,
         length_ns: u64::try_from(now.at_ns - before.at_ns).unwrap_or(0),
         samples_not_recorded: now.unrecorded,
+        clocks_agree: false,
         in_flight: now.sent.saturating_sub(now.received + now.lost),
         interval: IntervalFigures {
             packets: of_interval,
@@ -334,6 +357,35 @@ mod tests {
         wall_ns: 0,
     };
 
+    const CLOCKS: Clocks = Clocks {
+        one: false,
+        ours_synchronised: true,
+    };
+
+    #[test]
+    fn clocks_agree_where_each_reply_says_so_and_ours_is_synchronised_too() {
+        for (one, ours, theirs, agree) in [
+            (true, false, false, true),
+            (false, true, true, true),
+            (false, true, false, false),
+            (false, false, true, false),
+        ] {
+            let clocks = Clocks {
+                one,
+                ours_synchronised: ours,
+            };
+            assert_eq!(clocks.agree(theirs), agree);
+        }
+        let mut threads = Threads::new(1);
+        for (number, synchronised) in [(1, true), (2, false)] {
+            let counts = Counts {
+                synchronised,
+                ..counts(number, number)
+            };
+            assert_eq!(threads.mark(0, counts)[0].clocks_agree, synchronised);
+        }
+    }
+
     /// Figures with the delays of each thread.
     struct Threads {
         figures: Figures,
@@ -344,7 +396,7 @@ mod tests {
         fn new(threads: usize) -> Self {
             let delays = Delays::new(1, false);
             Self {
-                figures: Figures::new(threads, &delays, BEGUN),
+                figures: Figures::new(threads, &delays, CLOCKS, BEGUN),
                 delays: vec![(delays.alike(), delays.alike()); threads],
             }
         }

@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::flight::Flight;
 use super::icmp;
-use super::intervals::{Begun, Counts, Figures};
+use super::intervals::{Begun, Clocks, Counts, Figures};
 use crate::config::WatchConfig;
 use crate::io::Icmp;
 use crate::os;
@@ -139,6 +139,8 @@ pub(crate) enum Kind {
         reflector_seq: u32,
         missing_before: u64,
         out_of_order: bool,
+        /// Each reply so far said that the reflector's clock is synchronised.
+        synchronised: bool,
     },
     /// A reply without usable timestamps.
     Unusable {
@@ -215,7 +217,7 @@ pub(crate) fn tap(
 
 impl Tap {
     /// A reply in time.
-    pub(crate) fn reply(&mut self, sample: Sample, reflector_seq: u32) {
+    pub(crate) fn reply(&mut self, sample: Sample, reflector_seq: u32, synchronised: bool) {
         let missing_before = sample.seq.saturating_sub(self.next_expected);
         let out_of_order = sample.seq < self.next_expected;
         self.next_expected = self.next_expected.max(sample.seq + 1);
@@ -224,6 +226,7 @@ impl Tap {
                 reflector_seq,
                 missing_before,
                 out_of_order,
+                synchronised,
             },
             sample,
         );
@@ -379,6 +382,7 @@ impl Tap {
             late: tracker.late(),
             reordered: tracker.reordered(),
             unrecorded: 0,
+            synchronised: false,
             last: false,
         }
     }
@@ -404,6 +408,7 @@ impl Tap {
             late: found.late,
             reordered: found.reordered,
             unrecorded: 0,
+            synchronised: false,
             last: true,
         })
     }
@@ -492,11 +497,12 @@ impl Intervals {
     pub(crate) fn new(
         threads: usize,
         delays: &Delays,
+        clocks: Clocks,
         begun: Begun,
         updates: Sender<Update>,
     ) -> Arc<Mutex<Self>> {
         Arc::new(Mutex::new(Self {
-            figures: Figures::new(threads, delays, begun),
+            figures: Figures::new(threads, delays, clocks, begun),
             updates,
             alone: threads == 1,
             unsent: VecDeque::new(),
@@ -533,10 +539,12 @@ pub(crate) fn run(
     watched: Vec<Blocks<Record>>,
     first_seq: u32,
     stamps_only: bool,
+    clocks: Clocks,
     updates: Sender<Update>,
 ) {
     let mut teller = Teller {
         updates,
+        clocks,
         first_seq,
         several: watched.len() > 1,
         thread: 1,
@@ -558,6 +566,7 @@ pub(crate) fn run(
 /// Tells what a reader can follow, and how much there was beside.
 struct Teller {
     updates: Sender<Update>,
+    clocks: Clocks,
     first_seq: u32,
     /// More than one thread has replies; the one that they are of now, from 1 on.
     several: bool,
@@ -578,6 +587,7 @@ impl Teller {
                 reflector_seq,
                 missing_before,
                 out_of_order,
+                synchronised,
             } => {
                 if missing_before > 0 {
                     let gap = Happening::Gap {
@@ -593,7 +603,8 @@ impl Teller {
                 } else {
                     self.note_answered(Some(&record.sample));
                 }
-                let reply = reply(&record.sample, seq, reflector_seq, stamps_only);
+                let agree = self.clocks.agree(synchronised);
+                let reply = reply(&record.sample, (seq, reflector_seq), stamps_only, agree);
                 self.happening(at_ns, reply, false);
             }
             Kind::Unusable { reflector_seq } => {
@@ -604,6 +615,7 @@ impl Teller {
                     roundtrip_ns: None,
                     outbound_ns: None,
                     inbound_ns: None,
+                    clocks_agree: false,
                 };
                 self.happening(at_ns, reply, false);
             }
@@ -689,7 +701,12 @@ fn happened_at(sample: &Sample) -> i64 {
     }
 }
 
-fn reply(sample: &Sample, seq: u32, reflector_seq: u32, stamps_only: bool) -> Happening {
+fn reply(
+    sample: &Sample,
+    (seq, reflector_seq): (u32, u32),
+    stamps_only: bool,
+    clocks_agree: bool,
+) -> Happening {
     let t1 = match sample.t1_stamp_ns {
         None if stamps_only => None,
         stamp => Some(stamp.unwrap_or(sample.t1_ns)),
@@ -705,6 +722,7 @@ fn reply(sample: &Sample, seq: u32, reflector_seq: u32, stamps_only: bool) -> Ha
         roundtrip_ns: roundtrip.filter(|_| sound),
         outbound_ns: outbound.filter(|_| sound),
         inbound_ns: inbound.filter(|_| sound),
+        clocks_agree,
     }
 }
 
@@ -721,6 +739,11 @@ mod tests {
     const BEGUN: Begun = Begun {
         at_ns: 0,
         wall_ns: 0,
+    };
+
+    const CLOCKS: Clocks = Clocks {
+        one: true,
+        ours_synchronised: false,
     };
 
     fn watching(interval_ns: u64, timeout_ns: i64) -> Tap {
@@ -800,7 +823,7 @@ mod tests {
     fn intervals_that_nobody_reads_are_told_in_the_end() {
         let (updates_in, updates) = bounded(1);
         let delays = Delays::new(1, false);
-        let all = Intervals::new(1, &delays, BEGUN, updates_in);
+        let all = Intervals::new(1, &delays, CLOCKS, BEGUN, updates_in);
         let mut recorder = Recorder::new(delays, Some((0, all)));
         for number in 1..=3 {
             let counts = Counts {

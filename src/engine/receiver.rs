@@ -1524,6 +1524,7 @@ impl<'a> Matcher<'a> {
             let unrecorded = self.pipe.unrecorded();
             let told = self.pipe.try_mark(intervals::Counts {
                 unrecorded,
+                synchronised: self.facts.estimates.synchronised() == Some(true),
                 ..counts
             });
             if told {
@@ -1534,6 +1535,7 @@ impl<'a> Matcher<'a> {
 
     fn record(&mut self, reply: &waiting::Reply) {
         self.pipe.push(reply.sample);
+        let synchronised = self.facts.estimates.synchronised() == Some(true);
         let Some(tap) = &mut self.tap else {
             return;
         };
@@ -1543,7 +1545,11 @@ impl<'a> Matcher<'a> {
                 count: 1,
                 ..reply.sample
             };
-            tap.reply(one, reply.reflector_seq.wrapping_add(n.into()));
+            tap.reply(
+                one,
+                reply.reflector_seq.wrapping_add(n.into()),
+                synchronised,
+            );
         }
     }
 
@@ -1591,7 +1597,11 @@ impl<'a> Matcher<'a> {
         let counts = self.tracker.cut_short(sent, due);
         let last = self.tap.and_then(|tap| tap.finish(sent, &counts));
         let unrecorded = self.pipe.unrecorded();
-        let last = last.map(|last| intervals::Counts { unrecorded, ..last });
+        let last = last.map(|last| intervals::Counts {
+            unrecorded,
+            synchronised: self.facts.estimates.synchronised() == Some(true),
+            ..last
+        });
         Received {
             counts,
             facts: self.facts,

@@ -17,7 +17,7 @@ use mio::Waker;
 use super::assemble::{Differs, Terms};
 use super::cores::{self, Pair};
 use super::flight::{Flight, MAX_SINGLES};
-use super::intervals::Begun;
+use super::intervals::{Begun, Clocks};
 use super::live::{self, Intervals, Progress, Recorder, Update};
 use super::receiver::{self, Received};
 use super::sender::{self, Sent};
@@ -532,12 +532,18 @@ fn run<S: SendHalf, R: ReceiveHalf>(
         Delays::new(config.sizes.classes.len(), stamps_only)
     };
     let watched = config.watch.interval_ns.is_some();
+    let here = |lane: &Lane<_, _>| is_local(lane.share.remote.ip());
+    let clocks = Clocks {
+        one: !stamps_only && lanes.iter().all(here),
+        ours_synchronised: os::clock_quality().is_some_and(|(synchronised, _)| synchronised),
+    };
     let common = Common {
         config,
         lanes: lanes.len(),
         begun,
         stop,
-        intervals: watched.then(|| Intervals::new(lanes.len(), &delays, begun, updates_in.clone())),
+        intervals: watched
+            .then(|| Intervals::new(lanes.len(), &delays, clocks, begun, updates_in.clone())),
         updates: updates_in,
         done: done_in,
         delays,
@@ -566,7 +572,7 @@ fn run<S: SendHalf, R: ReceiveHalf>(
         let first_seq = config.first_seq;
         let live = move || {
             os::keep_off(&punctual);
-            live::run(watched, first_seq, stamps_only, updates_in);
+            live::run(watched, first_seq, stamps_only, clocks, updates_in);
         };
         Some(spawn("live", live)?)
     };

@@ -15,12 +15,13 @@ pub fn line(happening: &Happening, peer: IpAddr) -> String {
             roundtrip_ns,
             outbound_ns,
             inbound_ns,
+            clocks_agree,
             ..
         } => format!(
             "Reply from {peer} [seq={seq}] RTT={} Outbound={} Inbound={}",
             time(roundtrip_ns),
-            time(outbound_ns),
-            time(inbound_ns)
+            one_way(outbound_ns, clocks_agree),
+            one_way(inbound_ns, clocks_agree)
         ),
         Happening::Gap {
             first,
@@ -62,11 +63,12 @@ pub fn logged(happening: &Happening, peer: IpAddr) -> String {
             roundtrip_ns,
             outbound_ns,
             inbound_ns,
+            clocks_agree,
         } => format!(
             "Reply from {peer} [rseq={reflector_seq} sseq={seq} rtt={} outbound={} inbound={}]",
             time(roundtrip_ns),
-            time(outbound_ns),
-            time(inbound_ns)
+            one_way(outbound_ns, clocks_agree),
+            one_way(inbound_ns, clocks_agree)
         ),
         _ => line(happening, peer),
     }
@@ -74,6 +76,16 @@ pub fn logged(happening: &Happening, peer: IpAddr) -> String {
 
 fn time(ns: Option<i64>) -> String {
     ns.map_or("-".to_owned(), |ns| text::delay(text::ns(ns)))
+}
+
+/// Marked where it contains the offset of two clocks.
+fn one_way(ns: Option<i64>, clocks_agree: bool) -> String {
+    let mark = if clocks_agree || ns.is_none() {
+        ""
+    } else {
+        "*"
+    };
+    time(ns) + mark
 }
 
 /// The figures of an interval and of the session so far, each line with its line break.
@@ -92,9 +104,23 @@ pub fn block(interval: &Interval) -> String {
     };
     let mut lines = vec![format!("{when}{gap}{counts}")];
     let length = text::delay(text::magnitude(interval.length_ns));
-    lines.extend(figures(&format!("Last {length}"), &interval.interval, None));
+    let marked = !interval.clocks_agree;
+    let last = format!("Last {length}");
+    lines.extend(figures(&last, &interval.interval, None, marked));
     let in_flight = Some(interval.in_flight);
-    lines.extend(figures("Session", &interval.session, in_flight));
+    lines.extend(figures("Session", &interval.session, in_flight, marked));
+    let delays = &interval.session.delay_ns;
+    if marked
+        && delays
+            .outbound
+            .as_ref()
+            .or(delays.inbound.as_ref())
+            .is_some()
+    {
+        lines.push(
+            "  * contains the offset of the two clocks, which are not known to agree".to_owned(),
+        );
+    }
     if interval.samples_not_recorded > 0 {
         lines.push(text::wrap(
             &format!(
@@ -112,7 +138,12 @@ fn clock(unix_ns: i64) -> String {
     heading::seconds(&heading::moment(unix_ns))
 }
 
-fn figures(what: &str, figures: &IntervalFigures, in_flight: Option<u64>) -> Vec<String> {
+fn figures(
+    what: &str,
+    figures: &IntervalFigures,
+    in_flight: Option<u64>,
+    marked: bool,
+) -> Vec<String> {
     let packets = &figures.packets;
     let mut lines = vec![format!(
         "{what:15}{:>10}  {:>10}  {:>10}  {:>10}    {:>6}",
@@ -123,12 +154,24 @@ fn figures(what: &str, figures: &IntervalFigures, in_flight: Option<u64>) -> Vec
             "Outbound",
             &figures.delay_ns.outbound,
             packets.lost_outbound,
+            marked,
         ),
-        ("Inbound", &figures.delay_ns.inbound, packets.lost_inbound),
-        ("Roundtrip", &figures.delay_ns.roundtrip, Some(packets.lost)),
+        (
+            "Inbound",
+            &figures.delay_ns.inbound,
+            packets.lost_inbound,
+            marked,
+        ),
+        (
+            "Roundtrip",
+            &figures.delay_ns.roundtrip,
+            Some(packets.lost),
+            false,
+        ),
     ];
-    for (name, delay, lost) in rows {
-        lines.push(row(name, delay.as_ref(), lost, packets));
+    for (name, delay, lost, marked) in rows {
+        let marked = marked && delay.is_some();
+        lines.push(row(name, delay.as_ref(), lost, packets, marked));
     }
     let mut more = vec![
         format!("  sent {}", count(packets.sent)),
@@ -165,16 +208,41 @@ fn figures(what: &str, figures: &IntervalFigures, in_flight: Option<u64>) -> Vec
 }
 
 /// Loss is a share of the packets whose fate is known.
-fn row(name: &str, delay: Option<&Delay>, lost: Option<u64>, packets: &IntervalPackets) -> String {
+fn row(
+    name: &str,
+    delay: Option<&Delay>,
+    lost: Option<u64>,
+    packets: &IntervalPackets,
+    marked: bool,
+) -> String {
     let decided = packets.received + packets.lost;
     let lost = lost.filter(|_| decided > 0);
-    text::row(name, false, delay) + &text::loss(lost, Some(decided))
+    text::row(name, marked, delay) + &text::loss(lost, Some(decided))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::report::{DelaySet, IntervalSchema};
+
+    #[test]
+    fn one_way_delays_between_clocks_that_may_differ_are_marked() {
+        let peer = "192.0.2.1".parse().unwrap();
+        let reply = |clocks_agree| Happening::Reply {
+            seq: 1,
+            reflector_seq: 1,
+            roundtrip_ns: Some(5000),
+            outbound_ns: Some(2000),
+            inbound_ns: None,
+            clocks_agree,
+        };
+        let shown = "RTT=5us Outbound=2us Inbound=-";
+        assert!(line(&reply(true), peer).ends_with(shown));
+        let marked = "RTT=5us Outbound=2us* Inbound=-";
+        assert!(line(&reply(false), peer).ends_with(marked));
+        let marked = "rtt=5us outbound=2us* inbound=-]";
+        assert!(logged(&reply(false), peer).ends_with(marked));
+    }
 
     #[test]
     fn a_block_of_the_largest_counts_fits_a_terminal() {
@@ -206,6 +274,7 @@ mod tests {
             length_ns: 3_600_000_000_000,
             in_flight: 4_294_967_295,
             samples_not_recorded: 4_294_967_295,
+            clocks_agree: false,
             interval: figures.clone(),
             session: figures,
         });
