@@ -679,7 +679,7 @@ struct Attempt<'a> {
 }
 
 /// Connects to the first of these that takes the connection: one is tried after the other, the next where
-/// one fails or has not answered after [`ATTEMPT_DELAY_NS`] (RFC 8305 §5), and each has `answer_ns`.
+/// one fails or has not answered after 250 ms (RFC 8305 §5), and each has `answer_ns`.
 ///
 /// # Errors
 /// [`Failed`]: interrupted, or none could be connected to.

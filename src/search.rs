@@ -2,7 +2,7 @@
 //!
 //! Each trial is a session of its own, which the caller runs: [`light`] does so with TWAMP Light, on
 //! sockets of its own and with a reflector of its own where that runs in this process. [`steps`] decides which rate
-//! is next, [`judge`] whose fault a loss was; here trials are run. RFC 2544 §26.1 in method, not in the
+//! is next, `judge` whose fault a loss was; here trials are run. RFC 2544 §26.1 in method, not in the
 //! length of its trials (§24: 60 s), which is the user's to choose.
 
 mod judge;

@@ -718,7 +718,12 @@ fn transmit_stamps(report: &Report, stamps: &Timestamps) -> String {
     // T1 is in the round trip, but not in the inbound delay, which every reply has.
     let delays = &report.delay_ns;
     let samples = delays.roundtrip.as_ref().zip(delays.inbound.as_ref());
-    let samples = samples.map(|(roundtrip, inbound)| (roundtrip.samples, inbound.samples));
+    let samples = samples.map(|(roundtrip, inbound)| {
+        // Where a clock was set, Inbound is of a part of the session.
+        let spread = stamps.t1_spread.as_ref();
+        let all = spread.map_or(inbound.samples, |spread| spread.replies.iter().sum());
+        (roundtrip.samples, all)
+    });
     match samples {
         None => format!(" ({every})"),
         Some((with, all)) if with == all => {
@@ -1306,6 +1311,15 @@ Direction         Min         Max         Avg          Jitter     Loss
         }
         let text = summary(&report, Detail::Normal).replace("\n           ", " ");
         assert!(text.contains("2 packets in 16 to 64"), "{text}");
+        report.timestamps.t1_spread = Some(Spread {
+            stretch_ns: 1 << 28,
+            replies: vec![report.delay_ns.roundtrip.as_ref().unwrap().samples],
+            samples: vec![1],
+        });
+        let inbound = report.delay_ns.inbound.as_mut().unwrap();
+        inbound.samples = 1;
+        let text = summary(&report, Detail::Normal).replace("\n           ", " ");
+        assert!(text.contains("all 125,000 replies carry one"), "{text}");
         for (samples, said) in [(vec![12, 13, 1], false), (vec![12, 3, 1], true)] {
             report.timestamps.t1_spread = Some(Spread {
                 stretch_ns: 1 << 28,

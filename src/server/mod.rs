@@ -5,7 +5,7 @@
 //! does not read stops that peer alone. Keys are derived on threads of their own, and test packets are
 //! reflected on others (see [`engine::served`]).
 //!
-//! Invariant: what a peer can make this process hold is bounded by the [`Policy`](crate::config::Policy).
+//! Invariant: what a peer can make this process hold is bounded by the [`Policy`].
 
 mod clients;
 mod connection;

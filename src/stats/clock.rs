@@ -10,7 +10,7 @@
 //! slewed. What would be neither for sure says nothing.
 //!
 //! Fed by the stats thread in order of arrival; constant memory, and no allocation after construction
-//! but for [`Clocks::course`].
+//! but for `Clocks::course`.
 
 use super::kept::Kept;
 pub(super) use super::kept::Timed;

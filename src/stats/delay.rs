@@ -27,7 +27,7 @@ use hdrhistogram::Histogram;
 /// Where not every packet asks for a stamp, or some stamps are lost, a stamped sample stands for the
 /// replies without one that came just before it as well, and is weighed by their number: so round-trip
 /// and outbound delays are of the same stretches of the session, in the same proportion, as inbound
-/// delays. See [`Weigher`].
+/// delays.
 ///
 /// A sample whose timestamps contradict each other (T3 before T2, a negative round-trip delay, or a
 /// difference beyond 64 bits) is kept out of everything and counted.
