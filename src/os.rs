@@ -354,9 +354,17 @@ impl EventLoop {
 
     fn poll(&mut self, timeout: Option<Duration>) {
         // An interrupted wait is a wake-up like any other: the caller looks at its queues.
-        let _ = self.poll.poll(&mut self.events, timeout);
+        let result = self.poll.poll(&mut self.events, timeout);
+        let refused = result.is_err_and(|error| error.kind() != io::ErrorKind::Interrupted);
+        if refused && timeout != Some(Duration::ZERO) {
+            // Where the system refuses to wait, as in a sandbox, nobody spins for it.
+            std::thread::sleep(REFUSED_WAIT);
+        }
     }
 }
+
+/// Between two looks where the system refuses to wait for events.
+const REFUSED_WAIT: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
 mod tests {

@@ -93,6 +93,27 @@ fn where_calls_for_many_packets_are_refused_each_packet_takes_one() {
     assert_eq!(calm["host"]["refused_calls"], serde_json::json!([]));
 }
 
+/// Where nobody can wait for an event, threads look once in a while, and do not spin.
+#[test]
+fn a_wait_that_is_refused_is_no_reason_to_spin() {
+    let reflector = Reflector::start("127.0.0.1:0");
+    let calls = [
+        refused(libc::SYS_epoll_pwait, EPERM),
+        #[cfg(target_arch = "x86_64")]
+        refused(libc::SYS_epoll_wait, EPERM),
+    ];
+    let line = format!("sender {} -c 20 -i 100ms --json", reflector.address());
+    let Some(outcome) = run(&calls, &line) else {
+        return;
+    };
+    let report = outcome.measured();
+    assert_no_loss(&report, 20);
+    let cpu = &report["host"]["cpu"];
+    let used = ["user_seconds", "system_seconds"].map(|part| cpu[part].as_f64().unwrap());
+    // Each of two threads that spin takes two seconds.
+    assert!(used.iter().sum::<f64>() < 1.0, "{report:#}");
+}
+
 #[test]
 fn trains_and_bundles_need_no_calls_for_many_packets() {
     let reflector = Reflector::start("127.0.0.1:0");
