@@ -44,6 +44,8 @@ pub(crate) use estimates::Estimates;
 use held::{Held, Told};
 use time_format::{TimeFormat, claims_other, tells_no_time};
 
+/// An interval whose end has not been told is looked after this often.
+const MARK_NS: i64 = 1_000_000;
 /// Started blocks are handed over this often.
 const FLUSH_NS: i64 = 50_000_000;
 /// Batches taken without a look at anything else.
@@ -1575,6 +1577,10 @@ impl<'a> Matcher<'a> {
         }
         let due = tap.due(now);
         self.end_interval();
+        if self.mark.is_some() {
+            // It waits for replies or for room, and is looked for again soon.
+            return due.max(now + MARK_NS);
+        }
         due
     }
 

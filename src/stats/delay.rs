@@ -1131,6 +1131,9 @@ struct Pairs {
     /// Differences, and how many of all they stand for.
     count: u64,
     weight: u64,
+    /// What the next difference stands for beside itself, and the size of the last one.
+    carried: u64,
+    last: Option<u64>,
     min: i64,
     max: i64,
     sum_of_absolutes: i128,
@@ -1143,6 +1146,8 @@ impl Pairs {
             recent: vec![None; RECENT].into_boxed_slice(),
             count: 0,
             weight: 0,
+            carried: 0,
+            last: None,
             min: 0,
             max: 0,
             sum_of_absolutes: 0,
@@ -1155,17 +1160,21 @@ impl Pairs {
     fn record(&mut self, packets: Packets, value: i64) {
         let last = packets.count.checked_sub(1);
         let Some(last) = last.and_then(|n| n.checked_add(packets.first)) else {
+            if let Some(size) = self.last {
+                self.weigh(size, packets.weight);
+            }
             return;
         };
-        // The first one stands for others, too.
-        let weight = packets.weight - packets.count + 1;
+        // The first of two neighbours has none before it: the difference between them stands for what it
+        // stands for, too.
+        self.carried += packets.weight.saturating_sub(packets.count);
         let first = packets.first;
         let stored = self.store(first, value);
         if stored
             && !packets.joined
             && let Some(before) = first.checked_sub(1).and_then(|seq| self.value_of(seq))
         {
-            self.add(before, value, weight);
+            self.add(before, value);
         }
         for seq in (first..last).skip(1) {
             self.store(seq, value);
@@ -1173,7 +1182,7 @@ impl Pairs {
         if (last == first && stored || last != first && self.store(last, value))
             && let Some(after) = last.checked_add(1).and_then(|seq| self.value_of(seq))
         {
-            self.add(value, after, if last == first { weight } else { 1 });
+            self.add(value, after);
         }
     }
 
@@ -1191,18 +1200,26 @@ impl Pairs {
         self.recent[slot(seq)].and_then(|(of, value)| (of == seq).then_some(value))
     }
 
-    fn add(&mut self, before: i64, after: i64, weight: u64) {
+    fn add(&mut self, before: i64, after: i64) {
         // Exact but for differences of more than 292 years.
         let difference = after.saturating_sub(before);
         if self.count == 0 {
             (self.min, self.max) = (difference, difference);
         }
         self.count += 1;
-        self.weight += weight;
         self.min = self.min.min(difference);
         self.max = self.max.max(difference);
-        self.sum_of_absolutes += i128::from(difference.unsigned_abs()) * i128::from(weight);
-        self.absolutes.record(difference.unsigned_abs(), weight);
+        let size = difference.unsigned_abs();
+        self.last = Some(size);
+        let weight = 1 + std::mem::take(&mut self.carried);
+        self.weigh(size, weight);
+    }
+
+    /// A difference of this size stands for so many.
+    fn weigh(&mut self, size: u64, weight: u64) {
+        self.weight += weight;
+        self.sum_of_absolutes += i128::from(size) * i128::from(weight);
+        self.absolutes.record(size, weight);
     }
 
     /// Adds the differences of another flow.
@@ -1242,6 +1259,7 @@ impl Pairs {
     fn clear(&mut self) {
         self.recent.fill(None);
         (self.count, self.weight) = (0, 0);
+        (self.carried, self.last) = (0, None);
         self.sum_of_absolutes = 0;
         self.absolutes.clear();
     }
@@ -2284,6 +2302,32 @@ mod tests {
         let outbound = got.outbound.unwrap();
         assert!(near(outbound.jitter.unwrap().round(), 10.0), "{outbound:?}");
         assert_eq!(outbound.ipdv.unwrap().max, 10);
+    }
+
+    /// Packets without variation that are all stamped, and then ten times as many with variation, of which
+    /// two in sixteen are: what the figures are of is told by the packets, not by the stamps.
+    #[test]
+    fn differences_of_a_thinned_stream_stand_for_those_of_the_whole() {
+        let mut delays = Delays::new(1, false);
+        let calm = 1600;
+        for seq in 0..11 * calm {
+            let t1_ns = i64::try_from(seq).unwrap() * 10_000;
+            let delay = if seq >= calm && seq % 2 == 1 { 1000 } else { 0 };
+            let stamped = seq < calm || seq % 16 < 2;
+            delays.record(&[Sample {
+                t1_ns,
+                t1_stamp_ns: stamped.then_some(t1_ns),
+                t2_ns: t1_ns + 5000,
+                t3_ns: t1_ns + 5001,
+                t4_ns: t1_ns + 6000 + delay,
+                ..sample(seq, 0, None, 0)
+            }]);
+        }
+        let got = delays.report();
+        let mean = |delay: Option<report::Delay>| delay.unwrap().ipdv.unwrap().mean_abs;
+        let (roundtrip, inbound) = (mean(got.roundtrip), mean(got.inbound));
+        // The last replies stand for nothing yet.
+        assert!((roundtrip - inbound).abs() < 10.0, "{roundtrip} {inbound}");
     }
 
     #[test]
