@@ -293,20 +293,23 @@ impl Clocks {
 
     /// What the clocks did, where `own` are the moments at which ours is known to have been set.
     pub(super) fn course(&self, own: &[OwnStep]) -> Course {
-        let points = self.points();
-        let forced = own_gaps(&points, own);
-        let mut lines = lines(&points, &forced);
-        untangle(&mut lines, &points, &forced);
-        lines.iter_mut().for_each(|line| line.fit(&points));
-        drop_short(&mut lines, &points, &forced);
-        let breaks: Vec<Break> = lines
-            .windows(2)
-            .map(|pair| between(&pair[0], &pair[1], &points, &forced))
-            .collect();
-        let steps = steps(&lines, &breaks, &points, own);
-        let mut course = longest(&lines, &breaks, &points);
-        course.steps = steps;
-        course
+        let mut points = self.points();
+        // A clock that seems to be set again and again is one that is read in coarse steps: then no offset is
+        // known better than by such a step.
+        for _ in 0..MOST_TRIES {
+            let course = course_of(&points, own);
+            let theirs = course.steps.iter().filter(|s| s.whose == Whose::Remote);
+            let sizes = theirs.map(|step| step.by_ns.unsigned_abs());
+            if sizes.clone().count() <= MOST_STEPS {
+                return course;
+            }
+            let coarse = float(sizes.max().unwrap_or(0).into());
+            points.iter_mut().for_each(|point| {
+                point.error += coarse;
+                point.tick += coarse;
+            });
+        }
+        Course::default()
     }
 
     /// The windows' offsets with their errors.
@@ -326,6 +329,7 @@ impl Clocks {
                 offset: float(best.twice_offset() - first.twice_offset()) / 2.0,
                 roundtrip: float(best.roundtrip().into()),
                 error: 0.0,
+                tick: 0.0,
             }
         };
         let mut points: Vec<Point> = self.windows.iter().map(point).collect();
@@ -526,6 +530,8 @@ struct Point {
     offset: f64,
     roundtrip: f64,
     error: f64,
+    /// The clock is read in steps of so many nanoseconds, where these are coarse.
+    tick: f64,
 }
 
 impl Point {
@@ -733,11 +739,34 @@ fn drop_short(lines: &mut Vec<Line>, points: &[Point], forced: &[bool]) {
     }
 }
 
+/// More often no clock is set in a session.
+const MOST_STEPS: usize = 3;
+/// Guesses at how coarse a clock is, each one larger.
+const MOST_TRIES: usize = 4;
+
+/// What the clocks did by these offsets, where `own` are the moments at which ours is known to have been set.
+fn course_of(points: &[Point], own: &[OwnStep]) -> Course {
+    let forced = own_gaps(points, own);
+    let mut lines = lines(points, &forced);
+    untangle(&mut lines, points, &forced);
+    lines.iter_mut().for_each(|line| line.fit(points));
+    drop_short(&mut lines, points, &forced);
+    let breaks: Vec<Break> = lines
+        .windows(2)
+        .map(|pair| between(&pair[0], &pair[1], points, &forced))
+        .collect();
+    let steps = steps(&lines, &breaks, points, own);
+    let mut course = longest(&lines, &breaks, points);
+    course.steps = steps;
+    course
+}
+
 /// No delay is negative: then no offset is that of both.
 fn is_proved(from: &Point, to: &Point) -> bool {
     let change = (to.offset - from.offset).abs();
     let gap_s = (to.since_s - from.since_s).max(0.0);
-    let certain = f64::midpoint(from.roundtrip, to.roundtrip) + 2.0 * READING_NS;
+    let certain =
+        f64::midpoint(from.roundtrip, to.roundtrip) + 2.0 * READING_NS + from.tick + to.tick;
     change > certain + COMMON_SLOPE * gap_s
 }
 

@@ -276,8 +276,8 @@ fn a_slew_in_mid_run_is_seen_and_followed() {
     }
 }
 
-#[test]
-fn a_clock_of_coarse_ticks_is_not_set_at_each_of_them() {
+/// The reflector's clock is read in steps of so many nanoseconds, of which one begins at `phase`.
+fn coarse(step: i64, phase: i64) -> Course {
     let mut session = Session::over(10 * SECOND, 1_000);
     session.clocks.ppm = 30.0;
     let mut clocks = Clocks::new(true);
@@ -287,7 +287,7 @@ fn a_clock_of_coarse_ticks_is_not_set_at_each_of_them() {
         let t2 = t1 + 40_000 + rng.random_range(0..10_000);
         let t3 = t2 + 2_000;
         let t4 = t3 + 40_000 + rng.random_range(0..10_000);
-        let tick = |at| session.clocks.theirs(at) / MS * MS;
+        let tick = |at| (session.clocks.theirs(at) - phase) / step * step + phase;
         clocks.record(&Seen {
             packets: Packets::of(seq, 1),
             t3_ns: tick(t3),
@@ -298,9 +298,26 @@ fn a_clock_of_coarse_ticks_is_not_set_at_each_of_them() {
             took_ns: t4 - t1,
         });
     }
-    let course = clocks.course(&[]);
-    assert_eq!(course.steps, []);
-    assert!(!course.is_part());
+    clocks.course(&[])
+}
+
+#[test]
+fn a_clock_of_coarse_ticks_is_not_set_at_each_of_them() {
+    for (step, phase) in [
+        (MS, 0),
+        (4 * MS, 123_457),
+        (15_625_000, 7_654_321),
+        (10 * MS, 3_333_333),
+    ] {
+        let course = coarse(step, phase);
+        assert_eq!(course.steps, [], "{step} {phase}");
+        assert!(!course.is_part(), "{step} {phase}");
+        // 30 ppm are less than a step in the session's ten seconds.
+        assert!(
+            course.drift.is_none_or(|drift| !drift.is_certain()) || step == MS,
+            "{step} {phase}"
+        );
+    }
 }
 
 #[test]
