@@ -947,7 +947,11 @@ fn facts(head: &msghdr) -> Facts {
                         errno: e.ee_errno,
                         info: e.ee_info,
                         data: e.ee_data,
-                        offender: offender(message),
+                        // A transmit stamp, of which there may be very many, has none.
+                        offender: match e.ee_origin {
+                            libc::SO_EE_ORIGIN_ICMP | libc::SO_EE_ORIGIN_ICMP6 => offender(message),
+                            _ => None,
+                        },
                     });
                 }
                 _ => {}

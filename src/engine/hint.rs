@@ -74,7 +74,10 @@ fn hint_by(end: End, errno: Errno, host: &Host) -> String {
         Errno::EINVAL if there && is_link_local(ip) => {
             "a link-local address needs its interface, such as fe80::1%eth0"
         }
-        Errno::EINVAL if there => "a `blackhole` route has this address: see `ip route show`",
+        Errno::EINVAL if there => {
+            "a `blackhole` route has this address (see `ip route show`), or it cannot be sent to from the \
+             source address"
+        }
         Errno::EHOSTUNREACH if there => {
             "an `unreachable` route has this address, or there is none: see `ip route show`"
         }
@@ -101,7 +104,18 @@ fn ipv6_is_off(ip: IpAddr) -> bool {
         let path = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
         std::fs::read_to_string(path).is_ok_and(|text| text.trim() == "1")
     };
-    off("all") || (ip.is_loopback() && off("lo"))
+    // The switch of all may have been set, and that of an interface set back since.
+    off(if ip.is_loopback() { "lo" } else { "all" }) && !any_ipv6_address(ip)
+}
+
+/// Whether an interface, loopback or not as the address is, has an address of IPv6.
+fn any_ipv6_address(ip: IpAddr) -> bool {
+    nix::ifaddrs::getifaddrs().is_ok_and(|mut interfaces| {
+        interfaces.any(|interface| {
+            interface.flags.contains(InterfaceFlags::IFF_LOOPBACK) == ip.is_loopback()
+                && (interface.address).is_some_and(|address| address.as_sockaddr_in6().is_some())
+        })
+    })
 }
 
 fn is_broadcast(ip: IpAddr) -> bool {

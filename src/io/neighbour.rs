@@ -8,7 +8,7 @@
 //! nowhere else.
 
 use std::io::{self, Read};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use libc::c_int;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -66,7 +66,14 @@ pub(crate) fn resolve(
 fn knock(remote: SocketAddr, local: IpAddr, interface: Option<&str>) -> io::Result<Socket> {
     let socket = new_socket(remote)?;
     bind_interface(&socket, interface)?;
-    socket.bind(&SocketAddr::new(local, 0).into())?;
+    let from = match (local, remote) {
+        // A link-local address is one of the link that the peer is on.
+        (IpAddr::V6(ip), SocketAddr::V6(remote)) => {
+            SocketAddrV6::new(ip, 0, 0, remote.scope_id()).into()
+        }
+        _ => SocketAddr::new(local, 0),
+    };
+    socket.bind(&from.into())?;
     if remote.is_ipv4() {
         socket.set_ttl_v4(1)?;
     } else {
