@@ -12,6 +12,7 @@
 //! Fed by the stats thread in order of arrival; constant memory, and no allocation after construction
 //! but for `Clocks::course`.
 
+use super::float;
 use super::kept::Kept;
 pub(super) use super::kept::Timed;
 use super::packets::Packets;
@@ -43,6 +44,8 @@ pub(super) struct Seen {
     pub(super) packets: Packets,
     pub(super) t3_ns: i64,
     pub(super) t4_ns: i64,
+    /// The same by [`Clocks::at`].
+    pub(super) at_ns: i64,
     pub(super) inbound_ns: i64,
     /// The outbound delay, and the packets that it stands for; `None` where T1 is not known.
     pub(super) outbound: Option<(i64, Packets)>,
@@ -153,7 +156,7 @@ impl Clocks {
 
     /// Adds replies; to be called in order of arrival.
     pub(super) fn record(&mut self, seen: &Seen) {
-        let at_ns = self.at(seen.t4_ns);
+        let at_ns = seen.at_ns;
         let timed = |delay_ns| Timed {
             at_ns,
             took_ns: seen.took_ns,
@@ -201,8 +204,8 @@ impl Clocks {
         self.in_last = 1;
     }
 
-    /// T4 by a clock that is never set back.
-    fn at(&mut self, t4_ns: i64) -> i64 {
+    /// T4 by a clock that is never set back; to be called in order of arrival.
+    pub(super) fn at(&mut self, t4_ns: i64) -> i64 {
         let mut at_ns = t4_ns.saturating_add(self.ahead_ns);
         if self.begun && at_ns < self.latest_ns {
             let back_ns = self.latest_ns.saturating_sub(at_ns);
@@ -969,14 +972,6 @@ fn drift(lines: &[Line], points: &[Point]) -> (Option<Drift>, Vec<Piece>) {
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(0.0)
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "offsets since the first one, and errors: 53 bits are 104 days in nanoseconds"
-)]
-fn float(value: i128) -> f64 {
-    value as f64
 }
 
 #[expect(

@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::bins::Bins;
 use super::clock::{Clocks, Course, OwnStep, Seen, Timed};
+use super::float;
 use super::kept::{Kept, KeptDelay};
 use super::packets::Packets;
 use super::spread::Spread;
@@ -227,11 +228,14 @@ impl Delays {
             self.start_over_with_stamps(self.recorded - count);
         }
         let sent = delay.sent.filter(|_| stamped == self.t1_stamped);
-        self.spread.note(sample.t4_ns, count, sent.is_some());
+        // By a clock that is never set: ours may be.
+        let at_ns = self.clocks.at(sample.t4_ns);
+        self.spread.note(at_ns, count, sent.is_some());
         let mut seen = Seen {
             packets,
             t3_ns: sample.t3_ns,
             t4_ns: sample.t4_ns,
+            at_ns,
             inbound_ns: delay.inbound,
             outbound: None,
             more: None,
@@ -239,7 +243,7 @@ impl Delays {
         };
         let Some(sent) = sent else {
             self.clocks.record(&seen);
-            self.weigher.pass(count, sample.t4_ns);
+            self.weigher.pass(count, at_ns);
             return;
         };
         let measured = Measured {
@@ -248,7 +252,7 @@ impl Delays {
             roundtrip: sent.roundtrip,
             outbound: sent.outbound,
         };
-        let (before, measured) = self.weigher.weigh(measured, sample.t4_ns);
+        let (before, measured) = self.weigher.weigh(measured, at_ns);
         seen.more = before.map(|before| before.packets);
         seen.outbound = Some((sent.outbound, measured.packets));
         self.clocks.record(&seen);
@@ -1474,14 +1478,6 @@ fn needed(missing: impl Fn(u64) -> bool) -> Option<report::SamplesNeeded> {
     (needed != report::SamplesNeeded::default()).then_some(needed)
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "figures that are shown as floats: 53 bits are enough"
-)]
-fn float(value: i128) -> f64 {
-    value as f64
-}
-
 /// As [`float`], which takes several times as long.
 #[expect(
     clippy::cast_precision_loss,
@@ -2284,6 +2280,33 @@ mod tests {
             let (_, stretches) = delays.spread().stretches();
             prop_assert_eq!(stretches.iter().map(|s| s.samples).sum::<u64>(), stamped);
         }
+    }
+
+    #[test]
+    fn samples_lie_over_the_session_as_they_came_though_our_clock_was_set_back() {
+        let mut delays = Delays::new(1, false);
+        for n in 0..40_u64 {
+            let at = i64::try_from(n).unwrap() * 100_000_000;
+            // Five seconds back in the middle.
+            let t1_ns = if n < 20 { at } else { at - 5_000_000_000 };
+            delays.record(&[Sample {
+                t1_ns,
+                t1_stamp_ns: Some(t1_ns),
+                t2_ns: at + 5,
+                t3_ns: at + 6,
+                t4_ns: t1_ns + 1000,
+                ..sample(n, 0, None, 0)
+            }]);
+        }
+        let (length, stretches) = delays.spread().stretches();
+        let replies = stretches.iter().map(|stretch| stretch.replies);
+        assert_eq!(replies.clone().sum::<u64>(), 40);
+        // None has more than come in its time, but for the one that came at the step: how long before it
+        // is not known.
+        assert!(
+            replies.max().unwrap() <= length / 100_000_000 + 2,
+            "{stretches:?}"
+        );
     }
 
     #[test]

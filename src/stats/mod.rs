@@ -12,3 +12,11 @@ mod kept;
 mod packets;
 pub mod sequence;
 pub mod spread;
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "figures that are shown as floats, and their errors: 53 bits are enough"
+)]
+fn float(value: i128) -> f64 {
+    value as f64
+}

@@ -125,7 +125,9 @@ impl Session {
             if outbound_ns + inbound_ns < 0 || theirs(t3) < theirs(t2) {
                 continue; // as `Delays` does
             }
+            let at_ns = clocks.at(ours(t4));
             clocks.record(&Seen {
+                at_ns,
                 packets: Packets::of(seq, 1),
                 t3_ns: theirs(t3),
                 t4_ns: ours(t4),
@@ -288,7 +290,9 @@ fn coarse(step: i64, phase: i64) -> Course {
         let t3 = t2 + 2_000;
         let t4 = t3 + 40_000 + rng.random_range(0..10_000);
         let tick = |at| (session.clocks.theirs(at) - phase) / step * step + phase;
+        let at_ns = clocks.at(EPOCH + t4);
         clocks.record(&Seen {
+            at_ns,
             packets: Packets::of(seq, 1),
             t3_ns: tick(t3),
             t4_ns: EPOCH + t4,
