@@ -698,6 +698,9 @@ pub struct Timestamps {
     /// How the peer writes T2 and T3, as found out from its first replies and kept for the session; `None`
     /// where no reply told a time, or threads found different ones.
     pub reflector_format: Option<TimeFormat>,
+    /// Whether replies showed it; else it was taken for the most likely one, and no reply denied it. `None`
+    /// where there is none.
+    pub reflector_format_shown: Option<bool>,
     /// Replies that had T1 and T3 in each other's place, and were read so; `None` where there was none.
     pub exchanged: Option<u64>,
     /// What one receive timestamp stands for.
@@ -1193,6 +1196,7 @@ pub(crate) mod tests {
                 t2: Some(StampKind::Userspace),
                 t4: Some(StampKind::Kernel),
                 reflector_format: None,
+                reflector_format_shown: None,
                 exchanged: None,
                 granularity: Some(Granularity::Train),
                 tx_stamp_one_in: Some(16),
@@ -1316,6 +1320,7 @@ pub(crate) mod tests {
                 t2: None,
                 t4: None,
                 reflector_format: None,
+                reflector_format_shown: None,
                 exchanged: None,
                 granularity: None,
                 tx_stamp_one_in: None,

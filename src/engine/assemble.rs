@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 
-use super::receiver::Facts;
+use super::receiver::{Belief, Facts};
 use super::reflector::{Reflected, failed};
 use super::{BUFFER_NS, BUFFER_OVERHEAD};
 use super::{receiver::Received, sender::Sent, txtime};
@@ -379,7 +379,7 @@ fn lasted_ns(parts: &Parts<'_>, packets: u64) -> Option<u64> {
 
 fn rejected(parts: &Parts<'_>) -> u64 {
     let facts = &parts.received.facts;
-    parts.delays.rejected() + facts.rejected + facts.untold + facts.unstamped
+    parts.delays.rejected() + facts.rejected + facts.misread + facts.untold + facts.unstamped
 }
 
 fn kind(kind: StampKind) -> report::StampKind {
@@ -399,12 +399,15 @@ fn timestamps(parts: &Parts<'_>) -> report::Timestamps {
         _ => StampKind::Userspace,
     };
     let stamped = parts.granted.transmit.filter(|_| parts.delays.t1_stamped());
+    let facts = &parts.received.facts;
+    let reflector_format = reflector_format(&facts.readings);
     report::Timestamps {
         t1: delays.roundtrip.map(|_| kind(t1)),
         t2: parts.reflected.and_then(|(_, receive)| *receive).map(kind),
         t4: measured.then(|| kind(parts.granted.receive)),
-        reflector_format: reflector_format(&parts.received.facts.readings),
-        exchanged: Some(parts.received.facts.exchanged).filter(|n| *n > 0),
+        reflector_format,
+        reflector_format_shown: reflector_format.map(|_| facts.belief == Belief::Shown),
+        exchanged: Some(facts.exchanged).filter(|n| *n > 0),
         granularity: measured.then_some(if shares_stamps(parts) {
             report::Granularity::Train
         } else {
@@ -961,6 +964,13 @@ fn notes(
         };
         notes.push(format!(
             "the Session-Reflector writes T2 and T3 in a mix of formats, {mixed}: they were read so"
+        ));
+    }
+    if received.facts.misread > 0 {
+        notes.push(format!(
+            "the first replies left open whether T2 and T3 have a fraction of 2^32 or nanoseconds, and later \
+             ones denied what was taken: the delays of {} replies are not known",
+            received.facts.misread
         ));
     }
     if received.facts.exchanged > 0 {

@@ -42,6 +42,7 @@ use crate::wire::{
 };
 pub(crate) use estimates::Estimates;
 use held::{Held, Told};
+pub(crate) use time_format::Belief;
 use time_format::{TimeFormat, claims_other, tells_no_time};
 
 /// An interval whose end has not been told is looked after this often.
@@ -224,6 +225,10 @@ pub(crate) struct Facts {
     pub(crate) other_format: u64,
     /// How T2 and T3 were read, once that was settled; of several threads: of each.
     pub(crate) readings: Vec<Reading>,
+    /// How far that can be believed; of several threads the least.
+    pub(crate) belief: Belief,
+    /// Replies whose delays are not known since the replies after them deny it.
+    pub(crate) misread: u64,
     /// How often each TTL and TOS was seen.
     pub(crate) ttl_out: Box<[u64; 256]>,
     pub(crate) ttl_in: Box<[u64; 256]>,
@@ -264,6 +269,8 @@ impl Facts {
             received_by_class: vec![0; classes],
             other_format: 0,
             readings: Vec::new(),
+            belief: Belief::default(),
+            misread: 0,
             ttl_out: Box::new([0; 256]),
             ttl_in: Box::new([0; 256]),
             tos_in: Box::new([0; 256]),
@@ -290,6 +297,8 @@ impl Facts {
         self.ignored.add(&other.ignored);
         self.elsewhere_from = self.elsewhere_from.or(other.elsewhere_from);
         self.other_format += other.other_format;
+        self.belief = self.belief.max(other.belief);
+        self.misread += other.misread;
         for reading in &other.readings {
             if !self.readings.contains(reading) {
                 self.readings.push(*reading);
@@ -1591,7 +1600,10 @@ impl<'a> Matcher<'a> {
         cpus: Option<Vec<usize>>,
     ) -> Received {
         self.settle_format();
-        self.facts.readings.extend(self.time_format.settled());
+        self.facts.belief = self.time_format.belief();
+        if self.facts.belief != Belief::Denied {
+            self.facts.readings.extend(self.time_format.settled());
+        }
         self.release(i64::MAX);
         self.facts.stamps_lost = self.waiting.lost();
         self.facts.rejected += self.trials.iter().map(Sample::packets).sum::<u64>();

@@ -19,7 +19,7 @@ use super::cores::{self, Pair};
 use super::flight::{Flight, MAX_SINGLES};
 use super::intervals::{Begun, Clocks};
 use super::live::{self, Intervals, Progress, Recorder, Update};
-use super::receiver::{self, Received};
+use super::receiver::{self, Belief, Received};
 use super::sender::{self, Sent};
 use super::{
     BUFFER_OVERHEAD, End, Failure, Reflecting, Stop, assemble, join, packets, schedule,
@@ -443,13 +443,15 @@ impl Done {
     }
 
     /// Packets that this system took and that never left it, as those that wait for a neighbour, or for a link
-    /// that is down: they were not answered and have no transmit stamp, while all that were answered have
-    /// theirs. 0 where not each packet asked for one.
+    /// that is down: they were not answered and have no transmit stamp of the kernel, while all that were
+    /// answered have theirs. 0 where not each packet asked for one, and where none was answered: then nothing
+    /// shows that stamps come.
     fn never_left(&self) -> u64 {
         let (sent, received) = (&self.sent, &self.received);
         let facts = &received.facts;
         let known = sent.stamps_requested == sent.sent
-            && facts.stamps_back > 0
+            && self.granted.transmit == Some(StampKind::Kernel)
+            && received.counts.received > 0
             && facts.stamps_lost == 0
             && facts.missed == 0
             && !received.cut_short
@@ -464,8 +466,13 @@ impl Running {
     fn finish(self) -> Result<Done, Failure> {
         let received = join("receiver", self.receiver)?;
         let sent = join("sender", self.sender)?.map_err(|source| start("sender", source))?;
-        let received = received.map_err(|source| start("receiver", source))?;
+        let mut received = received.map_err(|source| start("receiver", source))?;
         let mut delays = join("stats", self.delays)?;
+        if received.facts.belief == Belief::Denied {
+            // T2 and T3 are in all of them, and were read wrongly.
+            received.facts.misread = delays.recorded();
+            delays = delays.alike();
+        }
         delays.know_own_steps(&received.facts.own_steps);
         Ok(Done {
             share: self.share,

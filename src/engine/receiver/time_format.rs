@@ -29,8 +29,24 @@ pub(super) enum TimeFormat {
     Unknown,
     /// What the replies so far leave open.
     Open(Evidence),
+    /// It is taken to be this one, for want of evidence, which is still looked for.
+    Assumed(Reading, Evidence),
     /// It is this one, whatever comes.
     Settled(Reading),
+    /// It was taken to be this one, and is another one.
+    Mistaken(Reading),
+}
+
+/// How far the reading of T2 and T3 can be believed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Belief {
+    /// Replies show it, or there is none.
+    #[default]
+    Shown,
+    /// No reply shows it, and none denies it.
+    Assumed,
+    /// Replies deny it: all that rests on T2 or T3 alone is wrong.
+    Denied,
 }
 
 impl TimeFormat {
@@ -38,7 +54,9 @@ impl TimeFormat {
     #[inline]
     pub(super) fn settled(&self) -> Option<Reading> {
         match self {
-            Self::Settled(reading) => Some(*reading),
+            Self::Settled(reading) | Self::Assumed(reading, _) | Self::Mistaken(reading) => {
+                Some(*reading)
+            }
             Self::Unknown | Self::Open(_) => None,
         }
     }
@@ -48,19 +66,31 @@ impl TimeFormat {
         if let Self::Unknown = self {
             *self = Self::Open(Evidence::new(head, near_ns));
         }
-        if let Self::Open(evidence) = self
-            && let Some(reading) = evidence.look(head, t1_ns, near_ns)
+        if let Self::Open(evidence) | Self::Assumed(_, evidence) = self
+            && let Some(shown) = evidence.look(head, t1_ns, near_ns)
         {
-            *self = Self::Settled(reading);
+            *self = match self.settled() {
+                Some(assumed) if assumed != shown => Self::Mistaken(assumed),
+                _ => Self::Settled(shown),
+            };
         }
         self.settled()
     }
 
-    /// There is no more time for evidence: settles what is most likely. `None` where no reply told
+    /// How far what is settled can be believed.
+    pub(super) fn belief(&self) -> Belief {
+        match self {
+            Self::Unknown | Self::Open(_) | Self::Settled(_) => Belief::Shown,
+            Self::Assumed(..) => Belief::Assumed,
+            Self::Mistaken(_) => Belief::Denied,
+        }
+    }
+
+    /// Replies wait for evidence no longer: what is most likely is assumed. `None` where no reply told
     /// anything.
     pub(super) fn settle(&mut self) -> Option<Reading> {
         if let Self::Open(evidence) = self {
-            *self = Self::Settled(evidence.likely());
+            *self = Self::Assumed(evidence.likely, evidence.clone());
         }
         self.settled()
     }
@@ -140,10 +170,6 @@ impl Evidence {
             return Some(self.fraction);
         }
         (self.lead <= -LEAD).then_some(self.nanoseconds)
-    }
-
-    fn likely(&self) -> Reading {
-        self.likely
     }
 }
 
@@ -234,6 +260,39 @@ mod tests {
             assert_eq!(format.settle(), Some(expected), "{reading:?} {claimed:?}");
         }
         assert_eq!(TimeFormat::default().settle(), None, "no reply");
+    }
+
+    /// A reply a second, and no time to wait for more of them: what is assumed from the first is denied by
+    /// those that come later, or shown.
+    #[test]
+    fn what_is_assumed_for_want_of_evidence_is_still_looked_at() {
+        for (reading, belief) in [
+            (Reading::Ntp, Belief::Shown),
+            (Reading::NtpNanoseconds, Belief::Denied),
+        ] {
+            let mut format = TimeFormat::default();
+            let first = NOW + SECOND / 10;
+            format.look(&reply(first, reading, Format::Ntp), first, first);
+            assert_eq!(format.settle(), Some(Reading::Ntp));
+            assert_eq!(format.belief(), Belief::Assumed);
+            // The gaps are random: what is below the second moves.
+            for (n, below) in (1..).zip([3, 17, 9, 22, 5, 14]) {
+                let at = NOW + n * SECOND + below * SECOND / 100;
+                let read = format.look(&reply(at, reading, Format::Ntp), at, at);
+                assert_eq!(read, Some(Reading::Ntp), "one column has one reading");
+            }
+            let at = NOW + 9 * SECOND + SECOND / 2;
+            format.look(&reply(at, reading, Format::Ntp), at, at);
+            assert_eq!(format.belief(), belief, "{reading:?}");
+        }
+        // Where it does not move nothing is shown.
+        let mut format = TimeFormat::default();
+        for n in 0..20 {
+            let at = NOW + n * SECOND + SECOND / 10;
+            format.look(&reply(at, Reading::NtpNanoseconds, Format::Ntp), at, at);
+            format.settle();
+        }
+        assert_eq!(format.belief(), Belief::Assumed);
     }
 
     /// A clock of 1970 or 2031 is read as its packets claim, unless they cannot mean that.
