@@ -558,16 +558,7 @@ fn sender(args: &SenderArgs) -> Result<u8, Error> {
     find::refuse_without_search(args)?;
     let stop = Stop::default();
     let (remotes, inside) = match &args.remote {
-        Some(endpoint) => {
-            let interface = args.ip.interface.as_deref();
-            let narrow = Narrow::by(
-                args.ip.family,
-                Some(endpoint),
-                args.local.as_ref(),
-                interface,
-            )?;
-            (remotes(endpoint, narrow)?, None)
-        }
+        Some(endpoint) => (remotes(endpoint, args.narrow()?)?, None),
         None => {
             let own = Reflecting::start(&inside_reflector(args), &Stop::default())?;
             (vec![own.local()[0]], Some(own))
@@ -771,11 +762,31 @@ impl<'a> Results<'a> {
     }
 }
 
+impl SenderArgs {
+    /// Which addresses of the remote's name can be used.
+    fn narrow(&self) -> Result<Narrow<'_>, Error> {
+        Narrow::by(
+            self.ip.family,
+            self.remote.as_ref(),
+            self.local.as_ref(),
+            self.ip.interface.as_deref(),
+        )
+    }
+}
+
 /// Why a run ended before its time.
 fn ended_early(call: &FailedCall) -> String {
     format!(
         "this system refuses {call}: the run ended before its time; does a sandbox forbid that call?"
     )
+}
+
+/// The exit code of a reflector or server, with a line on standard error where it ended before its time.
+fn service_ended(failure: Option<&FailedCall>) -> u8 {
+    failure.map_or(0, |call| {
+        complain(ended_early(call));
+        1
+    })
 }
 
 /// The exit code, with a line on standard error where nothing was measured.
@@ -801,18 +812,23 @@ fn verdict(report: &Report) -> u8 {
                 hop.address
             )
         });
-        let why = match (
-            packets.late.unwrap_or(0),
-            packets.ignored.and_then(|ignored| ignored.most()),
-            packets.icmp.first(),
-        ) {
-            (late @ 1.., _, _) => {
-                format!("{late} replies came after their timeout; use a longer --packet-timeout")
-            }
-            (_, _, Some(icmp)) if hop.is_none() => format!("ICMP {icmp}"),
-            (_, Some((kind, most)), _) => ignored::sentence(kind, most),
-            _ => hop.unwrap_or_else(|| format!("no reply and no ICMP error: {}", silence(report))),
-        };
+        // Of all that came the most frequent. ICMP of a next hop that does not answer is this host's own.
+        let late = packets.late.filter(|late| *late > 0).map(|late| {
+            let came = match late {
+                1 => "1 reply came after its timeout".to_owned(),
+                late => format!("{late} replies came after their timeout"),
+            };
+            (late, format!("{came}; use a longer --packet-timeout"))
+        });
+        let ignored = packets.ignored.and_then(|ignored| ignored.most());
+        let ignored = ignored.map(|(kind, most)| (most, ignored::sentence(kind, most)));
+        let icmp = packets.icmp.first().filter(|_| hop.is_none());
+        let icmp = icmp.map(|icmp| (icmp.count, format!("ICMP {icmp}")));
+        let came = [late, icmp, ignored].into_iter().flatten();
+        // Of as many of two kinds the first one.
+        let most = came.reduce(|a, b| if b.0 > a.0 { b } else { a });
+        let why = most.map(|(_, why)| why).or(hop);
+        let why = why.unwrap_or_else(|| format!("no reply and no ICMP error: {}", silence(report)));
         // Several sessions have several ports.
         let from = report
             .remote

@@ -577,6 +577,12 @@ fn a_link_local_address_is_of_the_link_of_interface() {
         });
         assert!(answered.is_some(), "{line}");
     }
+    // Its next hop is resolved as that of any address.
+    or_skip!(pair.near.set_up("ip -6 neigh flush dev near"));
+    let line = format!("sender [{addr}%near]:{port} -c 5 -i 10ms --json");
+    let report = pair.near.run(&line).measured();
+    assert_eq!(report["path"]["next_hop"]["resolved"], true, "{report:#}");
+    assert_no_loss(&report, 5);
     let outcome = pair.near.run(&format!("sender [{addr}]:{port} -c 1"));
     assert_eq!(outcome.code, 2, "{outcome:?}");
     assert!(outcome.complaint().contains("--interface"), "{outcome:?}");
@@ -587,11 +593,18 @@ fn until(side: &Namespace, check: &str) {
     assert!((0..2000).any(|_| side.set_up(check).is_ok()), "{check}");
 }
 
-/// A run during which the link has no carrier for a while.
-fn without_carrier(pair: &Pair) -> Value {
+/// A run during which the link has no carrier for a while, and how many of its packets came to the far end.
+fn without_carrier(pair: &Pair) -> (Value, u64) {
     let reflector = pair.far.reflector("10.9.0.2:0");
     let remote = reflector.address();
     pair.warm_up(remote);
+    let count = format!(
+        "nft add table inet seen
+         nft add chain inet seen into '{{ type filter hook input priority 0; }}'
+         nft add rule inet seen into udp dport {} counter",
+        remote.port()
+    );
+    pair.far.set_up(&count).unwrap();
     let line = format!("sender {remote} -c 2000 --rate 500 --packet-timeout 300ms --json");
     let running = Running::start(&mut words(pair.near.enter(&binary()), &line));
     until(
@@ -607,18 +620,24 @@ fn without_carrier(pair: &Pair) -> Value {
         pair.near.set_up("ip link show near >/dev/null").unwrap();
     }
     pair.far.set_up("ip link set far up").unwrap();
-    running.finish().report()
+    let report = running.finish().report();
+    let list = Running::start(&mut words(pair.far.enter("nft"), "list table inet seen")).finish();
+    pair.far.set_up("nft delete table inet seen").unwrap();
+    let mut words = list.stdout.split_whitespace();
+    let counted = words.find(|word| *word == "packets").and(words.next());
+    let counted = counted.and_then(|count| count.parse().ok());
+    (report, counted.expect("a counter"))
 }
 
 #[test]
 fn what_never_left_this_host_is_not_lost_on_the_path() {
     let pair = or_skip!(Pair::new());
     // A busy host may lose a stamp: then nothing is known.
-    let report = (0..5).map(|_| without_carrier(&pair)).find(|report| {
+    let found = (0..5).map(|_| without_carrier(&pair)).find(|(report, _)| {
         let causes = report["packets"]["not_sent_causes"].as_array().unwrap();
         causes.iter().any(|one| one["cause"] == "never_left")
     });
-    let report = report.expect("packets that never left");
+    let (report, counted) = found.expect("packets that never left");
     let packets = &report["packets"];
     let count = |name: &str| packets[name].as_u64().unwrap();
     assert_eq!(count("sent") + count("not_sent"), 2000, "{report:#}");
@@ -632,6 +651,10 @@ fn what_never_left_this_host_is_not_lost_on_the_path() {
         count("sent"),
         "{report:#}"
     );
+    // What left came to the other end, and was lost on no way, however late it was answered.
+    assert_eq!(counted, count("sent") + count("probes"), "{report:#}");
+    assert_eq!(count("lost_outbound"), 0, "{report:#}");
+    assert_eq!(count("lost"), count("late"), "{report:#}");
     assert!(
         report["host"]["reasons"].to_string().contains("never left"),
         "{report:#}"

@@ -217,8 +217,8 @@ pub(super) fn run(args: &ControllerArgs) -> Result<u8, Error> {
         find::refuse_without_search(sender)?;
     }
     let start_in = bounded("--start-in", args.start_in, 0)?;
-    let (local, interface) = (sender.local.as_ref(), sender.ip.interface.as_deref());
-    let narrow = Narrow::by(sender.ip.family, sender.remote.as_ref(), local, interface)?;
+    let local = sender.local.as_ref();
+    let narrow = sender.narrow()?;
     let paths = ControlArgs::paths(sender.remote.as_ref(), local, narrow)?;
     let reflector = |path: &ControlPath| {
         let server = SocketAddr::new(path.server.ip(), args.control.test_port.max(1));

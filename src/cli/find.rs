@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use clap::Args;
 
-use super::address::{Narrow, local, possible, remotes};
+use super::address::{local, possible, remotes};
 use super::ended_early;
 use super::{
     Again, Error, Hangup, ProgressLine, Room, ScheduleArg, SenderArgs, SizeArgs, StatsArg,
@@ -110,12 +110,7 @@ pub(super) fn run(args: &SenderArgs) -> Result<u8, Error> {
         // The first to which there is a way.
         (Some(endpoint), _) => {
             let interface = args.ip.interface.as_deref();
-            let narrow = Narrow::by(
-                args.ip.family,
-                Some(endpoint),
-                args.local.as_ref(),
-                interface,
-            )?;
+            let narrow = args.narrow()?;
             let way = |remote: &SocketAddr| {
                 local(args.local.as_ref(), *remote, interface)?;
                 Ok(*remote)

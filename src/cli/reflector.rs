@@ -8,12 +8,12 @@ use clap::Args;
 use rand::RngExt;
 
 use super::address::Narrow;
+use super::service_ended;
 use super::{
     Again, DEFAULT_PORT, Error, Hangup, HostArgs, LogArgs, News, catch_signals, check_host,
     check_log, every_address, format, io_kind, open_log, parse_interface, parse_threads, parse_ttl,
     print, resolve, say, to_many, usage,
 };
-use super::{complain, ended_early};
 use crate::config::{
     Direction, Dscp, Endpoint, Fraction, Impairment, IoKind, Prefix, Rate, ReflectorConfig,
     Seconds, SocketOptions,
@@ -312,13 +312,7 @@ pub(super) fn run(args: &ReflectorArgs) -> Result<u8, Error> {
         about.show() + &shown::summary(&account)
     };
     print(&result)?;
-    Ok(match &account.failure {
-        Some(call) => {
-            complain(ended_early(call));
-            1
-        }
-        None => 0,
-    })
+    Ok(service_ended(account.failure.as_ref()))
 }
 
 fn plan(args: &ReflectorArgs) -> Result<ReflectorConfig, Error> {

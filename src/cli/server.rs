@@ -8,12 +8,12 @@ use std::time::SystemTime;
 use clap::Args;
 
 use super::address::Narrow;
+use super::service_ended;
 use super::{
     Again, Error, FormatArg, Hangup, HostArgs, IoArg, LogArgs, News, catch_signals, check_host,
     check_log, every_address, io_kind, open_log, parse_interface, parse_threads, parse_ttl, print,
     resolve, say, to_many, usage,
 };
-use super::{complain, ended_early};
 use crate::config::{
     CpuList, DEFAULT_POLICY, Endpoint, Feature, Policy, Seconds, ServedConfig, ServerConfig,
     SocketOptions,
@@ -187,13 +187,7 @@ pub(super) fn run(args: &ServerArgs) -> Result<u8, Error> {
         about.show() + &shown::summary(&account)
     };
     print(&result)?;
-    Ok(match &account.failure {
-        Some(call) => {
-            complain(ended_early(call));
-            1
-        }
-        None => 0,
-    })
+    Ok(service_ended(account.failure.as_ref()))
 }
 
 fn startup(failure: Failure) -> Error {
