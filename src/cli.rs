@@ -874,7 +874,14 @@ fn silence(report: &Report) -> String {
         }
         _ => String::new(),
     };
-    format!("is a reflector there, and is a firewall between{size}?")
+    let link = match (
+        report.host.tx_stamps_requested,
+        report.host.tx_stamps_received,
+    ) {
+        (Some(1..), Some(0)) => "no packet is known to have left this host: is its link up? Is a",
+        _ => "is a",
+    };
+    format!("{link} reflector there, and is a firewall between{size}?")
 }
 
 /// The reflector that a sender without REMOTE measures.

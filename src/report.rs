@@ -908,6 +908,9 @@ pub struct Host {
 pub enum Verdict {
     /// They are.
     Ok,
+    /// There is none: no reply came.
+    #[serde(rename = "none")]
+    NothingMeasured,
     /// Kernel drops, late departures, lost stamps or a full sample channel made them less.
     ToolLimited,
 }
@@ -1473,7 +1476,7 @@ pub(crate) mod tests {
         ] {
             check(&|r| r.host.reasons_detail = vec![code.into()]);
         }
-        for verdict in [Verdict::Ok, Verdict::ToolLimited] {
+        for verdict in [Verdict::Ok, Verdict::NothingMeasured, Verdict::ToolLimited] {
             check(&|r| r.host.verdict = verdict);
         }
         for io in [Io::Batched, Io::Offload, Io::Portable] {

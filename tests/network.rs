@@ -630,6 +630,26 @@ fn without_carrier(pair: &Pair) -> (Value, u64) {
 }
 
 #[test]
+fn a_link_without_carrier_is_asked_about() {
+    let pair = or_skip!(Pair::new());
+    // The next hop is known, so that only the link is in the way.
+    pair.near
+        .set_up("ip neigh replace 10.9.0.2 lladdr 02:00:00:00:00:09 dev near nud permanent")
+        .unwrap();
+    pair.far.set_up("ip link set far down").unwrap();
+    let line = "sender 10.9.0.2:862 -c 5 --rate 100 --packet-timeout 200ms --json";
+    let done = Running::start(&mut words(pair.near.enter(&binary()), line)).finish();
+    assert_eq!(done.code, 5, "{}", done.stderr);
+    assert!(
+        done.stderr
+            .contains("no packet is known to have left this host: is its link up?"),
+        "{}",
+        done.stderr
+    );
+    assert_eq!(done.report()["host"]["verdict"], "none");
+}
+
+#[test]
 fn what_never_left_this_host_is_not_lost_on_the_path() {
     let pair = or_skip!(Pair::new());
     // A busy host may lose a stamp: then nothing is known.

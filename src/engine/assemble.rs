@@ -572,10 +572,10 @@ fn host(parts: &Parts<'_>, load: &report::Load) -> report::Host {
     let (codes, reasons): (Vec<_>, Vec<_>) = reasons(parts, kernel_drops, load).into_iter().unzip();
     let usage = os::usage().filter(|_| whole);
     report::Host {
-        verdict: if reasons.is_empty() {
-            report::Verdict::Ok
-        } else {
-            report::Verdict::ToolLimited
+        verdict: match (reasons.is_empty(), received.counts.received) {
+            (true, 0) => report::Verdict::NothingMeasured,
+            (true, _) => report::Verdict::Ok,
+            (false, _) => report::Verdict::ToolLimited,
         },
         reasons,
         reasons_detail: codes.into_iter().map(ReasonCode::into).collect(),
@@ -1007,6 +1007,17 @@ fn notes(
              reply before its request) or were under way when a clock was set: their delays are \
              left out",
             counts.received
+        ));
+    }
+    if received.facts.unstamped > 0 {
+        let (of, remedy) = match parts.granted.receive {
+            StampKind::Hardware => ("of the interface", ": measure without --hw-timestamps"),
+            StampKind::Kernel | StampKind::Userspace => ("of the kernel", ""),
+        };
+        notes.push(format!(
+            "{} of {} replies came without the receive timestamp {of} that was asked for: their delays are \
+             not known{remedy}",
+            received.facts.unstamped, counts.received
         ));
     }
     if received.facts.short_replies > 0 {

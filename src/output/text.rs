@@ -982,11 +982,9 @@ fn verdict(report: &Report) -> Vec<String> {
         }
         _ => {}
     }
-    // What does not exist cannot be the path's own.
-    let measured = packets.received != Some(0);
     let ruling = match host.verdict {
-        Verdict::Ok if measured => "host verdict: ok".to_owned(),
-        Verdict::Ok => "host verdict: none, since nothing was measured".to_owned(),
+        Verdict::Ok => "host verdict: ok".to_owned(),
+        Verdict::NothingMeasured => "host verdict: none, since nothing was measured".to_owned(),
         Verdict::ToolLimited => {
             format!(
                 "host verdict: tool-limited{}",
@@ -1448,7 +1446,7 @@ Direction         Min         Max         Avg          Jitter     Loss
     #[test]
     fn where_nothing_came_back_nothing_is_ok() {
         let mut report = full();
-        report.host.verdict = Verdict::Ok;
+        report.host.verdict = Verdict::NothingMeasured;
         report.packets.received = Some(0);
         let text = summary(&report, Detail::Brief);
         assert!(text.contains("NOTHING CAME BACK"), "{text}");

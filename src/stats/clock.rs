@@ -111,6 +111,10 @@ impl Extremes {
         }
     }
 
+    fn both(&self) -> [Timed; 2] {
+        [self.min, self.max]
+    }
+
     fn add(&mut self, other: &Self) {
         if other.min.delay_ns < self.min.delay_ns {
             self.min = other.min;
@@ -249,10 +253,32 @@ impl Clocks {
                 .per_window
                 .saturating_mul(clocks.windows.len() as u64)
         };
+        let mut fewer = other.windows.clone();
         if samples(other) > samples(self) {
-            self.windows.clone_from(&other.windows);
+            std::mem::swap(&mut self.windows, &mut fewer);
             (self.per_window, self.in_last) = (other.per_window, other.in_last);
         }
+        // The extremes are of all flows.
+        for window in &fewer {
+            for timed in window.outbound.both() {
+                self.window_at(timed.at_ns)
+                    .outbound
+                    .add(&Extremes::of(timed));
+            }
+            for timed in window.inbound.both() {
+                self.window_at(timed.at_ns)
+                    .inbound
+                    .add(&Extremes::of(timed));
+            }
+        }
+    }
+
+    /// The window of that moment; there is one.
+    fn window_at(&mut self, at_ns: i64) -> &mut Window {
+        let begun = self
+            .windows
+            .partition_point(|window| window.best.at_ns <= at_ns);
+        &mut self.windows[begun.saturating_sub(1)]
     }
 
     /// Reflector's clock minus ours by the reply with the shortest round trip of the stretch.

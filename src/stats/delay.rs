@@ -2508,6 +2508,36 @@ mod tests {
         }
     }
 
+    /// Several flows, one of which has the largest delays: they are in the figures of all.
+    #[test]
+    fn extremes_of_a_stretch_are_of_all_flows() {
+        const SECOND: i64 = 1_000_000_000;
+        let steps = |now| if now < 2 * SECOND { 0 } else { 7 * SECOND };
+        let quiet = between_clocks(3000, steps);
+        let (most, least) = (50_000_000, 1_500_000);
+        let mut queued = Delays::new(1, false);
+        for n in 0..20_i64 {
+            let t1_ns = 6 * SECOND + n * 1_000_000;
+            let delay = if n == 9 { most } else { least };
+            queued.record(&[Sample {
+                seq: n.unsigned_abs(),
+                t1_ns,
+                t1_stamp_ns: None,
+                t2_ns: t1_ns + delay + 7 * SECOND,
+                t3_ns: t1_ns + delay + 7 * SECOND + 1000,
+                t4_ns: t1_ns + 2 * delay + 1000,
+                size_class: 0,
+                count: 1,
+            }]);
+        }
+        for (mut all, other) in [(quiet.clone(), &queued), (queued.clone(), &quiet)] {
+            all.merge(other);
+            let told = all.report();
+            assert_eq!(told.outbound.unwrap().max, 7 * SECOND + most);
+            assert_eq!(told.inbound.unwrap().max, most - 7 * SECOND);
+        }
+    }
+
     #[test]
     fn drift_that_shows_is_not_in_the_variation() {
         for packets in [1000, 100_000] {

@@ -308,6 +308,7 @@ fn total_loss() -> Report {
             ..full.packets
         },
         host: Host {
+            verdict: Verdict::NothingMeasured,
             tx_stamps_requested: Some(1000),
             tx_stamps_received: Some(1000),
             ..full.host
