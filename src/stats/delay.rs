@@ -2513,11 +2513,11 @@ mod tests {
     fn extremes_of_a_stretch_are_of_all_flows() {
         const SECOND: i64 = 1_000_000_000;
         let steps = |now| if now < 2 * SECOND { 0 } else { 7 * SECOND };
-        let quiet = between_clocks(3000, steps);
+        let quiet = between_clocks(100_000, steps);
         let (most, least) = (50_000_000, 1_500_000);
-        let mut queued = Delays::new(1, false);
+        let mut queued = quiet.alike();
         for n in 0..20_i64 {
-            let t1_ns = 6 * SECOND + n * 1_000_000;
+            let t1_ns = 1006 * SECOND + n * 1_000_000;
             let delay = if n == 9 { most } else { least };
             queued.record(&[Sample {
                 seq: n.unsigned_abs(),
