@@ -560,7 +560,7 @@ fn sender(args: &SenderArgs) -> Result<u8, Error> {
     let (remotes, inside) = match &args.remote {
         Some(endpoint) => (remotes(endpoint, args.narrow()?)?, None),
         None => {
-            let own = Reflecting::start(&inside_reflector(args), &Stop::default())?;
+            let own = Reflecting::start(&inside_reflector(args)?, &Stop::default())?;
             (vec![own.local()[0]], Some(own))
         }
     };
@@ -885,7 +885,7 @@ fn silence(report: &Report) -> String {
 }
 
 /// The reflector that a sender without REMOTE measures.
-fn inside_reflector(args: &SenderArgs) -> ReflectorConfig {
+fn inside_reflector(args: &SenderArgs) -> Result<ReflectorConfig, Error> {
     let senders = 2 * usize::from(args.load.threads);
     let cpus = args.host.cpu.as_ref().and_then(|list| {
         let rest = list.cpus().get(senders..).filter(|rest| !rest.is_empty());
@@ -895,9 +895,13 @@ fn inside_reflector(args: &SenderArgs) -> ReflectorConfig {
         ))
         .ok()
     });
-    ReflectorConfig {
-        listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
-        allow: "127.0.0.0/8".parse().into_iter().collect(),
+    let (loopback, allow): (IpAddr, _) = match args.narrow()?.family {
+        Some(Family::V6) => (Ipv6Addr::LOCALHOST.into(), "::1/128"),
+        _ => (Ipv4Addr::LOCALHOST.into(), "127.0.0.0/8"),
+    };
+    Ok(ReflectorConfig {
+        listen: vec![SocketAddr::new(loopback, 0)],
+        allow: allow.parse().into_iter().collect(),
         stateless: false,
         session_timeout_ns: 0,
         dscp: None,
@@ -915,7 +919,7 @@ fn inside_reflector(args: &SenderArgs) -> ReflectorConfig {
         cpus,
         impairment: None,
         watch: false,
-    }
+    })
 }
 
 /// When packets of these sizes leave, and until when.

@@ -63,6 +63,17 @@ fn a_sender_without_remote_measures_itself() {
 }
 
 #[test]
+fn a_sender_without_remote_measures_the_family_that_is_asked_for() {
+    if !has_ipv6() {
+        return;
+    }
+    let report = run("sender -6 --rate 100 --count 3 --json").measured();
+    assert_no_loss(&report, 3);
+    let remote = report["remote"].as_str().unwrap();
+    assert!(remote.starts_with("[::1]:"), "{remote}");
+}
+
+#[test]
 fn a_reflector_of_another_process_tells_loss_by_direction() {
     let reflector = Reflector::start("127.0.0.1:0");
     let line = format!("sender {} -i 1ms -c 200 --json", reflector.address());

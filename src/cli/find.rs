@@ -105,7 +105,11 @@ pub(super) fn plan(
 }
 
 pub(super) fn run(args: &SenderArgs) -> Result<u8, Error> {
-    let inside = args.remote.is_none().then(|| inside_reflector(args));
+    let inside = args
+        .remote
+        .is_none()
+        .then(|| inside_reflector(args))
+        .transpose()?;
     let remote = match (&args.remote, &inside) {
         // The first to which there is a way.
         (Some(endpoint), _) => {
