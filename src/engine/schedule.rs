@@ -316,6 +316,59 @@ mod tests {
         }
     }
 
+    /// The rate of the packets before the last train, and the packets of each of 42,000 trains: they
+    /// have `burst` packets, and from the middle on, where a cycle of sizes ends, `later`.
+    fn rate_of_trains(departures: Departures, burst: u32, later: u32) -> (f64, Vec<u32>) {
+        let end = until(None, None);
+        let mut schedule = Schedule::new(departures, end, &IMIX[..1], 42, burst);
+        let first = schedule.by_ref().take(21_000);
+        let mut trains: Vec<_> = first.collect();
+        schedule.set_burst(later);
+        trains.extend(schedule.take(21_000));
+        let (last, before) = trains.split_last().unwrap();
+        let packets: u32 = before.iter().map(|train| train.count).sum();
+        let ns = u32::try_from(last.due_ns.unwrap() / 1000).unwrap();
+        let counts = trains.iter().map(|train| train.count).collect();
+        (f64::from(packets) / f64::from(ns) * 1e6, counts)
+    }
+
+    #[test]
+    fn random_gaps_between_trains_keep_the_rate() {
+        let rate = rate("100k");
+        for departures in [
+            Departures::Poisson(rate),
+            Departures::Uniform { rate, spread: 0.5 },
+        ] {
+            for (burst, later) in [(1, 1), (16, 16), (4, 64), (64, 4)] {
+                let (pps, counts) = rate_of_trains(departures, burst, later);
+                // Of 21,000 gaps that decide; five standard deviations are 3.5 %.
+                assert!(
+                    (96_500.0..103_500.0).contains(&pps),
+                    "{burst} {later}: {pps}"
+                );
+                let (first, rest) = counts.split_at(21_000);
+                assert!(first.iter().all(|count| *count == burst));
+                assert!(rest.iter().all(|count| *count == later));
+            }
+        }
+    }
+
+    #[test]
+    fn trains_become_longer_with_a_whole_cycle_of_sizes() {
+        let departures = Departures::Periodic(rate("1k"));
+        let mut schedule = Schedule::new(departures, until(None, None), &IMIX, 7, 2);
+        let counts = |schedule: &mut Schedule, trains| {
+            let trains = schedule.take(trains);
+            trains.map(|train| train.count).collect::<Vec<_>>()
+        };
+        assert_eq!(counts(&mut schedule, 5), [2; 5]);
+        schedule.set_burst(8);
+        assert_eq!(counts(&mut schedule, 7), [2; 7]);
+        assert_eq!(schedule.burst(), 2);
+        assert_eq!(counts(&mut schedule, 12), [8; 12]);
+        assert_eq!(schedule.burst(), 8);
+    }
+
     #[test]
     fn gaps_have_the_right_spread() {
         let end = until(Some(100_001), None);
@@ -340,5 +393,15 @@ mod tests {
         let schedule = Schedule::new(Departures::Flood, until(Some(3), None), &IMIX, 0, 1);
         let dues: Vec<_> = schedule.map(|d| d.due_ns).collect();
         assert_eq!(dues, [None, None, None]);
+    }
+
+    #[test]
+    fn a_flood_tells_when_it_ends() {
+        for duration in [None, Some(300_000_000)] {
+            let mut schedule = Schedule::new(Departures::Flood, until(None, duration), &IMIX, 0, 1);
+            assert_eq!(schedule.duration_ns(), duration);
+            // It is over by the clock alone.
+            assert_eq!(schedule.nth(1000).map(|d| d.due_ns), Some(None));
+        }
     }
 }
