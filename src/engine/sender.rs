@@ -249,6 +249,7 @@ impl Sent {
             all.gave_up += thread.gave_up;
             all.no_room += thread.no_room;
             all.too_large += thread.too_large;
+            all.probes += thread.probes;
             all.unfolded = all.unfolded.or(thread.unfolded);
             all.refused_call = all.refused_call.or(thread.refused_call);
             all.failure = all.failure.or(thread.failure);

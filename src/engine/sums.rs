@@ -1,0 +1,385 @@
+//! Tests: what several threads of a session did and found is what they did and found together. Every
+//! count of a thread is another one, and not 0; a field that is added without a line here does not
+//! compile.
+
+use std::net::SocketAddr;
+
+use super::icmp::IcmpErrors;
+use super::receiver::{Belief, Departed, Estimates, Facts, Received};
+use super::sender::Sent;
+use crate::io::{Icmp, RefusedCall};
+use crate::report::ignored::{Ignored, Kind};
+use crate::stats::clock::OwnStep;
+use crate::stats::sequence::Counts;
+use crate::wire::{ErrorEstimate, Format, Reading};
+
+const FIRST: RefusedCall = RefusedCall {
+    call: "recvmmsg",
+    errno: 1,
+};
+const SECOND: RefusedCall = RefusedCall {
+    call: "recvmsg",
+    errno: 2,
+};
+
+fn address(port: u16) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 1], port))
+}
+
+fn own_step(by_ns: i64) -> OwnStep {
+    OwnStep {
+        after_ns: 1,
+        until_ns: 2,
+        by_ns,
+    }
+}
+
+/// Counts at a value each, of every kind of datagram.
+fn ignored(mut count: impl FnMut() -> u64) -> Ignored {
+    let mut ignored = Ignored::default();
+    for kind in Kind::ALL {
+        ignored.note(kind, count());
+    }
+    ignored
+}
+
+fn icmp(errnos: &[i32]) -> IcmpErrors {
+    let mut errors = IcmpErrors::default();
+    for errno in errnos {
+        errors.note(&Icmp::of_errno(*errno));
+    }
+    errors
+}
+
+/// Of `good` replies of a synchronised clock and `bad` ones of another, and some that do not tell.
+fn estimates(good: u64, bad: u64, unusable: u64) -> Estimates {
+    let mut estimates = Estimates::default();
+    let worse = 1000 * bad;
+    estimates.note(ErrorEstimate::new(true, Format::Ntp, 1000), good);
+    estimates.note(ErrorEstimate::new(false, Format::Ntp, worse), bad);
+    estimates.note(ErrorEstimate::UNKNOWN, good + bad);
+    estimates.note(ErrorEstimate::from_raw(0x8000), unusable);
+    estimates
+}
+
+/// Facts with every count another one, from `from` on, and each of the tables with an entry of its own.
+fn facts_from(from: u64) -> Facts {
+    let mut next = from..;
+    let mut count = || next.next().unwrap();
+    let mut facts = Facts::new(0);
+    facts.received_by_class = vec![count(), count()];
+    facts.ignored = ignored(&mut count);
+    for field in [
+        &mut facts.rejected,
+        &mut facts.untold,
+        &mut facts.unstamped,
+        &mut facts.cut,
+        &mut facts.stamps_back,
+        &mut facts.stamps_lost,
+        &mut facts.other_format,
+        &mut facts.misread,
+        &mut facts.ttl_out[255],
+        &mut facts.ttl_in[0],
+        &mut facts.tos_in[7],
+        &mut facts.tos_there[184],
+        &mut facts.reply_octets,
+        &mut facts.due_octets,
+        &mut facts.exchanged,
+        &mut facts.short_replies,
+        &mut facts.bundled,
+        &mut facts.departed.stamped,
+        &mut facts.departed.late,
+        &mut facts.missed,
+    ] {
+        *field = count();
+    }
+    facts
+}
+
+fn received(facts: Facts) -> Received {
+    Received {
+        counts: Counts::default(),
+        facts,
+        kernel_drops: None,
+        unrecorded: 0,
+        cut_short: false,
+        cpus: None,
+        refused_call: None,
+        failure: None,
+    }
+}
+
+fn together(threads: [Received; 2]) -> Received {
+    Received::together(2, threads.iter().map(|one| (0, one)))
+}
+
+#[test]
+fn facts_of_two_receivers_add_up() {
+    let mut first = facts_from(100);
+    first.elsewhere_from = None;
+    first.icmp = icmp(&[libc::EHOSTUNREACH, libc::ECONNREFUSED]);
+    first.own_steps.push(own_step(3));
+    first.readings.push(Reading::Ntp);
+    first.belief = Belief::Shown;
+    first.reply_sizes.extend([41, 1472]);
+    first.estimates = estimates(11, 3, 5);
+    first.departed.max_slip_ns = 70;
+    let mut second = facts_from(1000);
+    second.elsewhere_from = Some(address(7));
+    second.icmp = icmp(&[libc::EHOSTUNREACH]);
+    second.own_steps.push(own_step(-4));
+    second.readings.extend([Reading::Ptp, Reading::Ntp]);
+    second.belief = Belief::Denied;
+    second.reply_sizes.extend([41, 9]);
+    second.more_reply_sizes = true;
+    second.estimates = estimates(23, 2, 29);
+    second.departed.max_slip_ns = 60;
+    for swapped in [false, true] {
+        let (a, b) = (received(first.clone()), received(second.clone()));
+        let all = together(if swapped { [b, a] } else { [a, b] });
+        // What counts from 100 and from 1,000 together.
+        let mut next = (1100..).step_by(2);
+        let mut sum = || next.next().unwrap();
+        // None may be left out.
+        let Facts {
+            ignored: of_kinds,
+            elsewhere_from,
+            icmp: errors,
+            rejected,
+            mut own_steps,
+            untold,
+            unstamped,
+            cut,
+            stamps_back,
+            stamps_lost,
+            received_by_class,
+            other_format,
+            mut readings,
+            belief,
+            misread,
+            ttl_out,
+            ttl_in,
+            tos_in,
+            tos_there,
+            reply_sizes,
+            more_reply_sizes,
+            reply_octets,
+            due_octets,
+            exchanged,
+            estimates: quality,
+            short_replies,
+            bundled,
+            departed,
+            missed,
+        } = all.facts;
+        assert_eq!(received_by_class, [sum(), sum()]);
+        assert_eq!(of_kinds, ignored(&mut sum));
+        let counts = [
+            rejected,
+            untold,
+            unstamped,
+            cut,
+            stamps_back,
+            stamps_lost,
+            other_format,
+            misread,
+            ttl_out[255],
+            ttl_in[0],
+            tos_in[7],
+            tos_there[184],
+            reply_octets,
+            due_octets,
+            exchanged,
+            short_replies,
+            bundled,
+            departed.stamped,
+            departed.late,
+            missed,
+        ];
+        assert_eq!(counts, counts.map(|_| sum()));
+        for (table, entries) in [(&ttl_out, 1), (&ttl_in, 1), (&tos_in, 1), (&tos_there, 1)] {
+            assert_eq!(table.iter().filter(|count| **count > 0).count(), entries);
+        }
+        assert_eq!(
+            departed,
+            Departed {
+                max_slip_ns: 70,
+                ..departed
+            }
+        );
+        let icmp_of_both = [libc::EHOSTUNREACH, libc::ECONNREFUSED, libc::EHOSTUNREACH];
+        assert_eq!(
+            errors.report(|_| false),
+            icmp(&icmp_of_both).report(|_| false)
+        );
+        let mut both = estimates(11, 3, 5);
+        let more = estimates(23, 2, 29);
+        assert_eq!(
+            (quality.synchronised(), quality.unusable()),
+            (Some(false), Some(34))
+        );
+        both.add(&more);
+        assert_eq!(quality, both);
+        own_steps.sort_by_key(|step| step.by_ns);
+        assert_eq!(own_steps, [own_step(-4), own_step(3)]);
+        readings.sort_by_key(|reading| *reading == Reading::Ptp);
+        assert_eq!(readings, [Reading::Ntp, Reading::Ptp]);
+        assert_eq!(belief, Belief::Denied);
+        assert_eq!(elsewhere_from, Some(address(7)));
+        assert_eq!((reply_sizes, more_reply_sizes), (vec![9, 41, 1472], true));
+    }
+}
+
+#[test]
+fn what_two_receivers_had_happen_happened_to_the_session() {
+    let first = || Received {
+        kernel_drops: Some(3),
+        unrecorded: 5,
+        cpus: Some(vec![2, 0]),
+        refused_call: Some(FIRST),
+        ..received(Facts::new(2))
+    };
+    let second = || Received {
+        kernel_drops: Some(4),
+        unrecorded: 7,
+        cut_short: true,
+        cpus: Some(vec![1, 2]),
+        refused_call: Some(SECOND),
+        failure: Some(SECOND),
+        ..received(Facts::new(2))
+    };
+    for (threads, refused) in [([first(), second()], FIRST), ([second(), first()], SECOND)] {
+        let all = together(threads);
+        assert_eq!((all.kernel_drops, all.unrecorded), (Some(7), 12));
+        assert!(all.cut_short);
+        assert_eq!(all.cpus, Some(vec![0, 1, 2]));
+        assert_eq!(all.refused_call, Some(refused));
+        assert_eq!(all.failure, Some(SECOND));
+    }
+    // What is not known of one is not known of all.
+    let all = together([first(), received(Facts::new(2))]);
+    assert_eq!(
+        (all.kernel_drops, all.cpus, all.cut_short),
+        (None, None, false)
+    );
+}
+
+/// A sender with every count another one, from `from` on.
+fn sent_from(from: u64) -> Sent {
+    let mut next = from..;
+    let mut count = || next.next().unwrap();
+    Sent {
+        sent: count(),
+        overdue: count(),
+        refused: count(),
+        gave_up: count(),
+        no_room: count(),
+        too_large: count(),
+        probes: count(),
+        by_class: vec![count(), count()],
+        late_departures: count(),
+        stamps_requested: count(),
+        began_anew: count(),
+        ..Sent::default()
+    }
+}
+
+#[test]
+fn totals_of_two_senders_add_up() {
+    let first = Sent {
+        refusal: Some(11),
+        unfolded: None,
+        refused_call: Some(FIRST),
+        icmp: icmp(&[libc::EHOSTUNREACH]),
+        longest_burst: 64,
+        last_burst: 3,
+        max_slip_ns: 70,
+        first_ns: 1000,
+        last_ns: 9000,
+        started_ns: 5000,
+        stamp_one_in: (4, 8),
+        cpus: Some(vec![3]),
+        ..sent_from(100)
+    };
+    let second = Sent {
+        refusal: Some(12),
+        unfolded: Some(13),
+        failure: Some(SECOND),
+        icmp: icmp(&[libc::EHOSTUNREACH, libc::ECONNREFUSED]),
+        longest_burst: 32,
+        last_burst: 5,
+        max_slip_ns: 60,
+        first_ns: 1500,
+        last_ns: 8000,
+        started_ns: 5500,
+        stamp_one_in: (2, 4),
+        interrupted: true,
+        cpus: Some(vec![1]),
+        realtime_refused: Some("no".to_owned()),
+        ..sent_from(1000)
+    };
+    for threads in [[&first, &second], [&second, &first]] {
+        let mut next = (1100..).step_by(2);
+        let mut sum = || next.next().unwrap();
+        let Sent {
+            sent,
+            overdue,
+            refused,
+            refusal,
+            gave_up,
+            no_room,
+            too_large,
+            probes,
+            unfolded,
+            refused_call,
+            failure,
+            icmp: errors,
+            by_class,
+            late_departures,
+            longest_burst,
+            // Each thread has its own: see `paces`.
+            last_burst: _,
+            max_slip_ns,
+            first_ns,
+            last_ns,
+            started_ns,
+            stamps_requested,
+            stamp_one_in,
+            txtime: _,
+            interrupted,
+            began_anew,
+            cpus,
+            realtime_refused,
+            paces,
+        } = Sent::together(threads.into_iter());
+        let counts = [
+            sent,
+            overdue,
+            refused,
+            gave_up,
+            no_room,
+            too_large,
+            probes,
+            by_class[0],
+            by_class[1],
+            late_departures,
+            stamps_requested,
+            began_anew,
+        ];
+        assert_eq!(counts, counts.map(|_| sum()));
+        assert_eq!(refusal, threads[0].refusal);
+        assert_eq!(
+            (unfolded, refused_call, failure),
+            (Some(13), Some(FIRST), Some(SECOND))
+        );
+        let icmp_of_both = [libc::EHOSTUNREACH, libc::EHOSTUNREACH, libc::ECONNREFUSED];
+        assert_eq!(errors, icmp(&icmp_of_both));
+        assert_eq!((longest_burst, max_slip_ns), (64, 70));
+        assert_eq!((first_ns, last_ns, started_ns), (1000, 9000, 5000));
+        assert_eq!(stamp_one_in, (2, 8));
+        assert!(interrupted);
+        assert_eq!(cpus, Some(vec![1, 3]));
+        assert_eq!(realtime_refused.as_deref(), Some("no"));
+        assert_eq!(paces.len(), 2);
+    }
+}
