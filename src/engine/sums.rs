@@ -109,7 +109,7 @@ fn received(facts: Facts) -> Received {
     }
 }
 
-fn together(threads: [Received; 2]) -> Received {
+fn together(threads: &[Received; 2]) -> Received {
     Received::together(2, threads.iter().map(|one| (0, one)))
 }
 
@@ -136,7 +136,7 @@ fn facts_of_two_receivers_add_up() {
     second.departed.max_slip_ns = 60;
     for swapped in [false, true] {
         let (a, b) = (received(first.clone()), received(second.clone()));
-        let all = together(if swapped { [b, a] } else { [a, b] });
+        let all = together(&if swapped { [b, a] } else { [a, b] });
         // What counts from 100 and from 1,000 together.
         let mut next = (1100..).step_by(2);
         let mut sum = || next.next().unwrap();
@@ -249,7 +249,7 @@ fn what_two_receivers_had_happen_happened_to_the_session() {
         ..received(Facts::new(2))
     };
     for (threads, refused) in [([first(), second()], FIRST), ([second(), first()], SECOND)] {
-        let all = together(threads);
+        let all = together(&threads);
         assert_eq!((all.kernel_drops, all.unrecorded), (Some(7), 12));
         assert!(all.cut_short);
         assert_eq!(all.cpus, Some(vec![0, 1, 2]));
@@ -257,7 +257,7 @@ fn what_two_receivers_had_happen_happened_to_the_session() {
         assert_eq!(all.failure, Some(SECOND));
     }
     // What is not known of one is not known of all.
-    let all = together([first(), received(Facts::new(2))]);
+    let all = together(&[first(), received(Facts::new(2))]);
     assert_eq!(
         (all.kernel_drops, all.cpus, all.cut_short),
         (None, None, false)

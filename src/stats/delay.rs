@@ -1934,16 +1934,60 @@ mod tests {
         let mut flows = [Distribution::from_zero(), Distribution::from_zero()];
         for seq in 0..2000 {
             flows[0].record(seq, 10 * i64::try_from(seq % 2).unwrap());
-            flows[1].record(seq, 1_000_000);
+            flows[1].record(seq, 1_000_000 + 30 * i64::try_from(seq % 2).unwrap());
         }
-        let [mut merged, other] = flows;
-        merged.merge(&other);
-        let ipdv = merged.report().unwrap().ipdv.unwrap();
-        assert_eq!(
-            (ipdv.min, ipdv.max, merged.pairs.count),
-            (-10, 10, 2 * 1999)
-        );
-        assert!(near(ipdv.mean_abs, 5.0));
+        let [first, second] = flows;
+        for (first, second) in [(&first, &second), (&second, &first)] {
+            let mut merged = first.clone();
+            merged.merge(second);
+            let ipdv = merged.report().unwrap().ipdv.unwrap();
+            assert_eq!(
+                (ipdv.min, ipdv.max, merged.pairs.count),
+                (-30, 30, 2 * 1999)
+            );
+            assert!(near(ipdv.mean_abs, 20.0));
+        }
+    }
+
+    #[test]
+    fn the_samples_and_the_rejected_ones_of_two_flows_add_up() {
+        let good = |seq: u64| sample(seq, 1_000_000, None, 0);
+        let bad = |seq| Sample {
+            t3_ns: good(seq).t2_ns - 1,
+            ..good(seq)
+        };
+        let none = Delays::new(1, false);
+        let flow = |recorded: u64, rejected: u64| {
+            let mut flow = none.alike();
+            flow.record(&(0..recorded).map(good).collect::<Vec<_>>());
+            flow.record(&(0..rejected).map(bad).collect::<Vec<_>>());
+            flow
+        };
+        let (first, second) = (flow(5, 2), flow(4, 3));
+        for (first, second) in [(&first, &second), (&second, &first)] {
+            let mut both = first.clone();
+            both.merge(second);
+            assert_eq!((both.recorded(), both.rejected()), (9, 5));
+            let report = both.report();
+            let samples = [report.roundtrip, report.outbound, report.inbound];
+            assert_eq!(samples.map(|delay| delay.unwrap().samples), [9; 3]);
+        }
+    }
+
+    #[test]
+    fn two_parts_that_fill_the_first_memory_together_leave_it() {
+        for other in [1, EARLY / 2, EARLY - 1] {
+            let part = |count: usize| {
+                let mut part = Distribution::from_zero();
+                (0..count).for_each(|n| part.record(n as u64, i64::try_from(n).unwrap()));
+                part
+            };
+            let (mut both, other) = (part(EARLY - other), part(other));
+            both.merge(&other);
+            assert!(both.settled && both.early.is_empty());
+            both.record(EARLY as u64, 7);
+            assert!(both.early.is_empty(), "what comes next takes no memory");
+        }
     }
 
     #[test]
