@@ -595,10 +595,26 @@ fn sender(args: &SenderArgs) -> Result<u8, Error> {
 fn first_that_answers(
     args: &SenderArgs,
     configs: &[SessionConfig],
+    passed: Vec<String>,
+    inside: Option<Reflecting>,
+    stop: &Stop,
+) -> Result<Measured, Error> {
+    let (mut measured, why) = first_of(args, configs, passed, inside, stop)?;
+    let all = std::iter::once(&mut measured.report).chain(&mut measured.parts);
+    for report in all {
+        report.notes.extend(why.clone());
+    }
+    Ok(measured)
+}
+
+/// The same, and why it is that address.
+fn first_of(
+    args: &SenderArgs,
+    configs: &[SessionConfig],
     mut passed: Vec<String>,
     mut inside: Option<Reflecting>,
     stop: &Stop,
-) -> Result<Measured, Error> {
+) -> Result<(Measured, Option<String>), Error> {
     let talk = !args.log.quiet;
     for (index, config) in configs.iter().enumerate() {
         let addr = config.remote.ip();
@@ -626,13 +642,7 @@ fn first_that_answers(
         }
         watcher.finish();
         let Some(why) = why else {
-            let mut measured = measured?;
-            let note = why_this(addr, &passed);
-            let all = std::iter::once(&mut measured.report).chain(&mut measured.parts);
-            for report in all {
-                report.notes.extend(note.clone());
-            }
-            return Ok(measured);
+            return Ok((measured?, why_this(addr, &passed)));
         };
         passed.push(not_this(addr, why));
         if talk {

@@ -11,14 +11,14 @@ pub mod steps;
 use std::net::SocketAddr;
 
 use crate::config::{
-    Departures, End, Fraction, Rate, ReflectorConfig, SessionConfig, SizeProfile, Sizes,
+    Departures, End, Fraction, Rate, ReflectorConfig, SessionConfig, SizeClass, SizeProfile, Sizes,
 };
 use crate::engine::{self, Failure, Progress, Reflecting, Stop};
-use crate::report::Report;
 use crate::report::find_rate::{
     Bound, FindRate, Frame, LimitedBy, LoadPoint, Outcome, Roundtrip, Schema, Standing, Trial,
     WarmUp,
 };
+use crate::report::{IcmpKind, Report};
 
 use judge::{ceiling, judge};
 use steps::{Search, Step};
@@ -100,7 +100,9 @@ pub fn find<E>(
     mut show: impl FnMut(Update<'_>),
 ) -> Result<(), E> {
     let mut patience_ns = PATIENCE_NS;
-    for sizes in &plan.sizes {
+    // Nobody answers any size.
+    let mut gone = false;
+    for (index, sizes) in plan.sizes.iter().enumerate() {
         if stop.requested() {
             break;
         }
@@ -113,13 +115,29 @@ pub fn find<E>(
             found: nothing_yet(plan, sizes),
             number: 0,
         };
-        let result = hunt.search(patience_ns);
+        let rest = &plan.sizes[index + 1..];
+        let mut result = if gone {
+            Ok(())
+        } else {
+            hunt.search(patience_ns)
+        };
+        let silent = hunt.found.warm_up.received == 0;
+        if gone {
+            let why = "no packet was sent: nobody answers packets of the size before";
+            hunt.found.notes.push(why.to_owned());
+        } else if result.is_ok() && silent && !rest.is_empty() {
+            // What goes to a closed port is refused whatever its size.
+            let answered = match hunt.found.refused {
+                Some(_) => Ok(Some(false)),
+                None if patience_ns < PATIENCE_NS => Ok(Some(true)),
+                None => hunt.answers_any(rest),
+            };
+            gone = matches!(answered, Ok(Some(false)));
+            result = answered.map(drop);
+        }
         let mut found = hunt.found;
         // Where nobody answers one size, the next one is asked once.
-        patience_ns = match found.warm_up.received {
-            0 => 1,
-            _ => PATIENCE_NS,
-        };
+        patience_ns = if silent { 1 } else { PATIENCE_NS };
         found.interrupted = stop.requested();
         let mtu = engine::path_mtu(
             plan.session.remote,
@@ -169,6 +187,7 @@ fn nothing_yet(plan: &Plan, sizes: &Sizes) -> FindRate {
         limited_by: None,
         ceiling: None,
         warm_up: WarmUp::default(),
+        refused: None,
         interrupted: false,
         loads: Vec::new(),
         trials: Vec::new(),
@@ -264,8 +283,10 @@ impl<E, S: FnMut(Update<'_>)> Hunt<'_, '_, E, S> {
         }));
         let standing = standing(&self.found, result.confirmed);
         self.found.standing = Some(standing);
+        let slower = rates_tried(&self.found).into_iter();
+        let mut slower = slower.filter(|bound| bound.rate_pps <= pps);
         self.found.stable = matches!(standing, Standing::Stable | Standing::NotRepeatable)
-            && result.lower.is_some_and(|bound| bound.failed == 0);
+            && slower.all(|bound| bound.failed == 0);
         Ok(())
     }
 
@@ -351,7 +372,7 @@ impl<E, S: FnMut(Update<'_>)> Hunt<'_, '_, E, S> {
     ///
     /// The first packets of a path may wait for an address to be resolved, or for a route.
     fn warm_up(&mut self) -> Result<Option<(bool, u64)>, E> {
-        let Some(report) = self.measure(&warm_up(self.plan, self.sizes))? else {
+        let Some(report) = self.measure(&warm_up(self.plan, self.sizes, WARM_UP_PACKETS))? else {
             return Ok(None);
         };
         let packets = &report.packets;
@@ -366,6 +387,13 @@ impl<E, S: FnMut(Update<'_>)> Hunt<'_, '_, E, S> {
         }
         // Why nothing was sent, or what the network said.
         self.found.notes = report.notes;
+        let mut icmp = report.packets.icmp.iter();
+        let refused = icmp.find(|icmp| icmp.kind == IcmpKind::PortUnreachable);
+        if let (Some(refused), 0) = (refused, warm_up.received) {
+            // One that answered before may be started again.
+            self.found.refused = Some(*refused);
+            return Ok(Some((false, u64::MAX)));
+        }
         (self.show)(Update::Silent(&self.found.size));
         let waited_ns = match sent {
             // What this host refuses it refuses at once.
@@ -373,6 +401,26 @@ impl<E, S: FnMut(Update<'_>)> Hunt<'_, '_, E, S> {
             _ => WARM_UP_NS.saturating_add(self.plan.session.timeout_ns),
         };
         Ok(Some((false, waited_ns)))
+    }
+
+    /// Whether any of these sizes is answered, by one session of all of them; `None`: interrupted.
+    fn answers_any(&mut self, rest: &[Sizes]) -> Result<Option<bool>, E> {
+        let classes: Vec<SizeClass> = rest
+            .iter()
+            .flat_map(|sizes| &sizes.classes)
+            .map(|class| SizeClass {
+                weight: 1,
+                ..*class
+            })
+            .collect();
+        let packets = WARM_UP_PACKETS.max(classes.len() as u64);
+        let all = Sizes {
+            // Nobody is told of this session.
+            profile: SizeProfile::Imix,
+            classes,
+        };
+        let report = self.measure(&warm_up(self.plan, &all, packets))?;
+        Ok(report.map(|report| report.packets.received > Some(0)))
     }
 
     fn measure(&mut self, session: &SessionConfig) -> Result<Option<Report>, E> {
@@ -384,21 +432,45 @@ impl<E, S: FnMut(Update<'_>)> Hunt<'_, '_, E, S> {
 
 /// What the rate that was found rests on.
 fn standing(found: &FindRate, confirmed: bool) -> Standing {
-    let loads = found.loads.iter();
-    if !confirmed || loads.clone().count() < 3 {
+    if !confirmed || found.loads.len() < 3 {
         return Standing::NotConfirmed;
     }
-    if loads.clone().any(|point| point.held == 0) {
+    let tried = rates_tried(found);
+    let slower = |bound: &&Bound| Some(bound.rate_pps) < found.rate_pps;
+    if tried.iter().filter(slower).any(|bound| bound.held == 0) {
         return Standing::NotStable;
     }
-    let bounds = [found.lower, found.upper];
-    let disagree = |held: u32, failed: u32| held > 0 && failed > 0;
-    let bound = |bound: &Bound| disagree(bound.held, bound.failed);
-    let mut loads = loads.map(|point| disagree(point.held, point.failed));
-    if bounds.iter().flatten().any(bound) || loads.any(|disagree| disagree) {
+    let disagree = |bound: &Bound| bound.held > 0 && bound.failed > 0;
+    if tried.iter().any(disagree) {
         return Standing::NotRepeatable;
     }
     Standing::Stable
+}
+
+/// What came of the trials at each rate, those at a part of the found one among them.
+fn rates_tried(found: &FindRate) -> Vec<Bound> {
+    let searched = found.trials.iter().map(|trial| {
+        let held = u32::from(trial.outcome == Outcome::Held);
+        (trial.offered_pps, held, 1 - held)
+    });
+    // The trials at the whole rate are of the search.
+    let loads = found.loads.iter().filter(|point| point.percent < 100);
+    let loads = loads.map(|point| (point.trial.offered_pps, point.held, point.failed));
+    let mut tried: Vec<Bound> = Vec::new();
+    for (rate_pps, held, failed) in searched.chain(loads) {
+        match tried.iter_mut().find(|bound| bound.rate_pps == rate_pps) {
+            Some(bound) => {
+                bound.held += held;
+                bound.failed += failed;
+            }
+            None => tried.push(Bound {
+                rate_pps,
+                held,
+                failed,
+            }),
+        }
+    }
+    tried
 }
 
 /// How the figures are to be read, where that is not plain.
@@ -419,6 +491,23 @@ fn readings(found: &FindRate, mtu: Option<usize>) -> Vec<String> {
             "packets left in trains of up to {burst}, which share their timestamps; --burst 1 sends \
              each by itself"
         ));
+    }
+    // Of these more is said below.
+    let lost = |point: &&LoadPoint| point.trial.outcome != Outcome::Held;
+    let loads = found.loads.iter().filter(lost);
+    let loads: Vec<u64> = loads.map(|point| point.trial.offered_pps).collect();
+    for bound in rates_tried(found) {
+        let Bound {
+            rate_pps,
+            held,
+            failed,
+        } = bound;
+        if Some(rate_pps) < found.rate_pps && failed > 0 && !loads.contains(&rate_pps) {
+            notes.push(format!(
+                "{rate_pps}/s, which is slower, did not hold in {failed} of {} trials",
+                held + failed
+            ));
+        }
     }
     for point in &found.loads {
         let LoadPoint { percent, trial, .. } = point;
@@ -466,19 +555,28 @@ fn session(plan: &Plan, sizes: &Sizes, pps: u64) -> SessionConfig {
     session
 }
 
+/// A session that shows whether anybody answers.
+#[must_use]
+pub fn question(session: &SessionConfig) -> SessionConfig {
+    slow(session.clone(), WARM_UP_PPS, WARM_UP_PACKETS)
+}
+
 /// A session of a few slow packets, whose loss tells nothing.
-fn warm_up(plan: &Plan, sizes: &Sizes) -> SessionConfig {
+fn warm_up(plan: &Plan, sizes: &Sizes, packets: u64) -> SessionConfig {
     let threads = u64::try_from(plan.session.threads).unwrap_or(1);
     let pps = (WARM_UP_PPS * threads).min(plan.max_pps.unwrap_or(u64::MAX));
-    let mut session = session(plan, sizes, pps);
+    slow(session(plan, sizes, pps), pps, packets * threads)
+}
+
+fn slow(mut session: SessionConfig, pps: u64, packets: u64) -> SessionConfig {
     session.departures = Departures::Periodic(
         Rate::from_per_second(pps).expect("a rate below any bound, and at least one"),
     );
     // What comes at all comes soon after; the rest is not waited for.
     session.loss_bound = Some(Fraction::default());
     session.end = End {
-        count: Some(WARM_UP_PACKETS * threads),
-        duration_ns: Some(WARM_UP_NS),
+        count: Some(packets),
+        duration_ns: Some(WARM_UP_NS.max(packets * SECOND_NS / pps.max(WARM_UP_PPS))),
     };
     session
 }
@@ -559,5 +657,52 @@ mod tests {
             lost.contains("at 90 % of the rate two trials did not hold"),
             "{lost}"
         );
+    }
+
+    #[test]
+    fn a_rate_above_a_slower_one_that_failed_is_not_stable() {
+        use crate::report::find_rate::tests::full;
+
+        let standing_of = |others: &[(u64, Outcome)]| {
+            let mut found = full();
+            let like = found.trials[0].clone();
+            let trial = |&(offered_pps, outcome)| Trial {
+                offered_pps,
+                outcome,
+                ..like.clone()
+            };
+            found.trials = others.iter().map(trial).collect();
+            for (point, pps) in found.loads.iter_mut().zip([40_637, 73_146, 81_274]) {
+                point.trial.offered_pps = pps;
+            }
+            (standing(&found, true), readings(&found, None))
+        };
+        let (held, path) = (Outcome::Held, Outcome::Path);
+        let calm = [(4_000, held), (81_274, held), (82_543, path)];
+        assert_eq!(standing_of(&calm), (Standing::Stable, vec![]));
+        for (others, standing, words) in [
+            (
+                vec![(1_000, path), (1_000, path)],
+                Standing::NotStable,
+                "1000/s, which is slower, did not hold in 2 of 2",
+            ),
+            (
+                vec![(1_000, path), (1_000, held)],
+                Standing::NotRepeatable,
+                "in 1 of 2 trials",
+            ),
+            (
+                vec![(2_000, Outcome::Nothing), (2_000, Outcome::Host)],
+                Standing::NotStable,
+                "2000/s",
+            ),
+        ] {
+            let all = [others, calm.to_vec()].concat();
+            let (found, notes) = standing_of(&all[..]);
+            assert!(notes.concat().contains(words), "{notes:?}");
+            assert_eq!(found, standing, "{all:?}");
+        }
+        let (above, _) = standing_of(&[(90_000, held), (90_000, path)]);
+        assert_eq!(above, Standing::NotRepeatable);
     }
 }

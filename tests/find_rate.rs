@@ -91,6 +91,11 @@ fn an_outage_of_one_trial_bounds_nothing() {
     assert_eq!(found["trials"][1]["offered_pps"], 1_000, "{found:#}");
     assert_eq!(found["rate_pps"], 2_000, "{found:#}");
     assert_eq!(found["limited_by"], "max-rate", "{found:#}");
+    // Two trials at the slower rate disagree.
+    assert_eq!(found["standing"], "not-repeatable", "{found:#}");
+    assert_eq!(found["stable"], false, "{found:#}");
+    let notes = found["notes"].to_string();
+    assert!(notes.contains("1000/s, which is slower, did not hold in 1 of 3 trials"));
 }
 
 #[test]
@@ -224,15 +229,83 @@ fn a_search_that_a_host_refuses_is_not_put_down_to_a_firewall() {
     let closed = UdpSocket::bind("127.0.0.1:0").unwrap();
     let remote = closed.local_addr().unwrap();
     drop(closed);
+    // Waiting once would take longer than any program may run here.
+    let line = format!("sender {remote} -q --find-rate --packet-timeout 70s --json");
+    let outcome = run(&format!("{line} --sizes 83,128,imix"));
+    assert_eq!(outcome.code, 5, "{outcome:?}");
+    let complaint = outcome.complaint();
+    assert!(complaint.contains("ICMP port unreachable"), "{outcome:?}");
+    let found = outcome.found_rates();
+    assert_eq!(found.len(), 3, "{outcome:?}");
+    assert_eq!(found[0]["refused"]["kind"], "port_unreachable");
+    assert_eq!(found[0]["warm_up"]["runs"], 1, "{outcome:?}");
+    for found in &found[1..] {
+        assert_eq!(found["warm_up"]["sent"], 0, "{found:#}");
+        assert!(found["notes"].to_string().contains("no packet was sent"));
+    }
+}
+
+/// The first size is waited for; all others are asked in one session.
+#[test]
+fn a_reflector_that_answers_no_size_is_not_waited_for_with_each() {
+    let mut asked = HashMap::new();
+    let (tx, rx) = channel();
+    let silent = FakeReflector::start_with_peer(move |request, from| {
+        let lengths: &mut HashSet<usize> = asked.entry(from.port()).or_default();
+        if lengths.insert(request.len()) {
+            tx.send((from.port(), request.len())).unwrap();
+        }
+        vec![]
+    });
+    let line = format!("sender {} -q --find-rate --json", silent.address);
     let outcome = run(&format!(
-        "sender {remote} -q --find-rate --json --sizes 83 --duration 100ms --packet-timeout 100ms"
+        "{line} --sizes 83,128,256,512,1024 --packet-timeout 6s"
     ));
     assert_eq!(outcome.code, 5, "{outcome:?}");
-    assert!(
-        outcome.stdout.contains("ICMP port unreachable"),
-        "{outcome:?}"
-    );
-    assert!(outcome.complaint().contains("see the notes"), "{outcome:?}");
+    assert_eq!(outcome.found_rates().len(), 5, "{outcome:?}");
+    let asked: Vec<(u16, usize)> = rx.try_iter().collect();
+    let sessions: HashSet<u16> = asked.iter().map(|(port, _)| *port).collect();
+    assert_eq!(sessions.len(), 2, "{asked:?}");
+    assert_eq!(asked.len(), 5, "{asked:?}");
+}
+
+#[test]
+fn a_size_that_alone_is_answered_is_searched() {
+    let mut replies = 0;
+    let reflector = FakeReflector::start(move |request| {
+        if request.len() > 200 {
+            return vec![];
+        }
+        replies += 1;
+        vec![short_reply(request, replies)]
+    });
+    let line = format!("sender {} -q --find-rate --json", reflector.address);
+    let outcome = run(&format!(
+        "{line} --sizes 512,256,83 --max-rate 200 --loss 50% --duration 100ms --packet-timeout 3s"
+    ));
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let found = outcome.found_rates();
+    assert!(found[0]["rate_pps"].is_null(), "{outcome:?}");
+    assert!(found[1]["rate_pps"].is_null(), "{outcome:?}");
+    assert_eq!(found[2]["rate_pps"], 200, "{outcome:?}");
+}
+
+#[test]
+fn a_bound_of_loss_that_bounds_nothing_is_refused() {
+    for (loss, word) in [
+        ("100%", "every rate would hold"),
+        ("100", "every rate would hold"),
+        ("101%", "above 100"),
+        ("-1%", "no percentage"),
+        ("NaN", "no percentage"),
+    ] {
+        for command in ["sender 192.0.2.1", "controller 192.0.2.1"] {
+            let outcome = run(&format!("{command} --find-rate --loss {loss}"));
+            assert_eq!(outcome.code, 2, "{outcome:?}");
+            assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
+            assert!(outcome.complaint().contains(word), "{outcome:?}");
+        }
+    }
 }
 
 #[test]

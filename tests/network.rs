@@ -460,6 +460,16 @@ fn the_next_address_of_a_name_is_measured_where_the_first_does_not_answer() {
         assert!(notes.contains(why), "{notes}");
         or_skip!(pair.near.set_up("nft delete table inet wall"));
     }
+    // A search asks with a few packets.
+    let line = format!("sender both:{port} --find-rate --max-rate 20 --loss 50% --sizes 83 -q");
+    let line = format!("{line} --duration 100ms --json");
+    let outcome = Running::start(&mut with_hosts(&pair.near, &BOTH, &line)).finish();
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let found = &outcome.found_rates()[0];
+    assert_eq!(found["remote"], remote, "{found:#}");
+    assert_eq!(found["rate_pps"], 20, "{found:#}");
+    let notes = found["notes"].to_string();
+    assert!(notes.contains("10.9.0.2 is measured, not fd09::2 ("));
     // No way there.
     let report = run(&["2001:db8::1", "10.9.0.2"], "").measured();
     assert_eq!(report["remote"], remote, "{report:#}");

@@ -5,11 +5,12 @@ use std::time::SystemTime;
 
 use clap::Args;
 
-use super::address::{local, possible, remotes};
+use super::address::{possible, remotes, why_this};
 use super::ended_early;
 use super::{
     Again, Error, Hangup, ProgressLine, Room, ScheduleArg, SenderArgs, SizeArgs, StatsArg,
-    catch_signals, complain, inside_reflector, print, say, session, sizes, stop_when_unread, usage,
+    catch_signals, complain, first_of, inside_reflector, print, say, session, sizes,
+    stop_when_unread, usage,
 };
 use crate::config::{
     Family, Fraction, FrameSize, FrameSizes, Rate, Seconds, SessionConfig, SizeClass, SizeProfile,
@@ -45,12 +46,13 @@ pub(super) struct FindArgs {
         ]
     )]
     pub(super) find_rate: bool,
-    /// With --find-rate: packets that may be lost, in percent [example: 0.001%; default: 0]
-    #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
+    /// With --find-rate: packets that may be lost, in percent, less than 100 [example: 0.001%;
+    /// default: 0]
+    #[arg(long, value_name = "PERCENT", allow_hyphen_values = true)]
     pub(super) loss: Option<Fraction>,
     /// With --find-rate: try no faster rate, in packets a second with k, M or G [example: 100k;
     /// default: no bound]
-    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "RATE", allow_hyphen_values = true)]
     pub(super) max_rate: Option<Rate>,
 }
 
@@ -87,6 +89,12 @@ pub(super) fn plan(
             "--stats is for the report of one session; leave it out with --find-rate",
         ));
     }
+    let loss = args.find.loss.unwrap_or_default();
+    if loss.value() >= 1.0 {
+        return Err(usage(
+            "--loss 100%: every rate would hold, however much was lost; use less, such as 0.1%",
+        ));
+    }
     let max_pps = args.find.max_rate.map(whole_pps).transpose()?;
     let trial_ns = args.load.duration.map_or(DEFAULT_TRIAL_NS, Seconds::ns);
     if trial_ns < LEAST_TRIAL_NS {
@@ -97,7 +105,7 @@ pub(super) fn plan(
     Ok(Plan {
         sizes: all_sizes(args, session.remote, room)?,
         session,
-        loss: args.find.loss.unwrap_or_default(),
+        loss,
         max_pps,
         trial_ns,
         inside,
@@ -110,42 +118,47 @@ pub(super) fn run(args: &SenderArgs) -> Result<u8, Error> {
         .is_none()
         .then(|| inside_reflector(args))
         .transpose()?;
-    let remote = match (&args.remote, &inside) {
-        // The first to which there is a way.
-        (Some(endpoint), _) => {
-            let interface = args.ip.interface.as_deref();
-            let narrow = args.narrow()?;
-            let way = |remote: &SocketAddr| {
-                local(args.local.as_ref(), *remote, interface)?;
-                Ok(*remote)
-            };
-            possible(remotes(endpoint, narrow)?, way)?.0[0]
-        }
+    let stop = Stop::default();
+    let talk = !args.log.quiet;
+    let configure = |remote: &SocketAddr| session(args, *remote, &Room::LIGHT);
+    let (sessions, passed) = match (&args.remote, &inside) {
+        (Some(endpoint), _) => possible(remotes(endpoint, args.narrow()?)?, configure)?,
         // Each trial has a reflector of its own; this one only tells the address.
         (None, Some(config)) => {
-            let stop = Stop::default();
-            let own = Reflecting::start(config, &stop)?;
+            let ending = Stop::default();
+            let own = Reflecting::start(config, &ending)?;
             let remote = own.local()[0];
-            stop.request();
+            ending.request();
             own.wait()?;
-            remote
+            (vec![configure(&remote)?], Vec::new())
         }
         (None, None) => return Err(usage("there is nobody to measure; name a REMOTE")),
     };
-    let talk = !args.log.quiet;
-    let session = session(args, remote, &Room::LIGHT)?;
-    let plan = plan(args, session, &Room::LIGHT, inside.is_some())?;
+    // What is wrong with the command line is said before anything is sent.
+    let mut plan = plan(args, sessions[0].clone(), &Room::LIGHT, inside.is_some())?;
     if talk && plan.inside {
         say("twamp-blast: no REMOTE was given: measuring a reflector inside this process\n");
     }
-    let stop = Stop::default();
     catch_signals(&stop, talk, Again::EndsAll, Hangup::Ends)?;
     stop_when_unread(&stop)?;
+    let mut why = why_this(plan.session.remote.ip(), &passed);
+    if sessions.len() > 1 {
+        let questions: Vec<SessionConfig> = sessions.iter().map(search::question).collect();
+        let answered;
+        (answered, why) = first_of(args, &questions, passed, None, &stop)?;
+        let this = |session: &&SessionConfig| Some(session.remote) == answered.report.remote;
+        let session = sessions.iter().find(this).unwrap_or(&sessions[0]);
+        if session.remote != plan.session.remote {
+            plan.sizes = all_sizes(args, session.remote, &Room::LIGHT)?;
+            plan.session = session.clone();
+        }
+    }
     let mut trial = |session: &SessionConfig, progress: &mut dyn FnMut(Progress)| {
         Ok(search::light(session, inside.as_ref(), &stop, progress)?)
     };
     let about = heading(args, &plan, "sender", Protocol::TwampLight);
-    search(args, &plan, &stop, &mut trial, &about, |_| {})
+    let tell = |found: &mut FindRate| found.notes.extend(why.clone());
+    search(args, &plan, &stop, &mut trial, &about, tell)
 }
 
 /// The line that the result begins with: of a session without key.
@@ -280,10 +293,14 @@ fn exit_code(results: &[FindRate], interrupted: bool, remote: &SocketAddr) -> u8
         }
         (1.., 0) => {}
     }
-    // ICMP messages, and a next hop that does not answer, are notes.
-    let why = match results.iter().all(|found| found.notes.is_empty()) {
-        true => "is a reflector there, and is a firewall between?",
-        false => "see the notes",
+    let refused = results.iter().find_map(|found| found.refused);
+    // Other ICMP messages, and a next hop that does not answer, are notes.
+    let why = match refused {
+        Some(refused) => format!("ICMP {refused}"),
+        None if results.iter().all(|found| found.notes.is_empty()) => {
+            "is a reflector there, and is a firewall between?".to_owned()
+        }
+        None => "see the notes".to_owned(),
     };
     complain(format!("nothing came back from {remote}: {why}"));
     5

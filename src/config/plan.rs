@@ -24,7 +24,8 @@ pub struct SessionConfig {
     /// counts as lost.
     pub timeout_ns: u64,
     /// Share of packets that may be lost, where all that matters is whether more are: then the session
-    /// does not wait until the timeout for replies of which nobody believes that they will come.
+    /// does not wait until the timeout for replies of which nobody believes that they will come, such as
+    /// those of a host where nobody listens at the port.
     /// `None`: it waits.
     pub loss_bound: Option<Fraction>,
     /// Where the direction of what was lost is not known otherwise, ask for the reflector's counter by

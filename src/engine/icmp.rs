@@ -74,6 +74,12 @@ impl IcmpErrors {
         told.map(|told| told.count).sum::<u64>() + self.more
     }
 
+    /// Whether a host said that nobody listens at the port.
+    pub(crate) fn port_unreachable(&self) -> bool {
+        let mut told = self.kinds.iter().flatten();
+        told.any(|told| told.first.message.is_port_unreachable())
+    }
+
     /// Each kind that came, the most frequent first. `is_local`: whether an address is this host's.
     pub(crate) fn report(&self, is_local: impl Fn(IpAddr) -> bool) -> Vec<report::Icmp> {
         let entry = |told: &Told| report::Icmp {

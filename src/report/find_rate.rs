@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
+use super::icmp::Icmp;
+
 /// What was found for one size or mix: one line of JSON.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FindRate {
@@ -48,7 +50,8 @@ pub struct FindRate {
     pub upper: Option<Bound>,
     /// What the rate rests on; `None` without a rate.
     pub standing: Option<Standing>,
-    /// No trial at the rate failed, two further ones held, and so did those at 50 and 90 % of it.
+    /// No trial at the rate or at a slower one failed, two further ones held, and so did those at 50 and
+    /// 90 % of it.
     pub stable: bool,
     /// Why it is not more; `None` where that was not found out.
     pub limited_by: Option<LimitedBy>,
@@ -56,6 +59,8 @@ pub struct FindRate {
     pub ceiling: Option<Ceiling>,
     /// Slow packets ahead of the trials.
     pub warm_up: WarmUp,
+    /// The answer of a host where nobody listens at the port, which ended the search; `None`: none came.
+    pub refused: Option<Icmp>,
     /// Ended by a signal: the rate is what had held until then.
     pub interrupted: bool,
     /// Delay at 50, 90 and 100 % of the rate; fewer where the search was interrupted.
@@ -153,9 +158,9 @@ pub enum Standing {
     Stable,
     /// The search ended before the rate had held three times, and at 50 and 90 % too.
     NotConfirmed,
-    /// The rate held, and 50 or 90 % of it did not, in two trials.
+    /// The rate held, and a slower one did not, in two trials and never.
     NotStable,
-    /// Two trials at the same rate ended differently: this one, the next one above, or a part of it.
+    /// Two trials at the same rate ended differently, at this one or any other.
     NotRepeatable,
 }
 
@@ -329,6 +334,7 @@ pub(crate) mod tests {
                 sent: 20,
                 received: 20,
             },
+            refused: None,
             interrupted: false,
             loads: vec![point(50), point(90), point(100)],
             trials: vec![trial.clone()],
@@ -411,6 +417,8 @@ pub(crate) mod tests {
             });
             assert_eq!(errors(&found), Vec::<String>::new());
         }
+        found.refused = Some(crate::report::icmp::tests::some());
+        assert_eq!(errors(&found), Vec::<String>::new());
         for outcome in [
             Outcome::Held,
             Outcome::Path,
