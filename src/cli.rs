@@ -166,12 +166,6 @@ struct SenderArgs {
     /// How the sender waits for a departure: sleep then spin as the gap asks (auto), spin, or sleep
     #[arg(long, value_enum, default_value_t = PacingArg::Auto, help_heading = "Host")]
     pacing: PacingArg,
-    /// Give packets departure times (SO_TXTIME) and let the queueing discipline wait for them: fq, or
-    /// etf with CAP_NET_ADMIN; one packet is timed first to see whether it does, and where it does not
-    /// the sender says so and waits itself [example: tc qdisc replace dev eth0 root fq, then --rate 1k
-    /// --txtime]
-    #[arg(long, help_heading = "Host")]
-    txtime: bool,
     #[command(flatten)]
     host: HostArgs,
     /// Ask for real-time scheduling (SCHED_FIFO) of the packet threads
@@ -539,9 +533,6 @@ fn check_sender(args: &SenderArgs) -> Result<(), Error> {
     open_log(&args.log)?;
     check_host(&args.host)?;
     check_burst(args)?;
-    if args.txtime {
-        check_txtime(args)?;
-    }
     Ok(())
 }
 
@@ -1078,7 +1069,6 @@ fn session(args: &SenderArgs, remote: SocketAddr, room: &Room) -> Result<Session
             PacingArg::Spin => Pacing::Spin,
             PacingArg::Sleep => Pacing::Sleep,
         },
-        txtime: args.txtime,
         realtime: args.realtime,
         cpus: args.host.cpu.clone(),
         threads: usize::from(args.load.threads),
@@ -1239,36 +1229,6 @@ fn check_burst(args: &SenderArgs) -> Result<(), Error> {
         )),
         Burst::Fixed(_) | Burst::Auto => Ok(()),
     }
-}
-
-/// Refuses `--txtime` where nothing could come of it.
-fn check_txtime(args: &SenderArgs) -> Result<(), Error> {
-    if !cfg!(target_os = "linux") {
-        return Err(usage("--txtime takes Linux; leave it out"));
-    }
-    if matches!(args.host.io, IoArg::Portable) {
-        return Err(usage(
-            "--txtime is not to be had with --io portable; leave one of them out",
-        ));
-    }
-    if args.host.hw_timestamps {
-        return Err(usage(
-            "--txtime is verified by the kernel's transmit timestamps, and --hw-timestamps asks for \
-             those of the interface; leave one of them out",
-        ));
-    }
-    if args.load.schedule == ScheduleArg::Flood {
-        return Err(usage(
-            "--schedule flood has no departure times; leave out --txtime, or give a --rate",
-        ));
-    }
-    if args.find.find_rate {
-        return Err(usage(
-            "--find-rate looks for what this host and the path can do, and --txtime is for a rate that \
-             they can; leave one of them out",
-        ));
-    }
-    Ok(())
 }
 
 fn io_kind(arg: IoArg) -> IoKind {

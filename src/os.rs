@@ -38,65 +38,6 @@ pub fn monotonic_ns() -> i64 {
     clock_ns(ClockId::CLOCK_MONOTONIC)
 }
 
-/// One moment by several clocks, in nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Moment {
-    /// As [`monotonic_ns`].
-    pub(crate) mono_ns: i64,
-    /// As [`realtime_ns`].
-    pub(crate) wall_ns: i64,
-    /// International Atomic Time, as far as this host knows its difference from UTC.
-    pub(crate) tai_ns: i64,
-}
-
-impl Moment {
-    /// A moment near this one, of the monotonic clock, by the wall's clock.
-    pub(crate) fn wall_at(&self, mono_ns: i64) -> i64 {
-        self.wall_ns + (mono_ns - self.mono_ns)
-    }
-
-    /// The same in International Atomic Time.
-    pub(crate) fn tai_at(&self, mono_ns: i64) -> i64 {
-        self.tai_ns + (mono_ns - self.mono_ns)
-    }
-}
-
-/// This moment. Where the thread is interrupted between the readings of the clocks they are taken
-/// again, a few times: they belong together within [`APART_NS`] but for rare cases.
-pub(crate) fn moment() -> Moment {
-    let mut best: Option<(i64, Moment)> = None;
-    for _ in 0..READINGS {
-        let mono_ns = monotonic_ns();
-        let wall_ns = realtime_ns();
-        let tai_ns = tai_ns();
-        let apart = monotonic_ns() - mono_ns;
-        if best.is_none_or(|(least, _)| apart < least) {
-            let moment = Moment {
-                mono_ns,
-                wall_ns,
-                tai_ns,
-            };
-            best = Some((apart, moment));
-        }
-        if apart <= APART_NS {
-            break;
-        }
-    }
-    best.expect("the clocks were read").1
-}
-
-/// Readings of the clocks that are this far apart belong together.
-const APART_NS: i64 = 2_000;
-/// Most attempts at that.
-const READINGS: usize = 4;
-
-fn tai_ns() -> i64 {
-    #[cfg(target_os = "linux")]
-    return clock_ns(ClockId::CLOCK_TAI);
-    #[cfg(not(target_os = "linux"))]
-    realtime_ns()
-}
-
 /// Whether something synchronises the system's clock, and the largest error in nanoseconds, where
 /// the system tells.
 #[must_use]
@@ -388,20 +329,6 @@ mod tests {
         for header in [&[][..], &[0x45], &[0x55, 0xb8]] {
             assert_eq!(tos_of(header), None);
         }
-    }
-
-    #[test]
-    fn a_moment_is_one_by_every_clock() {
-        let before = (monotonic_ns(), realtime_ns());
-        let moment = moment();
-        assert!(before.0 <= moment.mono_ns && moment.mono_ns <= monotonic_ns());
-        assert_eq!(moment.wall_at(moment.mono_ns + 7), moment.wall_ns + 7);
-        // A whole number of seconds, the leap seconds, or 0 where nobody told the system.
-        let leap = moment.tai_at(moment.mono_ns) - moment.wall_ns;
-        assert!(
-            (0..100 * NS).contains(&((leap + NS / 2) / NS * NS)),
-            "{leap}"
-        );
     }
 
     #[test]

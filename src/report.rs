@@ -357,11 +357,10 @@ pub struct Load {
     pub sizes: Vec<SizeEntry>,
     /// Who kept the schedule; `None` where there was none.
     pub paced_by: Option<PacedBy>,
-    /// Packets that left more than one interval after their scheduled time; `None` where the queueing
-    /// discipline paced and not every packet has a transmit timestamp.
+    /// Packets that left more than one interval after their scheduled time; `None` where
+    /// there was no schedule.
     pub late_departures: Option<u64>,
-    /// Largest delay of a departure behind its schedule, in nanoseconds: of packets that the queueing
-    /// discipline paced, by their transmit timestamps.
+    /// Largest delay of a departure behind its schedule, in nanoseconds.
     pub max_slip_ns: Option<u64>,
 }
 
@@ -371,11 +370,6 @@ pub struct Load {
 pub enum PacedBy {
     /// The sender, which handed each over when it was due.
     Sender,
-    /// The queueing discipline, which held each until its departure time (SO_TXTIME), but for the first
-    /// ones, which showed that it does.
-    Qdisc,
-    /// Some packets the one, some the other.
-    Mixed,
 }
 
 /// Packet size mix.
@@ -935,7 +929,6 @@ impl From<ReasonCode> for Reason {
             | C::Refused
             | C::GaveUp
             | C::QueueFull
-            | C::DepartureTimePassed
             | C::NeverLeft
             | C::RateNotKept
             | C::LateDepartures => &[Figure::Load],
@@ -969,8 +962,6 @@ pub enum ReasonCode {
     GaveUp,
     /// The queue in front of the interface dropped packets before they left.
     QueueFull,
-    /// The queueing discipline dropped packets whose departure time had passed.
-    DepartureTimePassed,
     /// Packets never left this host, although the system took them.
     NeverLeft,
     /// The rate was not kept.
@@ -1467,7 +1458,6 @@ pub(crate) mod tests {
             ReasonCode::Refused,
             ReasonCode::GaveUp,
             ReasonCode::QueueFull,
-            ReasonCode::DepartureTimePassed,
             ReasonCode::RateNotKept,
             ReasonCode::LateDepartures,
             ReasonCode::NeverLeft,
@@ -1502,7 +1492,6 @@ pub(crate) mod tests {
             Cause::TooLarge,
             Cause::QueueFull,
             Cause::Refused,
-            Cause::DepartureTimePassed,
             Cause::NeverLeft,
         ] {
             check(&|r| r.packets.not_sent_causes[0].cause = cause);

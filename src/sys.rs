@@ -31,8 +31,6 @@ const HEAD: usize = 128;
 const CONTROL: usize = 320;
 
 /// Socket option and control message of departure times (Linux 4.19).
-const SO_TXTIME: c_int = libc::SO_TXTIME;
-const SCM_TXTIME: c_int = SO_TXTIME;
 /// `SCM_TS_OPT_ID` (Linux 6.13): the identity that a transmit stamp of this packet will carry.
 const SCM_TS_OPT_ID: c_int = 81;
 /// `SK_MEMINFO_DROPS`, the ninth word of `SO_MEMINFO`.
@@ -686,8 +684,6 @@ pub(crate) struct SendFacts {
     pub(crate) stamp_flags: u32,
     /// The kernel takes the identity of a stamp.
     pub(crate) with_id: bool,
-    /// The socket takes departure times ([`set_txtime`]).
-    pub(crate) with_txtime: bool,
 }
 
 /// Packets for one `sendmmsg`, all to the same destination: each slot a single one, or a train of
@@ -700,12 +696,9 @@ pub(crate) struct SendBatch {
     controls: Fixed<Control>,
     iovs: Fixed<iovec>,
     heads: Fixed<mmsghdr>,
-    /// Length of the control message that asks for a train, which stands first; the departure time
-    /// follows, and then what asks for a stamp.
+    /// Length of the control message that asks for a train, which stands first; what asks for a
+    /// stamp follows.
     train_len: usize,
-    /// Length of the control message with a departure time, and where that stands.
-    txtime_len: usize,
-    txtime_at: Option<usize>,
     /// Length of the control data that asks for a stamp, and where its identity stands.
     stamp_len: usize,
     id_at: Option<usize>,
@@ -724,8 +717,6 @@ impl SendBatch {
             iovs: Fixed::new(blank_iovs(slots)),
             heads: Fixed::new(vec![blank_head(); slots]),
             train_len: 0,
-            txtime_len: 0,
-            txtime_at: None,
             stamp_len: 0,
             id_at: None,
         };
@@ -747,11 +738,6 @@ impl SendBatch {
                 let mut control = ControlWriter::new(head);
                 control.push(libc::SOL_UDP, libc::UDP_SEGMENT, 0_u16);
                 batch.train_len = control.used;
-                if facts.with_txtime {
-                    batch.txtime_at = Some(control.used + libc::CMSG_LEN(0) as usize);
-                    control.push(libc::SOL_SOCKET, SCM_TXTIME, 0_u64);
-                    batch.txtime_len = control.used - batch.train_len;
-                }
                 let before = control.used;
                 control.push(libc::SOL_SOCKET, libc::SO_TIMESTAMPING, facts.stamp_flags);
                 if facts.with_id {
@@ -772,16 +758,13 @@ impl SendBatch {
     }
 
     /// Makes a slot a train of `count` packets of `payload` octets each, or one packet, and says
-    /// whether it asks for a stamp, and when it is to leave by the clock of [`set_txtime`] (0: at
-    /// once; where the batch carries no departure times that is not looked at). Lends its octets
-    /// out, which are what they were before.
+    /// whether it asks for a stamp. Lends its octets out, which are what they were before.
     pub(crate) fn set(
         &mut self,
         index: usize,
         payload: usize,
         count: usize,
         stamp: Option<u32>,
-        leave_ns: u64,
     ) -> &mut [u8] {
         let len = payload * count;
         assert!(index < self.heads.len() && len <= self.stride);
@@ -801,11 +784,6 @@ impl SendBatch {
             } else {
                 (self.train_len, 0)
             };
-            used += self.txtime_len;
-            if let Some(at) = self.txtime_at {
-                // A time of 0 is none at all (`skb->tstamp`).
-                control.add(at).cast::<u64>().write_unaligned(leave_ns);
-            }
             if let Some(id) = stamp {
                 used += self.stamp_len;
                 if let Some(at) = self.id_at {
@@ -1071,23 +1049,6 @@ pub(crate) fn set_option(
     unsafe { set_plain_option(fd, level, name, value) }
 }
 
-/// Lets packets of a socket carry the time when they are to leave, by this clock (`CLOCK_MONOTONIC`
-/// for the fq queueing discipline, `CLOCK_TAI` for etf), and asks for an entry in the error queue for
-/// each one that the queueing discipline drops for its time.
-///
-/// That a call succeeds does not say that anything on the way out looks at these times.
-///
-/// # Errors
-/// `PermissionDenied` for another clock than `CLOCK_MONOTONIC` without CAP_NET_ADMIN; the kernel's.
-pub(crate) fn set_txtime(fd: BorrowedFd<'_>, clock: libc::clockid_t) -> io::Result<()> {
-    let value = libc::sock_txtime {
-        clockid: clock,
-        flags: libc::SOF_TXTIME_REPORT_ERRORS,
-    };
-    // SAFETY: `sock_txtime` is plain old data: two 32-bit fields without padding.
-    unsafe { set_plain_option(fd, libc::SOL_SOCKET, SO_TXTIME, value) }
-}
-
 /// # Safety
 /// `T` must be plain old data without padding, for the kernel reads all of its octets.
 unsafe fn set_plain_option<T: Copy>(
@@ -1323,7 +1284,7 @@ mod tests {
         let mut batch = ReceiveBatch::new(8);
         for round in 0..2 {
             for at in 0..3 {
-                sending.set(at, 10 + at, 1, None, 0)[0] = round;
+                sending.set(at, 10 + at, 1, None)[0] = round;
                 assert_eq!(sending.send_singly(a.as_fd(), at).unwrap(), 1);
             }
             assert_eq!(batch.receive_singly(b.as_fd(), Queue::Data).unwrap(), 3);
@@ -1451,9 +1412,9 @@ mod tests {
         let (a, b) = pair();
         let mut batch = SendBatch::new(4, b.local_addr().unwrap(), &[5; 100], SendFacts::default());
         for i in 0..3 {
-            batch.set(i, 3 + i, 1, None, 0)[..3].copy_from_slice(&[1, 2, 3]);
+            batch.set(i, 3 + i, 1, None)[..3].copy_from_slice(&[1, 2, 3]);
         }
-        for (n, packet) in batch.set(3, 10, 4, None, 0).chunks_mut(10).enumerate() {
+        for (n, packet) in batch.set(3, 10, 4, None).chunks_mut(10).enumerate() {
             packet[0] = u8::try_from(n).unwrap();
         }
         assert_eq!(batch.send(a.as_fd(), 1, 4).unwrap(), 3);
@@ -1469,23 +1430,20 @@ mod tests {
     }
 
     #[test]
-    fn packets_and_trains_carry_departure_times_and_ask_for_stamps() {
+    fn packets_and_trains_ask_for_stamps() {
         let (a, b) = pair();
-        set_txtime(a.as_fd(), libc::CLOCK_MONOTONIC).unwrap();
         let flags = libc::SOF_TIMESTAMPING_SOFTWARE | libc::SOF_TIMESTAMPING_OPT_TSONLY;
         let flags = c_int::try_from(flags).unwrap();
         set_option(a.as_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMPING, flags).unwrap();
         let facts = SendFacts {
             stamp_flags: libc::SOF_TIMESTAMPING_TX_SOFTWARE,
             with_id: false,
-            with_txtime: true,
         };
         let mut batch = SendBatch::new(4, b.local_addr().unwrap(), &[5; 100], facts);
-        // A time that has passed holds nothing up, whatever the queueing discipline.
-        batch.set(0, 10, 1, None, 1);
-        batch.set(1, 10, 1, Some(0), 1);
-        batch.set(2, 10, 3, Some(0), 1);
-        batch.set(3, 10, 3, None, 0);
+        batch.set(0, 10, 1, None);
+        batch.set(1, 10, 1, Some(0));
+        batch.set(2, 10, 3, Some(0));
+        batch.set(3, 10, 3, None);
         assert_eq!(batch.send(a.as_fd(), 0, 4).unwrap(), 4);
         let mut buf = [0; 64];
         for _ in 0..8 {
@@ -1497,25 +1455,12 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_without_departure_times_refuses_packets_with_one() {
-        let (a, b) = pair();
-        let facts = SendFacts {
-            with_txtime: true,
-            ..SendFacts::default()
-        };
-        let mut batch = SendBatch::new(1, b.local_addr().unwrap(), &[5; 100], facts);
-        batch.set(0, 10, 1, None, 1);
-        let error = batch.send(a.as_fd(), 0, 1).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
-    }
-
-    #[test]
     fn a_bundle_tells_the_size_of_its_packets() {
         let (a, b) = pair();
         set_option(b.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1).unwrap();
         let mut sender =
             SendBatch::new(1, b.local_addr().unwrap(), &[5; 100], SendFacts::default());
-        sender.set(0, 10, 4, None, 0);
+        sender.set(0, 10, 4, None);
         sender.send(a.as_fd(), 0, 1).unwrap();
         let mut batch = ReceiveBatch::new(4);
         assert_eq!(batch.receive(b.as_fd(), Queue::Data).unwrap(), 1);

@@ -243,7 +243,6 @@ fn session(remote: SocketAddr, io: IoKind, threads: usize, watch: WatchConfig) -
         format: Format::Ntp,
         socket: options(io),
         pacing: Pacing::Auto,
-        txtime: threads > 1,
         realtime: false,
         cpus: None,
         burst: Burst::Auto,

@@ -4,7 +4,7 @@
 mod common;
 
 use common::namespace::{Namespace, Pair, or_skip};
-use common::{assert_no_loss, skip};
+use common::assert_no_loss;
 use serde_json::Value;
 
 /// Drops one of every ten packets on their way into one side, the first (0) or the last (9), and
@@ -226,92 +226,6 @@ fn what_this_host_s_own_queue_drops_was_not_sent() {
     assert_eq!(report["host"]["verdict"], "tool-limited");
     let reasons = report["host"]["reasons"].to_string();
     assert!(reasons.contains("in front of the interface"), "{reasons}");
-}
-
-/// The report of a `--txtime` run without loss, and what it says of departure times.
-fn timed(pair: &Pair, line: &str, packets: u64) -> (Value, String) {
-    let outcome = pair.near.run(line);
-    let report = outcome.measured();
-    assert_no_loss(&report, packets);
-    assert_eq!(report["packets"]["not_sent"], 0, "{report:#}");
-    let notes = report["notes"].as_array().unwrap().iter();
-    let mut notes = notes.filter_map(|note| note.as_str()?.strip_prefix("--txtime: "));
-    let note = notes.next().expect("a word on departure times").to_owned();
-    let warned = outcome.stderr.contains(&format!("--txtime: {note}"));
-    let alone = report["load"]["paced_by"] == "sender";
-    // Success is no warning.
-    assert_eq!(warned, alone, "{outcome:?}");
-    (report, note)
-}
-
-/// What must hold however packets were paced.
-fn assert_true_delays(report: &Value) {
-    for way in ["outbound", "inbound", "roundtrip"] {
-        let delay = &report["delay_ns"][way];
-        assert!(delay["min"].as_i64().unwrap() >= 0, "{way}: {delay:#}");
-    }
-    // A packet that was handed over long ahead is not shown as one that took long.
-    assert_eq!(report["timestamps"]["t1"], "kernel", "{report:#}");
-}
-
-#[test]
-fn departure_times_that_nothing_keeps_are_told_and_the_sender_paces() {
-    let pair = or_skip!(Pair::new());
-    let reflector = pair.far.reflector("10.9.0.2:0");
-    let remote = reflector.address();
-    pair.warm_up(remote);
-    for load in [
-        "-c 300 -i 1ms",
-        "-c 500 --rate 2k",
-        "-c 320 --rate 2k --burst 8",
-    ] {
-        let packets = load.split(' ').nth(1).unwrap().parse().unwrap();
-        let line = format!("sender {remote} {load} --txtime --json");
-        let (report, note) = timed(&pair, &line, packets);
-        assert_eq!(report["load"]["paced_by"], "sender", "{note}");
-        assert!(report["load"]["late_departures"].is_u64(), "{report:#}");
-        assert_true_delays(&report);
-    }
-    // Where this host gets to hand a packet over ahead of its time, the remedy is named.
-    let line = format!("sender {remote} -i 50ms -c 10 --txtime --json");
-    let told = (0..20).any(|_| {
-        let (_, note) = timed(&pair, &line, 10);
-        note.contains("left at once") && note.ends_with("tc qdisc replace dev near root fq")
-    });
-    assert!(told);
-}
-
-#[test]
-fn departure_times_that_fq_keeps_are_kept() {
-    let pair = or_skip!(Pair::new());
-    let reflector = pair.far.reflector("10.9.0.2:0");
-    let remote = reflector.address();
-    pair.warm_up(remote);
-    let fq = pair.near.set_up("tc qdisc replace dev near root fq");
-    if let Err(why) = &fq {
-        skip(&format!(
-            "no fq here, so that departure times are not kept: {why}"
-        ));
-    }
-    for load in ["-c 25 -i 20ms", "-c 80 -i 10ms --burst 8"] {
-        let packets = load.split(' ').nth(1).unwrap().parse().unwrap();
-        let line = format!("sender {remote} {load} --txtime --json");
-        // A busy host may not come to hand a packet over ahead of its time: then it says so.
-        let mut runs = (0..20).map(|_| timed(&pair, &line, packets));
-        let kept = runs.find(|(report, _)| report["load"]["paced_by"] == "qdisc" || fq.is_err());
-        let (report, note) = kept.expect("fq keeps departure times");
-        assert_true_delays(&report);
-        if fq.is_err() {
-            assert_eq!(report["load"]["paced_by"], "sender", "{note}");
-            continue;
-        }
-        assert!(note.contains("CLOCK_MONOTONIC"), "{note}");
-        assert!(report["load"]["max_slip_ns"].is_u64(), "{report:#}");
-        if load.contains("burst") {
-            // Stamps are of trains, and do not tell how many packets were late.
-            assert!(report["load"]["late_departures"].is_null(), "{report:#}");
-        }
-    }
 }
 
 #[test]

@@ -57,7 +57,6 @@ fn lane(sizes: &[usize], packets: u64) -> SessionConfig {
             io: IoKind::Batched,
         },
         pacing: Pacing::Auto,
-        txtime: false,
         realtime: false,
         cpus: None,
         burst: Burst::Auto,
@@ -214,19 +213,17 @@ fn assert_whole(measured: &Measured, packets: u64) {
 #[test]
 fn protected_packets_go_there_and_come_back() {
     for mode in [Modes::AUTHENTICATED, Modes::ENCRYPTED] {
-        for (sizes, burst, txtime, io) in [
-            (&[112][..], Burst::Auto, false, IoKind::Batched),
-            (&[48], Burst::Auto, false, IoKind::Batched),
-            (&[112, 300, 1000], Burst::Auto, false, IoKind::Batched),
-            (&[112, 300], Burst::Fixed(16), false, IoKind::Batched),
-            // The first packet carries a departure time, to see whether it is kept.
-            (&[112], Burst::Auto, true, IoKind::Batched),
-            (&[112, 300], Burst::Auto, false, IoKind::Portable),
+        for (sizes, burst, io) in [
+            (&[112][..], Burst::Auto, IoKind::Batched),
+            (&[48], Burst::Auto, IoKind::Batched),
+            (&[112, 300, 1000], Burst::Auto, IoKind::Batched),
+            (&[112, 300], Burst::Fixed(16), IoKind::Batched),
+            (&[112, 300], Burst::Auto, IoKind::Portable),
         ] {
             let format = format(mode, 0, [0; 2]);
             let (reflector, requests) = Mirror::new(format).start();
             let mut lane = lane(sizes, 200);
-            (lane.burst, lane.txtime, lane.socket.io) = (burst, txtime, io);
+            (lane.burst, lane.socket.io) = (burst, io);
             let measured = measured(lane, agreed(reflector.address, format));
             assert_whole(&measured, 200);
             let report = &measured.report;

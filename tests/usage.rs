@@ -54,24 +54,8 @@ const WRONG: &[(&str, &[&str])] = &[
         &["--hw-timestamps", "leave one"],
     ),
     (
-        "sender --txtime --io portable",
-        &["--txtime", "--io portable", "leave one"],
-    ),
-    (
         "sender --burst 32 --io portable",
         &["--burst", "--io portable", "leave one"],
-    ),
-    (
-        "sender --txtime --schedule flood",
-        &["--schedule flood", "leave out --txtime"],
-    ),
-    (
-        "sender --txtime --hw-timestamps",
-        &["--txtime", "--hw-timestamps", "leave one"],
-    ),
-    (
-        "sender --txtime --find-rate",
-        &["--find-rate", "--txtime", "leave one"],
     ),
     ("sender --json --logfile -", &["--logfile -", "name a file"]),
     ("sender --busy-poll 0", &["--busy-poll", "use 1us"]),

@@ -37,9 +37,6 @@ pub struct SessionConfig {
     pub socket: SocketOptions,
     /// How the sender waits for a departure.
     pub pacing: Pacing,
-    /// Give packets departure times (SO_TXTIME), and let the queueing discipline wait for them where
-    /// it is found to do so.
-    pub txtime: bool,
     /// Ask for SCHED_FIFO for the packet threads.
     pub realtime: bool,
     /// CPUs for sender and receiver of each pair, then the reflector, in this order; `None`: a sensible choice.
@@ -218,9 +215,6 @@ impl SessionConfig {
             Pacing::Sleep => "sleep",
         };
         flag("pacing", Some(pacing.to_owned()));
-        if self.txtime {
-            flag("txtime", None);
-        }
         if let Some(cpus) = &self.cpus {
             flag("cpu", Some(cpus.to_string()));
         }

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use super::receiver::{Belief, Facts};
 use super::reflector::{Reflected, failed};
 use super::{BUFFER_NS, BUFFER_OVERHEAD};
-use super::{receiver::Received, sender::Sent, txtime};
+use super::{receiver::Received, sender::Sent};
 use crate::config::{Departures, Dscp, IoKind, SessionConfig, SizeProfile};
 use crate::io::{Granted, StampKind};
 use crate::os;
@@ -56,8 +56,6 @@ pub(super) struct Parts<'a> {
     pub(super) ports: &'a [u16],
     /// Those of them to which nothing came back.
     pub(super) silent: &'a [u16],
-    /// Packets that the queueing discipline dropped since their departure time had passed.
-    pub(super) missed: u64,
     /// Packets that this system took and that never left it, as far as it tells.
     pub(super) never_left: u64,
     pub(super) window: u64,
@@ -226,14 +224,9 @@ fn load(parts: &Parts<'_>) -> report::Load {
         seed: Some(config.seed),
         burst: usize::try_from(sent.longest_burst.max(1)).unwrap_or(1),
         sizes: sizes.collect(),
-        paced_by: (!flood && sent.sent > 0).then(|| sent.txtime.paced_by()),
-        late_departures: late_departures(parts).filter(|_| !flood),
-        max_slip_ns: (!flood && sent.sent > 0).then(|| {
-            let slip = sent
-                .max_slip_ns
-                .max(parts.received.facts.departed.max_slip_ns);
-            slip.max(0).unsigned_abs()
-        }),
+        paced_by: (!flood && sent.sent > 0).then_some(report::PacedBy::Sender),
+        late_departures: (!flood).then_some(sent.late_departures),
+        max_slip_ns: (!flood && sent.sent > 0).then(|| sent.max_slip_ns.max(0).unsigned_abs()),
     }
 }
 
@@ -269,29 +262,21 @@ fn fragments_of(payload: usize, v6: bool, mtu: usize) -> usize {
     octets.div_ceil(room.max(8))
 }
 
-/// Packets that left late: those that the sender paced, and those that the queueing discipline did,
-/// where each of these is known by its stamp.
-fn late_departures(parts: &Parts<'_>) -> Option<u64> {
-    let (sent, departed) = (parts.sent, &parts.received.facts.departed);
-    let each = departed.stamped == sent.txtime.units && sent.longest_burst <= 1;
-    (sent.txtime.units == 0 || each).then_some(sent.late_departures + departed.late)
-}
-
 fn packets(parts: &Parts<'_>) -> report::Packets {
     let (sent, counts) = (parts.sent, &parts.received.counts);
-    let missed = parts.missed + parts.never_left;
-    let left = sent.sent - missed;
+    let never_left = parts.never_left;
+    let left = sent.sent - never_left;
     // Replies that nobody took are no lost ones.
     let seen = parts.received.failure.is_none();
     let lost = left.saturating_sub(counts.received + counts.unresolved);
     let directions = counts.directions.filter(|_| seen).map(|directions| {
         // It is missing at the reflector, or nobody can tell where.
-        let outbound = directions.lost_outbound.min(missed);
+        let outbound = directions.lost_outbound.min(never_left);
         Directions {
             lost_outbound: directions.lost_outbound - outbound,
             lost_unattributed: directions
                 .lost_unattributed
-                .saturating_sub(missed - outbound),
+                .saturating_sub(never_left - outbound),
             ..directions
         }
     });
@@ -304,7 +289,7 @@ fn packets(parts: &Parts<'_>) -> report::Packets {
     report::Packets {
         sent: Some(left),
         probes: Some(sent.probes),
-        not_sent: Some(sent.overdue + sent.refused + missed),
+        not_sent: Some(sent.overdue + sent.refused + never_left),
         not_sent_causes: not_sent(sent, parts),
         received: Some(counts.received),
         lost: seen.then_some(lost),
@@ -313,7 +298,7 @@ fn packets(parts: &Parts<'_>) -> report::Packets {
         lost_inbound: directions.map(|d| d.lost_inbound),
         lost_unattributed: directions.map(|d| d.lost_unattributed),
         // Which packets did not leave is not known: they are among the lost ones of these.
-        loss_bursts: (missed == 0 && seen).then(|| report::LossBursts {
+        loss_bursts: (never_left == 0 && seen).then(|| report::LossBursts {
             count: counts.bursts.count,
             longest: counts.bursts.longest,
             longest_ns: lasted_ns(parts, counts.bursts.longest),
@@ -345,7 +330,6 @@ fn not_sent(sent: &Sent, parts: &Parts<'_>) -> Vec<report::NotSent> {
         (Cause::TooLarge, sent.too_large, None),
         (Cause::QueueFull, sent.no_room, None),
         (Cause::Refused, turned_away(sent), error),
-        (Cause::DepartureTimePassed, parts.missed, None),
         (Cause::NeverLeft, parts.never_left, None),
     ]
     .into_iter()
@@ -691,13 +675,6 @@ fn reasons(
             sent.no_room
         )));
     }
-    if received.facts.missed > 0 {
-        reasons.push((ReasonCode::DepartureTimePassed, format!(
-            "the queueing discipline let the departure time of {} packets pass and dropped them; they \
-             were not sent",
-            parts.missed
-        )));
-    }
     if parts.never_left > 0 {
         reasons.push((
             ReasonCode::NeverLeft,
@@ -709,10 +686,9 @@ fn reasons(
             ),
         ));
     }
-    let (departed, timed) = (&received.facts.departed, &sent.txtime);
     if let Some((offered, achieved)) = load.offered_pps.zip(load.achieved_pps)
         && !kept(parts, offered, achieved)
-        && sent.late_departures + timed.handed_late > FEW_LATE
+        && sent.late_departures > FEW_LATE
     {
         reasons.push((
             ReasonCode::RateNotKept,
@@ -739,16 +715,9 @@ fn reasons(
             ),
         ));
     }
-    if departed.late * MISSED_ONE_IN > departed.stamped && departed.late > FEW_LATE {
-        reasons.push((ReasonCode::LateDepartures, format!(
-            "{} of {} packets or trains that the queueing discipline paced and whose departure is \
-             known left more than one interval late: the load was burstier than asked for",
-            departed.late, departed.stamped
-        )));
-    }
     let missing = sent
         .stamps_requested
-        .saturating_sub(received.facts.stamps_back + received.facts.missed + parts.never_left);
+        .saturating_sub(received.facts.stamps_back + parts.never_left);
     if missing > 0 && received.facts.stamps_back > 0 {
         reasons.push((
             ReasonCode::TransmitStampsMissing,
@@ -839,7 +808,6 @@ fn notes(
                 .to_owned(),
         );
     }
-    notes.extend(txtime::note(config, parts.granted, sent));
     if sent.began_anew > 0 {
         notes.push(format!(
             "the Session-Reflector's port was closed at first (ICMP port unreachable): the session was \
@@ -1186,9 +1154,6 @@ fn times(count: u64) -> String {
 mod tests {
     use super::*;
     use crate::config::{End, Pacing, Rate, SizeClass, Sizes, SocketOptions, WatchConfig};
-    use crate::engine::receiver::Departed;
-    use crate::engine::txtime::{Outcome, Verdict};
-    use crate::io::Txtime;
     use crate::wire::Format;
 
     fn config() -> SessionConfig {
@@ -1229,7 +1194,6 @@ mod tests {
                 io: IoKind::Batched,
             },
             pacing: Pacing::Auto,
-            txtime: false,
             realtime: false,
             cpus: None,
             watch: WatchConfig::default(),
@@ -1238,18 +1202,18 @@ mod tests {
 
     /// The report of 1,000 packets of which `lost` did not come back and our socket dropped `drops`.
     fn of(lost: u64, drops: Option<u64>) -> Report {
-        with(lost, drops, Facts::new(1), Outcome::default())
+        with(lost, drops, Facts::new(1))
     }
 
-    fn with(lost: u64, drops: Option<u64>, facts: Facts, txtime: Outcome) -> Report {
-        made(lost, drops, facts, txtime, Differs::default())
+    fn with(lost: u64, drops: Option<u64>, facts: Facts) -> Report {
+        made(lost, drops, facts, 0, Differs::default())
     }
 
     fn made(
         lost: u64,
         drops: Option<u64>,
         facts: Facts,
-        txtime: Outcome,
+        never_left: u64,
         differs: Differs,
     ) -> Report {
         let sent = Sent {
@@ -1258,7 +1222,6 @@ mod tests {
             last_ns: 999_000_000,
             last_burst: 1,
             longest_burst: 1,
-            txtime,
             ..Sent::default()
         };
         let received = Received {
@@ -1278,7 +1241,12 @@ mod tests {
             refused_call: None,
             failure: None,
         };
-        put_together(&config(), &sent, &received, differs, report)
+        put_together(&config(), &sent, &received, differs, |parts| {
+            report(&Parts {
+                never_left,
+                ..*parts
+            })
+        })
     }
 
     fn put_together<T>(
@@ -1295,7 +1263,6 @@ mod tests {
             differs,
             ports: &[],
             silent: &[],
-            missed: received.facts.missed,
             never_left: 0,
             config,
             granted: &Granted {
@@ -1305,7 +1272,6 @@ mod tests {
                 ttl: true,
                 icmp: true,
                 receive_buffer: None,
-                txtime: Txtime::NotAsked,
                 remarks: Vec::new(),
                 next_hop: None,
             },
@@ -1583,7 +1549,7 @@ mod tests {
         facts.tos_there[0xba] = 1000;
         let of = |differs: Differs| {
             let facts = facts.clone();
-            let report = made(0, None, facts, Outcome::default(), differs);
+            let report = made(0, None, facts, 0, differs);
             let path = report.path;
             (
                 report.remote.is_some(),
@@ -1614,20 +1580,9 @@ mod tests {
         assert_eq!(host, (false, None, Some(0), there, back));
     }
 
-    fn kept(packets: u64) -> Outcome {
-        Outcome {
-            verdict: Verdict::Kept,
-            packets,
-            units: packets - 1,
-            ..Outcome::default()
-        }
-    }
-
     #[test]
-    fn what_the_queueing_discipline_dropped_was_not_sent() {
-        let mut facts = Facts::new(1);
-        facts.missed = 30;
-        let report = with(100, None, facts, kept(1000));
+    fn what_never_left_was_not_sent() {
+        let report = made(100, None, Facts::new(1), 30, Differs::default());
         let packets = &report.packets;
         assert_eq!((packets.sent, packets.not_sent), (Some(970), Some(30)));
         assert_eq!((packets.lost, packets.lost_outbound), (Some(70), Some(70)));
@@ -1635,52 +1590,8 @@ mod tests {
         let [reason] = report.host.reasons.as_slice() else {
             panic!("{:?}", report.host.reasons);
         };
-        assert!(reason.contains("of 30 packets pass"), "{reason}");
+        assert!(reason.starts_with("30 packets never left"), "{reason}");
         assert!(reason.contains("were not sent"), "{reason}");
-    }
-
-    #[test]
-    fn late_departures_of_the_queueing_discipline_are_counted_where_all_are_stamped() {
-        let mut facts = Facts::new(1);
-        facts.departed = Departed {
-            stamped: 899,
-            late: 100,
-            max_slip_ns: 5_000_000,
-        };
-        let report = with(0, None, facts.clone(), kept(900));
-        let load = &report.load;
-        assert_eq!(load.paced_by, Some(report::PacedBy::Qdisc));
-        assert_eq!(load.late_departures, Some(100));
-        assert_eq!(load.max_slip_ns, Some(5_000_000));
-        let [reason] = report.host.reasons.as_slice() else {
-            panic!("{:?}", report.host.reasons);
-        };
-        assert!(reason.starts_with("100 of 899 packets"), "{reason}");
-        let note = report.notes.iter().find(|n| n.starts_with("--txtime"));
-        assert!(note.unwrap().contains("900 of 1000 packets"), "{note:?}");
-
-        facts.departed.stamped = 500;
-        let some = with(0, None, facts, kept(900)).load;
-        assert_eq!(
-            (some.late_departures, some.max_slip_ns),
-            (None, Some(5_000_000))
-        );
-        let own = of(0, None).load;
-        assert_eq!(own.paced_by, Some(report::PacedBy::Sender));
-        assert_eq!((own.late_departures, own.max_slip_ns), (Some(0), Some(0)));
-    }
-
-    #[test]
-    fn a_first_packet_that_left_ahead_of_its_time_changes_no_rate() {
-        let outcome = Outcome {
-            verdict: Verdict::AtOnce,
-            lead_ns: 9_000_000,
-            ..Outcome::default()
-        };
-        let report = with(0, None, Facts::new(1), outcome);
-        assert_eq!(report.duration_ns, Some(999_000_000));
-        let pps = report.load.achieved_pps.unwrap();
-        assert!((pps - 999e9 / 990e6).abs() < 1e-6, "{pps}");
     }
 
     #[test]

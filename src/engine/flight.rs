@@ -9,8 +9,6 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use super::txtime::Verdict;
-
 /// A place that no other thread's place shares a cache line with.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -20,27 +18,10 @@ struct Apart<T>(T);
 const STAMPED: u8 = 0x80;
 /// Marks a granule that is not the first one of its train.
 const CONTINUED: u8 = 0x40;
-/// Marks of [`Timing`].
-const TRIAL: u8 = 0x20;
-const TIMED: u8 = 0x10;
 /// The other bits are the size class, of which there are 16 at most.
 const CLASS: u8 = 0x0f;
 /// Most packets under way that are told apart, where each one is kept on its own.
 pub(crate) const MAX_SINGLES: u64 = 1 << 22;
-/// No transmit stamp.
-const NO_STAMP: i64 = i64::MIN;
-
-/// What T1 of a packet is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Timing {
-    /// When it was handed over, to leave at once.
-    AtOnce,
-    /// When it was handed over, to leave later: where it has no transmit stamp nobody knows when it
-    /// left.
-    Trial,
-    /// When the queueing discipline is to let it go.
-    Timed,
-}
 /// Most probes after a session.
 pub(crate) const PROBES: usize = 3;
 
@@ -101,15 +82,8 @@ pub(crate) struct Flight {
     /// When the last packet left, by the monotonic clock.
     last_ns: AtomicI64,
     probes: [AtomicU64; PROBES],
-    /// The packet whose stamp tells whether departure times are kept, and its stamp.
-    trial: AtomicU64,
-    trial_stamp: AtomicI64,
-    /// Packets were found to have left before their departure time.
-    early: AtomicBool,
     /// Nobody takes replies any more.
     abandoned: AtomicBool,
-    /// A [`Verdict`].
-    verdict: AtomicU8,
     grace: Grace,
 }
 
@@ -175,11 +149,7 @@ impl Flight {
             done: AtomicBool::new(false),
             last_ns: AtomicI64::new(0),
             probes: Default::default(),
-            trial: AtomicU64::new(u64::MAX),
-            trial_stamp: AtomicI64::new(NO_STAMP),
-            early: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
-            verdict: AtomicU8::default(),
             grace: Grace::default(),
         }
     }
@@ -261,7 +231,6 @@ impl Flight {
         self.attempted.0.store(0, Ordering::Release);
         self.departed.0.store(0, Ordering::Release);
         self.done.store(false, Ordering::Release);
-        self.trial.store(u64::MAX, Ordering::Release);
         if let Some((from, _)) = self.singles.get() {
             from.store(0, Ordering::Release);
         }
@@ -270,8 +239,6 @@ impl Flight {
     /// Receiver: nothing came back of what was withdrawn.
     pub(crate) fn forget(&self) {
         self.stamps_lost.0.store(0, Ordering::Relaxed);
-        self.trial_stamp.store(NO_STAMP, Ordering::Release);
-        self.early.store(false, Ordering::Relaxed);
     }
 
     /// Sequence numbers that are told apart.
@@ -334,19 +301,6 @@ impl Flight {
             places.t1[place].store(t1, Ordering::Relaxed);
             places.class[place].store(class, Ordering::Relaxed);
             class |= CONTINUED;
-        }
-    }
-
-    /// Sender: what T1 of noted packets is, where that is not the usual.
-    pub(crate) fn mark(&self, seq: u64, count: u64, timing: Timing) {
-        let mark = match timing {
-            Timing::AtOnce => return,
-            Timing::Trial => TRIAL,
-            Timing::Timed => TIMED,
-        };
-        let places = self.places(seq);
-        for first in (seq..seq + count).step_by(1 << places.shift) {
-            places.class[places.place(first)].fetch_or(mark, Ordering::Relaxed);
         }
     }
 
@@ -417,55 +371,6 @@ impl Flight {
             next += step;
         }
         count.min(next - seq)
-    }
-
-    /// Receiver: what T1 of a packet of the window is.
-    #[inline]
-    pub(crate) fn timing(&self, seq: u64) -> Timing {
-        let value = self.places(seq).class(seq);
-        match value & (TRIAL | TIMED) {
-            0 => Timing::AtOnce,
-            TRIAL => Timing::Trial,
-            _ => Timing::Timed,
-        }
-    }
-
-    /// Sender: the stamp of packet `seq` is waited for.
-    pub(crate) fn await_trial(&self, seq: u64) {
-        self.trial_stamp.store(NO_STAMP, Ordering::Relaxed);
-        self.trial.store(seq, Ordering::Release);
-    }
-
-    /// Receiver: the transmit stamp of packet `seq` came, which may be one that is waited for.
-    pub(crate) fn stamp_came(&self, seq: u64, ns: i64) {
-        if self.trial.load(Ordering::Acquire) == seq {
-            self.trial_stamp.store(ns, Ordering::Release);
-        }
-    }
-
-    /// Sender: the transmit stamp that is waited for.
-    pub(crate) fn trial_stamp(&self) -> Option<i64> {
-        Some(self.trial_stamp.load(Ordering::Acquire)).filter(|ns| *ns != NO_STAMP)
-    }
-
-    /// Receiver: packets left before their departure time.
-    pub(crate) fn set_early(&self) {
-        self.early.store(true, Ordering::Relaxed);
-    }
-
-    /// Sender: whether packets were found to have left before their departure time.
-    pub(crate) fn early(&self) -> bool {
-        self.early.load(Ordering::Relaxed)
-    }
-
-    /// Sender: what is known of departure times.
-    pub(crate) fn set_verdict(&self, verdict: Verdict) {
-        self.verdict.store(verdict as u8, Ordering::Relaxed);
-    }
-
-    /// What is known of departure times.
-    pub(crate) fn verdict(&self) -> Verdict {
-        Verdict::from_u8(self.verdict.load(Ordering::Relaxed))
     }
 
     /// Receiver: so many transmit stamps of packets that were answered did not come.

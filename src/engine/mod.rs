@@ -27,7 +27,6 @@ mod session;
 #[doc(hidden)]
 pub mod stages;
 mod tally;
-mod txtime;
 mod wheel;
 
 use std::io;
@@ -213,7 +212,6 @@ fn socket_plan(
         hardware: options.hardware,
         busy_poll_us: options.busy_poll_us,
         bundles,
-        txtime: false,
     }
 }
 

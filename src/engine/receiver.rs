@@ -22,7 +22,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use self::waiting::Waiting;
 use super::Stop;
-use super::flight::{Anew, Flight, PROBES, Timing};
+use super::flight::{Anew, Flight, PROBES};
 use super::icmp::IcmpErrors;
 use super::intervals;
 use super::live::{Copier, Tap};
@@ -33,7 +33,7 @@ use crate::config::Fraction;
 use crate::io::{Advice, Datagram, Event, Icmp, Patience, ReceiveHalf, RefusedCall, failed_call};
 use crate::os::{self, EventLoop};
 use crate::report::ignored::{Ignored, Kind};
-use crate::sample::{Pipe, Record as _, Sample};
+use crate::sample::{Pipe, Sample};
 use crate::stats::clock::{OwnClock, OwnStep};
 use crate::stats::sequence::{Arrival, Counts, Tracker, extend};
 use crate::wire::protected::{self, Protection, Refused};
@@ -62,12 +62,6 @@ const LINGER_NS: (i64, i64) = (20_000_000, 200_000_000);
 const QUIET_NS: i64 = 200_000_000;
 /// How long the answer to a probe is waited for, at least.
 const PROBE_NS: i64 = 100_000_000;
-/// Samples of packets that showed whether departure times are kept, and wait for their stamp.
-const TRIALS: usize = 256;
-/// So many packets in a row that left before their time: they do not wait for it.
-const EARLY_IN_A_ROW: u32 = 3;
-/// Longer before its time no packet is handed over.
-const MOST_EARLY_NS: i64 = 10_000_000;
 /// Times that our clock was set that are kept.
 const OWN_STEPS: usize = 16;
 /// Distinct reply sizes that are listed.
@@ -110,34 +104,12 @@ pub(crate) struct Plan {
     pub(crate) stamps: bool,
     /// T4 and the transmit stamps are of the interface's clock.
     pub(crate) hardware: bool,
-    /// Where packets may carry departure times: how punctual they are to be.
-    pub(crate) punctuality: Option<Punctuality>,
     /// ICMP errors come as events.
     pub(crate) errors_queued: bool,
     /// Let packets gather between two looks: they carry the kernel's timestamps.
     pub(crate) gather_ns: i64,
     pub(crate) cpu: Option<usize>,
     pub(crate) realtime: bool,
-}
-
-/// What is said of a packet with a departure time by when it really left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Punctuality {
-    /// So long before its time: it did not wait.
-    pub(crate) early_ns: i64,
-    /// So long after its time, and each packet of a train adds as much: late.
-    pub(crate) late_ns: i64,
-}
-
-/// Departures of packets or trains that carried a departure time, by their transmit stamps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Departed {
-    /// Those with a stamp.
-    pub(crate) stamped: u64,
-    /// Of these, more than one interval after their time.
-    pub(crate) late: u64,
-    /// The largest delay behind the departure time.
-    pub(crate) max_slip_ns: i64,
 }
 
 /// Live figures for whoever shows progress.
@@ -248,9 +220,6 @@ pub(crate) struct Facts {
     pub(crate) short_replies: u64,
     /// Replies that came in bundles and share their T4 with others.
     pub(crate) bundled: u64,
-    pub(crate) departed: Departed,
-    /// Packets or trains that the queueing discipline dropped since their departure time had passed.
-    pub(crate) missed: u64,
 }
 
 impl Facts {
@@ -283,8 +252,6 @@ impl Facts {
             estimates: Estimates::default(),
             short_replies: 0,
             bundled: 0,
-            departed: Departed::default(),
-            missed: 0,
         }
     }
 
@@ -325,10 +292,6 @@ impl Facts {
         self.estimates.add(&other.estimates);
         self.short_replies += other.short_replies;
         self.bundled += other.bundled;
-        self.departed.stamped += other.departed.stamped;
-        self.departed.late += other.departed.late;
-        self.departed.max_slip_ns = self.departed.max_slip_ns.max(other.departed.max_slip_ns);
-        self.missed += other.missed;
     }
 
     /// Notes what `count` replies told that are like this one.
@@ -797,11 +760,6 @@ pub(super) struct Matcher<'a> {
     /// ICMP errors that came by the queue for them.
     told: u64,
     waiting: Waiting,
-    /// Samples without a stamp of packets of which nothing else tells when they left.
-    trials: Vec<Sample>,
-    punctuality: Option<Punctuality>,
-    /// Packets in a row that left before their departure time.
-    early: u32,
     /// The longest time that a reply took.
     longest_ns: i64,
     probed: [bool; PROBES],
@@ -855,9 +813,6 @@ impl<'a> Matcher<'a> {
             stamp_shift: flight.granule_len(0).trailing_zeros(),
             told: 0,
             waiting: Waiting::new(if plan.stamps { flight.window() } else { 0 }),
-            trials: Vec::with_capacity(plan.punctuality.map_or(0, |_| TRIALS)),
-            punctuality: plan.punctuality,
-            early: 0,
             longest_ns: 0,
             probed: [false; PROBES],
             cut_short: false,
@@ -884,8 +839,7 @@ impl<'a> Matcher<'a> {
         self.held.forget();
         self.stamps.fill(NO_STAMP);
         self.waiting.clear();
-        self.trials.clear();
-        (self.early, self.longest_ns, self.step_below) = (0, 0, 0);
+        (self.longest_ns, self.step_below) = (0, 0);
         self.flight.forget();
         (self.withdrawn, self.told_sender) = (false, false);
     }
@@ -901,8 +855,7 @@ impl<'a> Matcher<'a> {
             Event::Departed { seq, ns } => self.on_stamp(seq, ns),
             Event::Icmp(icmp) if !self.probing => self.on_icmp(&icmp),
             Event::Stray { octets, from } => self.on_stray(octets, from),
-            Event::Missed if !self.probing => self.facts.missed += 1,
-            Event::Icmp(_) | Event::Missed => {}
+            Event::Icmp(_) => {}
         }
     }
 
@@ -995,11 +948,6 @@ impl<'a> Matcher<'a> {
         if self.stamps.len() < granules {
             self.make_room_for_stamps(granules);
         }
-        let t1 = self.flight.t1(first);
-        self.flight.stamp_came(first, ns);
-        if let Some(punctuality) = self.punctuality {
-            self.note_departure(first, t1, ns, punctuality);
-        }
         // A train may have several granules; the stamp is of all of them, and of no other train.
         loop {
             let granule = self.flight.granule(first);
@@ -1007,15 +955,6 @@ impl<'a> Matcher<'a> {
             let len = self.flight.granule_len(first);
             self.stamps[place((first / len * len) >> self.stamp_shift, places)] = (granule + 1, ns);
             let next = first + len;
-            let mut trials = self.trials.len();
-            while let Some(at) = trials.checked_sub(1) {
-                if (first..next).contains(&self.trials[at].seq) {
-                    let mut sample = self.trials.swap_remove(at);
-                    sample.t1_stamp_ns = Some(ns);
-                    self.pipe.push(sample);
-                }
-                trials = at;
-            }
             first = next;
             if first >= attempted || !self.flight.continues(first) {
                 return;
@@ -1033,28 +972,6 @@ impl<'a> Matcher<'a> {
             self.stamps[place((number - 1) << self.stamp_shift, places)] = (number, ns);
         }
         self.stamp_shift = 0;
-    }
-
-    /// Compares when a packet or train left with when it was to.
-    fn note_departure(&mut self, seq: u64, t1: u64, ns: i64, punctuality: Punctuality) {
-        if self.flight.timing(seq) != Timing::Timed || seq < self.step_below {
-            return;
-        }
-        let Some(leave_ns) = Timestamp::from_raw(t1).unix_ns(self.format, ns) else {
-            return;
-        };
-        let slip = ns.saturating_sub(leave_ns);
-        let departed = &mut self.facts.departed;
-        departed.stamped += 1;
-        departed.max_slip_ns = departed.max_slip_ns.max(slip);
-        let late_ns = punctuality.late_ns * i64::from(self.flight.burst());
-        departed.late += u64::from(slip > late_ns);
-        // Further ahead none was handed over: a clock was set.
-        let early = slip < -punctuality.early_ns && slip > -MOST_EARLY_NS;
-        self.early = if early { self.early + 1 } else { 0 };
-        if self.early == EARLY_IN_A_ROW {
-            self.flight.set_early();
-        }
     }
 
     /// Notices that the system's clock was set: then the delays of all packets under way are wrong.
@@ -1482,15 +1399,6 @@ impl<'a> Matcher<'a> {
         if stamped {
             sample.t1_stamp_ns = stamp_of(self.flight, &self.stamps, self.stamp_shift, seq);
         }
-        if sample.t1_stamp_ns.is_none() && self.flight.timing(seq) == Timing::Trial {
-            // Its T1 says when it was handed over, and it may have waited.
-            if self.trials.len() < self.trials.capacity() {
-                self.trials.push(sample);
-            } else {
-                self.facts.rejected += packets;
-            }
-            return self.unusable(answer);
-        }
         self.pass_on(waiting::Reply {
             sample,
             reflector_seq: answer.reflector_seq,
@@ -1610,7 +1518,6 @@ impl<'a> Matcher<'a> {
         }
         self.release(i64::MAX);
         self.facts.stamps_lost = self.waiting.lost();
-        self.facts.rejected += self.trials.iter().map(Sample::packets).sum::<u64>();
         self.facts.reply_sizes.sort_unstable();
         let due = if self.cut_short { self.due(sent) } else { sent };
         if let Some(tap) = &mut self.tap {
@@ -1766,7 +1673,6 @@ mod tests {
             payloads: vec![41],
             stamps,
             hardware: false,
-            punctuality: None,
             errors_queued: true,
             gather_ns: 0,
             cpu: None,
@@ -2380,7 +2286,7 @@ mod tests {
             } else {
                 u32::MAX - 300
             },
-            ..timed_plan()
+            ..plan(true)
         };
         let mut matcher = Matcher::new(&plan, &flight, samples);
         matcher.begun_ns = BEGIN_NS;
@@ -2413,12 +2319,7 @@ mod tests {
             let t1_ns = BEGIN_NS + train * 100_000;
             let class = u8::from(rng.random_bool(0.1));
             let payload = if class == 0 { 64 } else { 48 };
-            let timing = match train % 12 {
-                3 => Timing::Trial,
-                4..8 => Timing::Timed,
-                _ => Timing::AtOnce,
-            };
-            let stamped = timing == Timing::Trial || rng.random_bool(0.5);
+            let stamped = rng.random_bool(0.5);
             let t1 = Timestamp::from_unix_ns(t1_ns, Format::Ntp);
             if train == refused_from {
                 flight.take_apart(seq);
@@ -2428,7 +2329,6 @@ mod tests {
             let parts = (seq..seq + burst).step_by(usize::try_from(together).unwrap());
             for first in parts {
                 flight.note(first, together, t1.raw(), class, stamped);
-                flight.mark(first, together, timing);
                 firsts.push(first);
             }
             flight.attempt(seq + burst);
@@ -2546,93 +2446,6 @@ mod tests {
             prop_assert_eq!(together.1, each.1);
             prop_assert_eq!(together.2, each.2);
         }
-    }
-
-    /// A plan of a session whose packets may carry departure times, one a microsecond.
-    fn timed_plan() -> Plan {
-        Plan {
-            punctuality: Some(Punctuality {
-                early_ns: 1_000_000,
-                late_ns: 1000,
-            }),
-            ..plan(true)
-        }
-    }
-
-    #[test]
-    fn a_packet_that_may_have_waited_is_not_shown_without_its_stamp() {
-        let flight = Flight::new(64, 0);
-        let (samples, blocks) = pipe();
-        let mut matcher = Matcher::new(&timed_plan(), &flight, samples);
-        let mut mirror = reflector(false, Format::Ntp);
-        // The stamp comes first, comes later, does not come.
-        for seq in 0..3 {
-            let t1 = BEGIN_NS + i64::try_from(seq).unwrap() * 1000;
-            let left = t1 + 5_000_000;
-            let octets = request(&flight, seq, t1, true);
-            flight.mark(seq, 1, Timing::Trial);
-            flight.await_trial(seq);
-            assert_eq!(flight.trial_stamp(), None);
-            let octets = reply(&mut mirror, &octets, left + 10, Format::Ntp);
-            let event = Event::Departed {
-                seq: u32::try_from(seq).unwrap(),
-                ns: left,
-            };
-            if seq == 0 {
-                matcher.on_event(event);
-            }
-            arrive(&mut matcher, &octets, left + 1000);
-            if seq == 1 {
-                matcher.on_event(event);
-            }
-            assert_eq!(flight.trial_stamp(), (seq < 2).then_some(left));
-        }
-        let received = matcher.finish(3, None, None);
-        assert_eq!((received.counts.received, received.facts.rejected), (3, 1));
-        // It says nothing of punctuality: its T1 is no departure time.
-        assert_eq!(received.facts.departed, Departed::default());
-        let mut delays = Delays::new(1, false);
-        while blocks.next(|block, _| delays.record(block)) {}
-        let roundtrip = delays.report().roundtrip.unwrap();
-        assert_eq!(
-            (roundtrip.samples, roundtrip.min, roundtrip.max),
-            (2, 500, 500)
-        );
-    }
-
-    #[test]
-    fn stamps_tell_how_punctual_departure_times_are_kept() {
-        let flight = Flight::new(64, 0);
-        let (samples, _blocks) = pipe();
-        let mut matcher = Matcher::new(&timed_plan(), &flight, samples);
-        let mut slips = [3, 900, 1001, -400_000, 70_000].into_iter();
-        let leave = |matcher: &mut Matcher<'_>, seq: u64, slip: i64| {
-            let t1 = BEGIN_NS + i64::try_from(seq).unwrap() * 1000;
-            request(&flight, seq, t1, true);
-            flight.mark(seq, 1, Timing::Timed);
-            matcher.on_event(Event::Departed {
-                seq: u32::try_from(seq).unwrap(),
-                ns: t1 + slip,
-            });
-        };
-        for seq in 0..5 {
-            leave(&mut matcher, seq, slips.next().unwrap());
-        }
-        let departed = Departed {
-            stamped: 5,
-            late: 2,
-            max_slip_ns: 70_000,
-        };
-        assert_eq!(matcher.facts.departed, departed);
-        // A packet that left too early may be a chance, and a clock that was set is none of it.
-        for (seq, slip) in (5..).zip([-2_000_000, -2_000_000, 0, -60_000_000_000, -2_000_000]) {
-            leave(&mut matcher, seq, slip);
-        }
-        assert!(!flight.early());
-        for seq in 10..12 {
-            leave(&mut matcher, seq, -2_000_000);
-        }
-        assert!(flight.early());
     }
 
     fn refusal(matcher: &mut Matcher<'_>) {

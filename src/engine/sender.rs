@@ -3,8 +3,7 @@
 //! Packets are sent together only as far as the schedule makes them due together; trains are what the
 //! user asked for, or what it takes to keep the rate. One that is
 //! further behind than the timeout is not sent and takes no sequence number (RFC 4656 §4.1.1), nor
-//! does one that the kernel refuses: such a packet is no loss of the path's. Where the queueing
-//! discipline keeps departure times, packets are handed to it ahead of their time (`txtime`).
+//! does one that the kernel refuses: such a packet is no loss of the path's.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,14 +13,13 @@ use crossbeam_channel::{Receiver, Sender as ChannelSender, TryRecvError};
 use mio::{Token, Waker};
 use zerocopy::IntoBytes;
 
-use super::flight::{Anew, Flight, Timing};
+use super::flight::{Anew, Flight};
 use super::icmp::{self, IcmpErrors};
 use super::live::Copier;
 use super::schedule::{Departure, Schedule};
-use super::txtime::{Handover, Outcome, TurnedAway, Verdict};
 use crate::config::Pacing;
-use crate::io::{DepartureClock, Icmp, RefusedCall, SendHalf, refused_call};
-use crate::os::{self, EventLoop, Moment};
+use crate::io::{Icmp, RefusedCall, SendHalf, refused_call};
+use crate::os::{self, EventLoop};
 use crate::wire::protected::{self, Protection};
 use crate::wire::{ErrorEstimate, Format, SENDER_LEN, SenderPacket, TestFormat, Timestamp};
 
@@ -76,8 +74,6 @@ pub(crate) struct Plan {
     pub(crate) may_spin: bool,
     /// Transmit stamps that the system keeps until they are fetched; 0: none are to be asked for.
     pub(crate) stamps_kept: u64,
-    /// What is known of departure times to begin with.
-    pub(crate) txtime: Verdict,
     pub(crate) cpu: Option<usize>,
     pub(crate) realtime: bool,
     pub(crate) start: Start,
@@ -140,8 +136,6 @@ pub(crate) struct Sent {
     pub(crate) stamps_requested: u64,
     /// Two consecutive packets in so many asked for a stamp: at least, and at most.
     pub(crate) stamp_one_in: (u32, u32),
-    /// Of the packets that carried a departure time, `late_departures` says nothing.
-    pub(crate) txtime: Outcome,
     pub(crate) interrupted: bool,
     /// Times that all began anew, since the peer was not there yet.
     pub(crate) began_anew: u64,
@@ -213,8 +207,7 @@ impl Sent {
         if self.sent == 0 {
             return None;
         }
-        // The first packet may have been handed over ahead, to see whether it waits.
-        let ns = (self.last_ns - self.first_ns - self.txtime.lead_ns).max(0) as f64;
+        let ns = (self.last_ns - self.first_ns).max(0) as f64;
         let sent = self.sent as f64;
         let packets = (sent - f64::from(self.last_burst)).max(0.0);
         Some(Pace {
@@ -229,12 +222,8 @@ impl Sent {
     pub(crate) fn together<'a>(threads: impl Iterator<Item = &'a Self>) -> Self {
         let mut all = Self::default();
         let mut cpus: Option<Vec<usize>> = Some(Vec::new());
-        let mut due_ns = i64::MAX;
         for thread in threads {
             // The first and the last departure are of threads that sent something.
-            if thread.sent > 0 {
-                due_ns = due_ns.min(thread.first_ns + thread.txtime.lead_ns);
-            }
             if thread.sent > 0 && (all.sent == 0 || thread.first_ns < all.first_ns) {
                 (all.first_ns, all.started_ns) = (thread.first_ns, thread.started_ns);
             }
@@ -267,7 +256,6 @@ impl Sent {
                 _ => (least.min(from), most.max(to)),
             };
             all.stamps_requested += thread.stamps_requested;
-            all.txtime = all.txtime.and(&thread.txtime);
             all.interrupted |= thread.interrupted;
             all.began_anew += thread.began_anew;
             cpus = cpus
@@ -278,11 +266,6 @@ impl Sent {
             }
         }
         all.cpus = cpus;
-        // From the first departure of all to the first that was due.
-        all.txtime.lead_ns = due_ns.saturating_sub(all.first_ns).max(0);
-        if all.sent == 0 {
-            all.txtime.lead_ns = 0;
-        }
         all
     }
 }
@@ -321,7 +304,6 @@ pub(crate) fn run<S: SendHalf>(
     let events = EventLoop::new()?;
     ready(Waker::new(events.registry(), Token(0))?);
     let mut thread = Sender::new(half, plan, flight, stop, events, copier);
-    thread.flight.set_verdict(thread.handover.verdict());
     thread.settle_in();
     let mut start = thread.plan.start.wait();
     loop {
@@ -331,20 +313,13 @@ pub(crate) fn run<S: SendHalf>(
         if !flight.is_withdrawn() {
             // Refused packets may have been announced: they are not under way.
             flight.attempt(thread.seq);
-            let last_ns = thread.totals.last_ns.max(thread.handover.last_leave());
-            over.tell(thread.seq, last_ns);
+            over.tell(thread.seq, thread.totals.last_ns);
             if !thread.fulfil(wishes) {
                 break;
             }
         }
         start = Some(thread.begin_anew(receiver, wishes));
     }
-    // A short session may be over before the stamp came.
-    thread.look_at_trial(os::monotonic_ns());
-    thread.totals.txtime = Outcome {
-        lead_ns: thread.totals.txtime.lead_ns,
-        ..thread.handover.outcome()
-    };
     thread.totals.refused_call = thread.half.refused_call();
     thread.totals.stamps_requested = thread.stamps.requested;
     thread.totals.stamp_one_in = thread.stamps.apart;
@@ -391,11 +366,11 @@ struct Agenda {
 }
 
 impl Agenda {
-    /// The next departure, if it is due until then.
-    fn take_due(&mut self, start: i64, now: i64, until: i64) -> Option<Due> {
+    /// The next departure, if it is due.
+    fn take_due(&mut self, start: i64, now: i64) -> Option<Due> {
         let next = self.next?;
         let at_ns = due(next, start).unwrap_or(now);
-        if at_ns > until {
+        if at_ns > now {
             return None;
         }
         self.next = self.schedule.next();
@@ -454,7 +429,6 @@ pub(super) struct Sender<'a, S> {
     stamps: Stamps,
     totals: Sent,
     copier: Option<Copier>,
-    handover: Handover,
 }
 
 impl<'a, S: SendHalf> Sender<'a, S> {
@@ -495,7 +469,6 @@ impl<'a, S: SendHalf> Sender<'a, S> {
                 ..Sent::default()
             },
             copier,
-            handover: Handover::new(plan.txtime),
             plan,
         }
     }
@@ -526,16 +499,12 @@ impl<'a, S: SendHalf> Sender<'a, S> {
             if self.flight.is_withdrawn() || self.flight.is_abandoned() {
                 return;
             }
-            self.look_at_trial(now);
-            // What is held is due, unless it was to show whether departure times are kept.
+            // What is held is due.
             let held = self.held.front().map(|held| Some(held.at_ns));
             match held.or_else(|| agenda.next.map(|next| due(next, start))) {
-                Some(Some(due)) => {
-                    let look_at = self.handover.look_at(due, now);
-                    if look_at > now {
-                        now = self.wait_for(look_at);
-                        continue;
-                    }
+                Some(Some(due)) if due > now => {
+                    now = self.wait_for(due);
+                    continue;
                 }
                 Some(None) if end.is_some_and(|end| now >= end) => return,
                 _ => {}
@@ -588,12 +557,6 @@ impl<'a, S: SendHalf> Sender<'a, S> {
         self.held.clear();
         let plan = &self.plan;
         self.stamps = Stamps::new(plan.stamps_kept, plan.mean_gap_ns, plan.count);
-        self.handover = Handover::new(plan.txtime);
-        if self.handover.concerned() {
-            // It was that clock to begin with: that is permitted.
-            drop(self.half.depart_by(DepartureClock::Monotonic));
-        }
-        self.flight.set_verdict(self.handover.verdict());
         self.flight.withdraw();
         self.flight.set_anew(Anew::Withdrawn);
         while self.flight.anew() == Anew::Withdrawn {
@@ -609,34 +572,11 @@ impl<'a, S: SendHalf> Sender<'a, S> {
         os::monotonic_ns() + LEAD_NS
     }
 
-    /// Learns from the receiver whether departure times are kept, and tells everybody.
-    fn look_at_trial(&mut self, now: i64) {
-        if !self.handover.concerned() {
-            return;
-        }
-        let stamp = self.flight.trial_stamp();
-        let proof = self.handover.look(now, stamp, self.flight.early());
-        self.flight.set_verdict(self.handover.verdict());
-        let Some(proof) = proof else {
-            return;
-        };
-        self.totals.max_slip_ns = self.totals.max_slip_ns.max(proof.slip_ns);
-        if proof.seq == 0 {
-            // The first packet left at its time, and not when it was handed over.
-            let lead = std::mem::take(&mut self.totals.txtime.lead_ns);
-            self.totals.first_ns += lead;
-            self.totals.started_ns += lead;
-            self.totals.last_ns = self.totals.last_ns.max(self.totals.first_ns);
-        }
-    }
-
     /// Waits until a moment, or until something else wakes the thread; returns the time.
     fn wait_for(&mut self, due: i64) -> i64 {
         let spin = self.plan.may_spin || self.plan.pacing == Pacing::Spin;
         let ahead = match self.plan.pacing {
             Pacing::Spin => i64::MAX,
-            // Packets that leave later need no punctual thread.
-            _ if self.handover.ahead() => 0,
             Pacing::Auto if spin && self.plan.mean_gap_ns < SPIN_GAP_NS => i64::MAX,
             Pacing::Auto if spin => WAKE_AHEAD_NS,
             Pacing::Auto | Pacing::Sleep => 0,
@@ -669,12 +609,9 @@ impl<'a, S: SendHalf> Sender<'a, S> {
     /// Collects what is due, at most one batch.
     fn gather(&mut self, agenda: &mut Agenda, start: i64, now: i64) {
         self.batch.clear();
-        let next = || agenda.next.and_then(|next| due(next, start));
-        let first = self.held.front().map(|due| due.at_ns).or_else(next);
-        let (until, most) = self.handover.gather(first.unwrap_or(now), now);
-        while self.batch.len() < self.batch.capacity().min(most) {
+        while self.batch.len() < self.batch.capacity() {
             let held = self.held.pop_front();
-            let Some(due) = held.or_else(|| agenda.take_due(start, now, until)) else {
+            let Some(due) = held.or_else(|| agenda.take_due(start, now)) else {
                 return;
             };
             if now - due.at_ns > self.plan.timeout_ns {
@@ -756,7 +693,6 @@ impl<'a, S: SendHalf> Sender<'a, S> {
                             self.held.push_front(due);
                         }
                     }
-                    _ if no_room(&error) && self.turned_away(from) => {}
                     _ => {
                         let count = u64::from(self.batch[from].count);
                         self.totals.refused += count;
@@ -804,31 +740,8 @@ impl<'a, S: SendHalf> Sender<'a, S> {
         true
     }
 
-    /// Whether a packet with a departure time was dropped for that alone: it is to be tried again.
-    fn turned_away(&mut self, from: usize) -> bool {
-        let leave = self.batch[from].at_ns;
-        let next = self.handover.turned_away(leave, os::monotonic_ns());
-        let Some(next) = next else {
-            return false;
-        };
-        match next {
-            TurnedAway::Try(clock) => {
-                if self.half.depart_by(clock).is_err() {
-                    self.handover.give_up(Verdict::Dropped);
-                }
-            }
-            // It was the clock before: that is permitted.
-            TurnedAway::GiveUp(clock) => drop(self.half.depart_by(clock)),
-        }
-        self.flight.set_verdict(self.handover.verdict());
-        true
-    }
-
-    /// Writes the batch from place `from` on, with T1 of this moment or of each departure.
+    /// Writes the batch from place `from` on, with T1 of this moment.
     fn fill(&mut self, from: usize) {
-        if self.handover.concerned() {
-            return self.fill_timed(from);
-        }
         if self.plan.protection.is_some() {
             return self.fill_protected(from);
         }
@@ -837,7 +750,7 @@ impl<'a, S: SendHalf> Sender<'a, S> {
         for place in from..self.batch.len() {
             let Due { class, count, .. } = self.batch[place];
             let stamp = self.note(place, from, seq, t1);
-            self.write(place, seq, class, count, stamp, 0);
+            self.write(place, seq, class, count, stamp);
             seq += u64::from(count);
         }
         self.flight.attempt(seq);
@@ -851,50 +764,11 @@ impl<'a, S: SendHalf> Sender<'a, S> {
             let Due { class, count, .. } = self.batch[place];
             let train = self.trains + u64::try_from(place - from).unwrap_or(0);
             let stamp = self.stamps.wanted(train);
-            let t1 = self.write_protected(place, seq, stamp, 0, None);
+            let t1 = self.write_protected(place, seq, stamp);
             self.flight.note(seq, u64::from(count), t1, class, stamp);
             seq += u64::from(count);
         }
         self.flight.attempt(seq);
-    }
-
-    /// The same where packets may carry departure times.
-    fn fill_timed(&mut self, from: usize) {
-        let moment = os::moment();
-        let trial = self.handover.is_trial();
-        let mut seq = self.seq;
-        for place in from..self.batch.len() {
-            let due = self.batch[place];
-            let Due { class, count, .. } = due;
-            let (t1, leave, timing) = self.timed_t1(due, &moment);
-            let train = self.trains + u64::try_from(place - from).unwrap_or(0);
-            let stamp = self.stamps.wanted(train) || trial;
-            self.flight.note(seq, u64::from(count), t1, class, stamp);
-            self.flight.mark(seq, u64::from(count), timing);
-            if trial {
-                self.flight.await_trial(seq);
-            }
-            if self.plan.protection.is_some() {
-                self.write_protected(place, seq, stamp, leave, Some(self.head.timestamp));
-            } else {
-                self.write(place, seq, class, count, stamp, leave);
-            }
-            seq += u64::from(count);
-        }
-        self.flight.attempt(seq);
-    }
-
-    /// T1 of a departure, the departure time that goes with it (0: none), and what T1 is.
-    fn timed_t1(&mut self, due: Due, moment: &Moment) -> (u64, u64, Timing) {
-        let leave = self.handover.leave(due.at_ns, moment.mono_ns);
-        let (t1_ns, timing) = match leave {
-            None => (moment.wall_ns, Timing::AtOnce),
-            // Should it not wait, this is true; should it, its stamp is.
-            Some(_) if self.handover.is_trial() => (moment.wall_ns, Timing::Trial),
-            Some(leave) => (moment.wall_at(leave), Timing::Timed),
-        };
-        let leave = leave.map_or(0, |leave| self.handover.by_its_clock(leave, moment));
-        (self.set_t1(t1_ns), leave, timing)
     }
 
     /// Notes the packets of one place, of which `seq` is the first, in the batch from place `from`
@@ -908,31 +782,18 @@ impl<'a, S: SendHalf> Sender<'a, S> {
     }
 
     pub(super) fn new_t1(&mut self) -> u64 {
-        self.set_t1(os::realtime_ns())
-    }
-
-    fn set_t1(&mut self, unix_ns: i64) -> u64 {
-        let t1 = Timestamp::from_unix_ns(unix_ns, self.plan.format);
+        let t1 = Timestamp::from_unix_ns(os::realtime_ns(), self.plan.format);
         self.head.timestamp = t1;
         t1.raw()
     }
 
-    /// Writes one place: `count` packets from `seq` on, with the departure time that the queueing
-    /// discipline gets (0: none).
-    pub(super) fn write(
-        &mut self,
-        place: usize,
-        seq: u64,
-        class: u8,
-        count: u32,
-        stamp: bool,
-        leave: u64,
-    ) {
+    /// Writes one place: `count` packets from `seq` on.
+    pub(super) fn write(&mut self, place: usize, seq: u64, class: u8, count: u32, stamp: bool) {
         let payload = self.plan.payloads[usize::from(class)];
         let packets = usize::try_from(count).unwrap_or(1);
         let id = stamp.then_some(low_half(seq));
         self.clean(place, payload, packets);
-        let octets = self.half.set(place, payload, packets, id, leave);
+        let octets = self.half.set(place, payload, packets, id);
         let mut number = low_half(seq).wrapping_add(self.plan.first_seq);
         for packet in octets.chunks_exact_mut(payload) {
             self.head.seq = number.into();
@@ -944,16 +805,9 @@ impl<'a, S: SendHalf> Sender<'a, S> {
         }
     }
 
-    /// The same of protected packets, for a place of the batch. T1 is `t1`, or else the moment in which
-    /// all is done that can be done without it; returns it.
-    fn write_protected(
-        &mut self,
-        place: usize,
-        seq: u64,
-        stamp: bool,
-        leave: u64,
-        t1: Option<Timestamp>,
-    ) -> u64 {
+    /// The same of protected packets, for a place of the batch. T1 is the moment in which all is done that
+    /// can be done without it; returns it.
+    fn write_protected(&mut self, place: usize, seq: u64, stamp: bool) -> u64 {
         let Due { class, count, .. } = self.batch[place];
         let payload = self.plan.payloads[usize::from(class)];
         let packets = usize::try_from(count).unwrap_or(1);
@@ -962,7 +816,7 @@ impl<'a, S: SendHalf> Sender<'a, S> {
         let Some(protection) = &self.plan.protection else {
             return self.head.timestamp.raw();
         };
-        let octets = self.half.set(place, payload, packets, id, leave);
+        let octets = self.half.set(place, payload, packets, id);
         let mut packet = protected::SenderPacket::from(self.head);
         let first = low_half(seq).wrapping_add(self.plan.first_seq);
         for (number, octets) in (0..).zip(octets.chunks_exact_mut(payload)) {
@@ -970,8 +824,7 @@ impl<'a, S: SendHalf> Sender<'a, S> {
             octets[..protected::SENDER_LEN].copy_from_slice(packet.as_bytes());
         }
         protection.prepare::<protected::SenderPacket>(octets, payload);
-        let now = || Timestamp::from_unix_ns(os::realtime_ns(), self.plan.format);
-        let t1 = t1.unwrap_or_else(now);
+        let t1 = Timestamp::from_unix_ns(os::realtime_ns(), self.plan.format);
         protection.stamp::<protected::SenderPacket>(octets, payload, t1);
         self.head.timestamp = t1;
         if let Some(copier) = &mut self.copier {
@@ -994,7 +847,7 @@ impl<'a, S: SendHalf> Sender<'a, S> {
         }
         self.written[place] = (payload, packets);
         if octets != payload && octets > 0 {
-            let slot = self.half.set(place, octets, count, None, 0);
+            let slot = self.half.set(place, octets, count, None);
             let fixed = self.fixed.len().min(octets);
             for at in (0..slot.len()).step_by(octets) {
                 let head = at..at + fixed;
@@ -1004,7 +857,7 @@ impl<'a, S: SendHalf> Sender<'a, S> {
         let fields = self.plan.test.sender_len();
         if self.fixed.len() > fields {
             let fixed = fields..self.fixed.len().min(payload);
-            let slot = self.half.set(place, payload, packets, None, 0);
+            let slot = self.half.set(place, payload, packets, None);
             for packet in slot.chunks_exact_mut(payload) {
                 packet[fixed.clone()].copy_from_slice(&self.fixed[fixed.clone()]);
             }
@@ -1019,27 +872,16 @@ impl<'a, S: SendHalf> Sender<'a, S> {
             let due = self.batch[place];
             self.stamps.requested += u64::from(self.flight.class(self.seq).1);
             self.trains += 1;
-            let seq = self.seq;
             self.account_one(due, left);
-            if self.handover.is_trial() {
-                self.handover
-                    .tried(seq, u64::from(due.count), due.at_ns, &os::moment());
-                self.flight.set_verdict(self.handover.verdict());
-            }
             left += step;
         }
         self.stamps.adapt(after, self.flight.stamps_lost());
     }
 
-    /// Counts the packets of a place, which left, or which the queueing discipline was handed.
-    fn account_one(&mut self, due: Due, mut left: i64) {
-        let ahead = self.handover.ahead();
-        if ahead {
-            left = left.max(due.at_ns);
-        }
+    /// Counts the packets of a place, which left.
+    fn account_one(&mut self, due: Due, left: i64) {
         if self.totals.sent == 0 {
             self.totals.first_ns = left;
-            self.totals.txtime.lead_ns = (due.at_ns - left).max(0);
             self.totals.started_ns = os::realtime_ns() - (os::monotonic_ns() - left);
             self.flight.first_left(left);
         }
@@ -1048,12 +890,7 @@ impl<'a, S: SendHalf> Sender<'a, S> {
         let slip = left - due.at_ns;
         self.totals.max_slip_ns = self.totals.max_slip_ns.max(slip);
         let gap = self.plan.mean_gap_ns.saturating_mul(i64::from(due.count));
-        let late = slip > gap;
-        if ahead {
-            self.handover.handed(count, left, late);
-        } else {
-            self.totals.late_departures += if late { count } else { 0 };
-        }
+        self.totals.late_departures += if slip > gap { count } else { 0 };
         self.totals.longest_burst = self.totals.longest_burst.max(due.count);
         self.totals.last_burst = due.count;
         self.totals.last_ns = left;
@@ -1067,21 +904,20 @@ impl<'a, S: SendHalf> Sender<'a, S> {
         let Some(last) = self.seq.checked_sub(1) else {
             return;
         };
-        let moment = os::moment();
-        let now = Due {
-            at_ns: moment.mono_ns,
+        self.batch.clear();
+        self.batch.push(Due {
+            at_ns: os::monotonic_ns(),
             class: 0,
             count: 1,
-        };
-        let (t1, leave, _) = self.timed_t1(now, &moment);
-        self.flight.note_probe(index, t1);
-        self.batch.clear();
-        self.batch.push(now);
-        if self.plan.protection.is_some() {
-            self.write_protected(0, last, false, leave, Some(self.head.timestamp));
+        });
+        let t1 = if self.plan.protection.is_some() {
+            self.write_protected(0, last, false)
         } else {
-            self.write(0, last, 0, 1, false, leave);
-        }
+            let t1 = self.new_t1();
+            self.write(0, last, 0, 1, false);
+            t1
+        };
+        self.flight.note_probe(index, t1);
         for _ in 0..3 {
             match self.half.send(0, 1) {
                 // It tells of a packet before.
@@ -1226,13 +1062,7 @@ impl Stamps {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use crossbeam_channel::bounded;
-
     use super::*;
-    use crate::config::{Departures, End, SizeClass};
-    use crate::io::DepartureClock;
 
     /// The rate of threads that sent so many packets, the last ones as a train of so many, in so many
     /// microseconds, with trains of `longest`.
@@ -1290,215 +1120,6 @@ mod tests {
                 "{found:?}"
             );
         }
-    }
-
-    /// A queueing discipline in memory.
-    struct Queue<'a> {
-        flight: &'a Flight,
-        /// It keeps departure times by this clock, and drops packets that have none by it.
-        keeps: Option<DepartureClock>,
-        /// It tells nobody when a packet left.
-        silent: bool,
-        clock: DepartureClock,
-        octets: [u8; 41],
-        place: (u32, u64),
-        /// Sequence number, T1 and departure time of what was sent.
-        sent: Vec<(u32, u64, u64)>,
-    }
-
-    impl SendHalf for Queue<'_> {
-        fn places(&self) -> usize {
-            1
-        }
-
-        fn set(
-            &mut self,
-            _: usize,
-            _: usize,
-            _: usize,
-            stamp: Option<u32>,
-            leave: u64,
-        ) -> &mut [u8] {
-            self.place = (stamp.unwrap_or(u32::MAX), leave);
-            &mut self.octets
-        }
-
-        fn depart_by(&mut self, clock: DepartureClock) -> io::Result<()> {
-            self.clock = clock;
-            Ok(())
-        }
-
-        fn send(&mut self, _: usize, _: usize) -> io::Result<usize> {
-            let (seq, leave) = self.place;
-            let moment = os::moment();
-            let of_clock = match self.clock {
-                DepartureClock::Monotonic => moment.mono_ns,
-                DepartureClock::Tai => moment.tai_ns,
-            };
-            let wait = i64::try_from(leave).unwrap() - of_clock;
-            match self.keeps {
-                Some(DepartureClock::Tai) if self.clock != DepartureClock::Tai || wait <= 0 => {
-                    return Err(nix::errno::Errno::ENOBUFS.into());
-                }
-                Some(_) if !self.silent => {
-                    let left = moment.wall_ns + wait.max(0);
-                    self.flight.stamp_came(seq.into(), left);
-                }
-                None if !self.silent => self.flight.stamp_came(seq.into(), moment.wall_ns),
-                _ => {}
-            }
-            let packet: &SenderPacket = zerocopy::FromBytes::ref_from_prefix(&self.octets)
-                .unwrap()
-                .0;
-            self.sent
-                .push((packet.seq.get(), packet.timestamp.raw(), leave));
-            Ok(1)
-        }
-    }
-
-    /// Runs a session of `count` packets, a millisecond apart, over a queueing discipline.
-    fn session(
-        keeps: Option<DepartureClock>,
-        silent: bool,
-        count: u64,
-    ) -> (Sent, Vec<(u32, u64, u64)>, Flight) {
-        let flight = Flight::new(1024, 0);
-        let mut queue = Queue {
-            flight: &flight,
-            keeps,
-            silent,
-            clock: DepartureClock::Monotonic,
-            octets: [0; 41],
-            place: (0, 0),
-            sent: Vec::new(),
-        };
-        let size = SizeClass {
-            payload: 41,
-            frame: 83,
-            weight: 1,
-        };
-        let rate = "1k".parse().unwrap();
-        let end = End {
-            count: Some(count),
-            duration_ns: None,
-        };
-        let (ready, _is_ready) = bounded(1);
-        let (begin, at) = bounded(1);
-        begin.send(os::monotonic_ns() + 10_000_000).unwrap();
-        let plan = Plan {
-            schedule: Schedule::new(Departures::Periodic(rate), end, &[size], 1, 1),
-            payloads: vec![41],
-            test: TestFormat::LIGHT,
-            protection: None,
-            padding: vec![0; 41],
-            timeout_ns: 1_000_000_000,
-            most_burst: 1,
-            mean_gap_ns: 1_000_000,
-            first_seq: 0,
-            count: Some(count),
-            format: Format::Ptp,
-            pacing: Pacing::Sleep,
-            may_spin: false,
-            stamps_kept: 1000,
-            txtime: Verdict::Untried,
-            cpu: None,
-            realtime: false,
-            start: Start {
-                ready,
-                at,
-                offset_ns: 0,
-            },
-        };
-        let events = EventLoop::new().unwrap();
-        let waker = Arc::new(Waker::new(events.registry(), Token(0)).unwrap());
-        let (wish, wishes) = bounded(0);
-        drop(wish);
-        let stop = AtomicBool::new(false);
-        let sent = run(
-            &mut queue,
-            plan,
-            &flight,
-            &stop,
-            |_| {},
-            &waker,
-            (&wishes, None),
-        );
-        let queued = queue.sent;
-        (sent.unwrap(), queued, flight)
-    }
-
-    /// The first session in which a packet could be handed over ahead: a busy host may not come to it.
-    fn tried(
-        keeps: Option<DepartureClock>,
-        silent: bool,
-        count: u64,
-    ) -> (Sent, Vec<(u32, u64, u64)>, Flight) {
-        (0..50)
-            .map(|_| session(keeps, silent, count))
-            .find(|(sent, _, _)| sent.txtime.verdict != Verdict::Untried)
-            .expect("a packet can be handed over 10 ms ahead once in fifty times")
-    }
-
-    #[test]
-    fn once_departure_times_are_kept_packets_carry_theirs() {
-        for clock in [DepartureClock::Monotonic, DepartureClock::Tai] {
-            let (sent, queued, flight) = tried(Some(clock), false, 100);
-            let outcome = sent.txtime;
-            assert_eq!((outcome.verdict, outcome.clock), (Verdict::Kept, clock));
-            assert_eq!(flight.verdict(), Verdict::Kept);
-            assert_eq!(outcome.lead_ns, 0, "the first packet left at its time");
-            let in_order = queued.iter().map(|(seq, _, _)| *seq).eq(0..100);
-            assert!(in_order, "{queued:?}");
-            // The one that was tried, and what followed.
-            let timed: Vec<_> = queued.iter().filter(|(_, _, leave)| *leave > 0).collect();
-            assert_eq!(timed.len() as u64, outcome.packets);
-            assert!(outcome.packets > 1, "{outcome:?}");
-            assert_eq!(outcome.units, outcome.packets - 1);
-            let (first, later) = timed.split_first().unwrap();
-            assert_eq!(flight.timing(first.0.into()), Timing::Trial);
-            for pair in later.windows(2) {
-                assert!(pair[0].2 <= pair[1].2, "departure times ascend");
-                assert_eq!(flight.timing(pair[0].0.into()), Timing::Timed);
-            }
-            for (seq, t1, _) in &queued {
-                assert_eq!(flight.t1(u64::from(*seq)), *t1);
-            }
-        }
-    }
-
-    #[test]
-    fn t1_is_the_departure_time() {
-        let (_, queued, _) = tried(Some(DepartureClock::Tai), false, 100);
-        let moment = os::moment();
-        let leap = moment.tai_ns - moment.wall_ns;
-        // But for the first packet, which shows when it was handed over.
-        for (_, t1, leave) in &queued[1..] {
-            let t1 = Timestamp::from_raw(*t1).unix_ns(Format::Ptp, moment.wall_ns);
-            let apart = i64::try_from(*leave).unwrap() - t1.unwrap() - leap;
-            // Two readings of the clocks in a row, with the same whole seconds between them.
-            assert!(apart.abs() < 50_000_000, "{apart}");
-        }
-    }
-
-    #[test]
-    fn where_departure_times_are_not_kept_no_packet_but_the_first_has_one() {
-        let (sent, queued, flight) = tried(None, false, 30);
-        assert_eq!(sent.txtime.verdict, Verdict::AtOnce);
-        assert_eq!(flight.verdict(), Verdict::AtOnce);
-        assert_eq!((sent.sent, sent.txtime.packets), (30, 0));
-        assert!(sent.txtime.lead_ns > 0);
-        let timed = queued.iter().filter(|(_, _, leave)| *leave > 0);
-        assert_eq!(timed.count(), 1);
-        assert!(flight.timing(29) == Timing::AtOnce);
-    }
-
-    #[test]
-    fn without_a_stamp_nothing_is_believed() {
-        let (sent, queued, _) = tried(Some(DepartureClock::Monotonic), true, 300);
-        assert_eq!(sent.txtime.verdict, Verdict::NoStamp);
-        assert_eq!((sent.sent, sent.txtime.packets), (300, 0));
-        let timed = queued.iter().filter(|(_, _, leave)| *leave > 0);
-        assert_eq!(timed.count(), 1);
     }
 
     #[test]

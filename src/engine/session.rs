@@ -23,7 +23,7 @@ use super::receiver::{self, Belief, Received};
 use super::sender::{self, Sent};
 use super::{
     BUFFER_OVERHEAD, End, Failure, Reflecting, Stop, assemble, join, packets, schedule,
-    socket_plan, spawn, start, txtime,
+    socket_plan, spawn, start,
 };
 use crate::config::{Burst, Departures, IoKind, SessionConfig};
 #[cfg(target_os = "linux")]
@@ -181,8 +181,7 @@ impl<S> OpenLane<S> {
     ) -> Result<Self, Failure> {
         let trains = Trains::choose(&share);
         let bundles = trains.burst > 1;
-        let mut plan = socket_plan(share.local, &share.socket, share.socket.tos, bundles);
-        plan.txtime = share.txtime;
+        let plan = socket_plan(share.local, &share.socket, share.socket.tos, bundles);
         let sockets = open(&plan)
             .map_err(|source| cannot_open(&share, End::Here(share.local.ip()), source))?;
         Ok(Self {
@@ -433,15 +432,6 @@ impl Done {
         self.granted.local.port()
     }
 
-    /// Packets that the queueing discipline dropped since their departure time had passed. It tells of
-    /// each train once: these are taken to have one length, and no packet that came back is among them.
-    fn missed(&self) -> u64 {
-        let burst = u64::from(self.sent.longest_burst.max(1));
-        let received = self.received.counts.received;
-        let missing = self.sent.sent.saturating_sub(received);
-        missing.min(self.received.facts.missed.saturating_mul(burst))
-    }
-
     /// Packets that this system took and that never left it, as those that wait for a neighbour, or for a link
     /// that is down: they were not answered and have no transmit stamp of the kernel, while all that were
     /// answered have theirs. 0 where not each packet asked for one, and where none was answered: then nothing
@@ -453,7 +443,6 @@ impl Done {
             && self.granted.transmit == Some(StampKind::Kernel)
             && received.counts.received > 0
             && facts.stamps_lost == 0
-            && facts.missed == 0
             && !received.cut_short
             && received.failure.is_none();
         let without = sent.stamps_requested.saturating_sub(facts.stamps_back);
@@ -615,11 +604,7 @@ fn run<S: SendHalf, R: ReceiveHalf>(
         })
     };
     let again = tick(super::PROGRESS);
-    let mut told = false;
     loop {
-        for lane in &running {
-            txtime::tell(&lane.share, &lane.granted, lane.flight.verdict(), &mut told);
-        }
         select! {
             recv(updates) -> update => match update {
                 Ok(update) => watch(update),
@@ -642,9 +627,6 @@ fn run<S: SendHalf, R: ReceiveHalf>(
             lane.delays.know_one_host();
         }
     }
-    for lane in &done {
-        txtime::tell_at_end(&lane.share, &lane.granted, &lane.sent, &mut told);
-    }
     let reflected = reflector.map(Reflecting::finish).transpose()?;
     let report = |lane: &Done, scope, whole| {
         assemble::report(&assemble::Parts {
@@ -656,7 +638,6 @@ fn run<S: SendHalf, R: ReceiveHalf>(
             differs: Differs::default(),
             ports: &[],
             silent: &[],
-            missed: lane.missed(),
             never_left: lane.never_left(),
             window: lane.window,
             sent: &lane.sent,
@@ -688,7 +669,6 @@ fn run<S: SendHalf, R: ReceiveHalf>(
                 differs: differs(&done),
                 ports,
                 silent: &silent,
-                missed: done.iter().map(Done::missed).sum(),
                 never_left: done.iter().map(Done::never_left).sum(),
                 window: together.window,
                 sent: &together.sent,
@@ -858,7 +838,6 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
         payloads: share.sizes.classes.iter().map(|c| c.payload).collect(),
         stamps: granted.transmit.is_some(),
         hardware: granted.receive == StampKind::Hardware,
-        punctuality: txtime::punctuality(&share, &granted),
         errors_queued: granted.icmp
             && share.socket.io == IoKind::Batched
             && cfg!(target_os = "linux"),
@@ -921,7 +900,6 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
             (Some(_), Some(octets)) => u64::try_from(octets / STAMP_OCTETS).unwrap_or(u64::MAX),
             _ => 0,
         },
-        txtime: txtime::Verdict::at_start(&granted),
         cpu: pair.sender,
         realtime: share.realtime,
         start: sender::Start {
@@ -935,7 +913,7 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
                 }
                 // Random gaps keep them apart.
                 _ => 0,
-            } + if share.txtime { txtime::LEAD_NS } else { 0 },
+            },
         },
     };
     let sender = {
@@ -1119,7 +1097,6 @@ mod tests {
                 io: IoKind::Batched,
             },
             pacing: Pacing::Auto,
-            txtime: false,
             realtime: false,
             cpus: None,
             threads: 1,

@@ -17,7 +17,6 @@ use super::receiver::{self, Matcher};
 use super::schedule::Schedule;
 use super::sender::{self, Due, Sender, Start};
 use super::socket_plan;
-use super::txtime::Verdict;
 use crate::config::{Departures, End, IoKind, Pacing, SizeClass, SocketOptions};
 use crate::io::{BATCH, Datagram, Event, SocketPlan, linux};
 use crate::os::{self, EventLoop};
@@ -130,7 +129,6 @@ pub fn sending(load: Load, run: impl FnOnce(&mut Sending<'_>)) -> io::Result<()>
         pacing: Pacing::Auto,
         may_spin: true,
         stamps_kept: WINDOW,
-        txtime: Verdict::NotAsked,
         cpu: None,
         realtime: false,
         start: Start {
@@ -156,7 +154,7 @@ impl Sending<'_> {
         let t1 = self.sender.new_t1();
         let stamp = self.load.stamped(self.built);
         let count = self.load.burst;
-        self.sender.write(0, self.built, 0, count, stamp, 0);
+        self.sender.write(0, self.built, 0, count, stamp);
         self.built += self.load.packets();
         t1
     }
@@ -254,7 +252,6 @@ pub fn matching(load: Load, run: impl FnOnce(&mut Matching<'_>)) {
         loss_bound: None,
         probes: true,
         stop: Stop::default(),
-        punctuality: None,
         timeout_ns: i64::MAX,
         first_seq: 0,
         format: Format::Ntp,

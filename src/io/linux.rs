@@ -19,9 +19,9 @@ use mio::{Interest, Registry, Token};
 use socket2::Socket;
 
 use super::{
-    BATCH, Datagram, DepartureClock, Event, Granted, Icmp, IcmpMessage, MOST_BEFORE, RefusedCall,
-    Request, Route, SocketPlan, StampKind, Txtime, bind_interface, interface_of, new_socket, note,
-    refused_call, refused_option, set_plain_options,
+    BATCH, Datagram, Event, Granted, Icmp, IcmpMessage, MOST_BEFORE, RefusedCall, Request, Route,
+    SocketPlan, StampKind, bind_interface, interface_of, new_socket, note, refused_call,
+    refused_option, set_plain_options,
 };
 use crate::os;
 use crate::sys::{self, Call, Queue, ReceiveBatch, ReplyFacts, SendBatch, SendFacts};
@@ -38,10 +38,6 @@ const ORIGIN_ICMP: u8 = libc::SO_EE_ORIGIN_ICMP;
 const ORIGIN_ICMP6: u8 = libc::SO_EE_ORIGIN_ICMP6;
 const EMSGSIZE: u32 = libc::EMSGSIZE.unsigned_abs();
 const ORIGIN_TIMESTAMPING: u8 = libc::SO_EE_ORIGIN_TIMESTAMPING;
-/// `SO_EE_ORIGIN_TXTIME` and `SO_EE_CODE_TXTIME_MISSED` of linux/errqueue.h.
-const ORIGIN_TXTIME: u8 = 6;
-const CODE_TXTIME_MISSED: u8 = 2;
-
 /// A socket option by its name.
 macro_rules! wanted {
     ($level:ident, $name:ident) => {
@@ -211,16 +207,6 @@ pub(crate) fn open_session(plan: &SocketPlan) -> io::Result<OpenSession> {
         }
     };
 
-    let txtime = match plan
-        .txtime
-        .then(|| depart_by(&tx, DepartureClock::Monotonic))
-    {
-        None => Txtime::NotAsked,
-        Some(Ok(())) => Txtime::Taken,
-        Some(Err(error)) => Txtime::Refused(error.to_string()),
-    };
-
-    let with_txtime = txtime == Txtime::Taken;
     let granted = Granted {
         local,
         receive,
@@ -228,7 +214,6 @@ pub(crate) fn open_session(plan: &SocketPlan) -> io::Result<OpenSession> {
         ttl,
         icmp,
         receive_buffer: rx.recv_buffer_size().ok(),
-        txtime,
         remarks,
         next_hop: None,
     };
@@ -238,7 +223,6 @@ pub(crate) fn open_session(plan: &SocketPlan) -> io::Result<OpenSession> {
         facts: SendFacts {
             stamp_flags: tx_flag,
             with_id: takes_stamp_identity(),
-            with_txtime,
         },
         receive,
         granted,
@@ -364,7 +348,6 @@ pub(crate) fn open_mirrors(
         ttl: true,
         icmp: true,
         receive_buffer,
-        txtime: Txtime::NotAsked,
         remarks,
         next_hop: None,
     };
@@ -616,14 +599,6 @@ fn hardware_stamps(
     }
 }
 
-fn depart_by(socket: &Socket, clock: DepartureClock) -> io::Result<()> {
-    let clock = match clock {
-        DepartureClock::Monotonic => libc::CLOCK_MONOTONIC,
-        DepartureClock::Tai => libc::CLOCK_TAI,
-    };
-    sys::set_txtime(socket.as_fd(), clock)
-}
-
 /// Whether this kernel lets a packet name its stamp (`SCM_TS_OPT_ID`, Linux 6.13 and later).
 fn takes_stamp_identity() -> bool {
     static TAKES: OnceLock<bool> = OnceLock::new();
@@ -637,10 +612,9 @@ fn takes_stamp_identity() -> bool {
         let facts = SendFacts {
             stamp_flags: libc::SOF_TIMESTAMPING_TX_SOFTWARE,
             with_id: true,
-            with_txtime: false,
         };
         let mut batch = SendBatch::new(1, bound(&socket)?, &[0], facts);
-        batch.set(0, 1, 1, Some(1), 0);
+        batch.set(0, 1, 1, Some(1));
         batch.send_singly(socket.as_fd(), 0).map(drop)
     };
     *TAKES.get_or_init(|| attempt().is_ok())
@@ -702,25 +676,14 @@ impl super::SendHalf for SendHalf {
         self.places
     }
 
-    fn set(
-        &mut self,
-        index: usize,
-        payload: usize,
-        count: usize,
-        stamp: Option<u32>,
-        leave_ns: u64,
-    ) -> &mut [u8] {
+    fn set(&mut self, index: usize, payload: usize, count: usize, stamp: Option<u32>) -> &mut [u8] {
         self.stamped[index] = stamp.is_some();
         if let (Identity::Counted(ids), Some(seq)) = (&self.identity, stamp) {
             let ahead = self.stamped[..index].iter().filter(|s| **s).count();
             let id = self.next_id.wrapping_add(u32::try_from(ahead).unwrap_or(0));
             place(ids, id).store(seq, Ordering::Release);
         }
-        self.batch.set(index, payload, count, stamp, leave_ns)
-    }
-
-    fn depart_by(&mut self, clock: DepartureClock) -> io::Result<()> {
-        depart_by(&self.socket, clock)
+        self.batch.set(index, payload, count, stamp)
     }
 
     fn send(&mut self, from: usize, to: usize) -> io::Result<usize> {
@@ -860,12 +823,7 @@ impl super::ReceiveHalf for ReceiveHalf {
         for index in 0..count {
             let facts = self.errors.received(index).facts;
             let ns = stamp(self.sockets.receive, &facts);
-            if facts
-                .error
-                .is_some_and(|e| (e.origin, e.code) == (ORIGIN_TXTIME, CODE_TXTIME_MISSED))
-            {
-                f(Event::Missed);
-            } else if let (Some(error), Some(ns)) = (facts.error, ns)
+            if let (Some(error), Some(ns)) = (facts.error, ns)
                 && error.origin == ORIGIN_TIMESTAMPING
             {
                 let seq = match &self.sockets.identity {

@@ -67,18 +67,6 @@ pub(crate) struct SocketPlan {
     pub(crate) busy_poll_us: Option<u32>,
     /// Packets may leave as trains and be taken as bundles, which share their timestamps.
     pub(crate) bundles: bool,
-    /// Packets carry the time when they are to leave.
-    pub(crate) txtime: bool,
-}
-
-/// A clock that departure times are told by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum DepartureClock {
-    /// CLOCK_MONOTONIC: what the fq queueing discipline goes by, and nothing else.
-    #[default]
-    Monotonic,
-    /// CLOCK_TAI: what the etf queueing discipline goes by, and nothing else.
-    Tai,
 }
 
 /// What the system granted.
@@ -96,22 +84,10 @@ pub(crate) struct Granted {
     pub(crate) icmp: bool,
     /// Receive buffer, in octets as the kernel counts them; `None` where the system does not tell.
     pub(crate) receive_buffer: Option<usize>,
-    /// Whether packets can carry a departure time.
-    pub(crate) txtime: Txtime,
     /// Remarks for the user, such as a feature that was asked for and refused.
     pub(crate) remarks: Vec<String>,
     /// Who the packets of a session are handed to, once that was looked for.
     pub(crate) next_hop: Option<NextHop>,
-}
-
-/// Whether packets can carry a departure time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Txtime {
-    NotAsked,
-    /// They can, by CLOCK_MONOTONIC to begin with; whether anything looks at it is another question.
-    Taken,
-    /// With the system's reason.
-    Refused(String),
 }
 
 /// A received datagram, or a bundle of them that share what is told of it.
@@ -184,8 +160,6 @@ pub(crate) enum Event<'a> {
     Departed { seq: u32, ns: i64 },
     /// An ICMP message about a packet of the session.
     Icmp(Icmp),
-    /// The queueing discipline dropped a packet or train whose departure time it had let pass.
-    Missed,
     /// A datagram from somebody else than the peer, or its first octets, as many as the fields of a
     /// test packet have at least; and where it came from, as far as the system tells.
     Stray {
@@ -202,23 +176,7 @@ pub(crate) trait SendHalf {
     /// Fills a place of the batch: a train of `count` packets of `payload` octets (1: a packet of its
     /// own), and, where a transmit stamp is wanted, the sequence number that it shall name. Lends out
     /// the octets, in which the padding stands already. Places are filled in order, from 0.
-    ///
-    /// `leave_ns`: when it is to leave, by the clock of [`depart_by`](Self::depart_by); 0: at once.
-    /// Not looked at where [`Granted::txtime`] is not `Taken`.
-    fn set(
-        &mut self,
-        index: usize,
-        payload: usize,
-        count: usize,
-        stamp: Option<u32>,
-        leave_ns: u64,
-    ) -> &mut [u8];
-
-    /// Tells departure times by this clock from now on.
-    ///
-    /// # Errors
-    /// The system's: `PermissionDenied`; `Unsupported` where there are no departure times.
-    fn depart_by(&mut self, clock: DepartureClock) -> io::Result<()>;
+    fn set(&mut self, index: usize, payload: usize, count: usize, stamp: Option<u32>) -> &mut [u8];
 
     /// Sends the places `from..to`; returns how many left. Never blocks.
     ///

@@ -10,8 +10,8 @@ use std::ops::DerefMut;
 use mio::{Interest, Registry, Token};
 
 use super::{
-    BATCH, Datagram, DepartureClock, Event, Granted, MOST_BEFORE, Request, Route, SocketPlan,
-    StampKind, Txtime, bind_interface, local_addresses, new_socket, set_plain_options,
+    BATCH, Datagram, Event, Granted, MOST_BEFORE, Request, Route, SocketPlan, StampKind,
+    bind_interface, local_addresses, new_socket, set_plain_options,
 };
 use crate::os;
 
@@ -45,11 +45,6 @@ fn open(plan: &SocketPlan) -> io::Result<(socket2::Socket, Granted)> {
         ttl,
         icmp: true,
         receive_buffer: socket.recv_buffer_size().ok(),
-        txtime: if plan.txtime {
-            Txtime::Refused(io::Error::from(io::ErrorKind::Unsupported).to_string())
-        } else {
-            Txtime::NotAsked
-        },
         remarks,
         next_hop: None,
     };
@@ -203,22 +198,11 @@ impl super::SendHalf for SendHalf {
         BATCH
     }
 
-    fn set(
-        &mut self,
-        index: usize,
-        payload: usize,
-        count: usize,
-        _: Option<u32>,
-        _: u64,
-    ) -> &mut [u8] {
+    fn set(&mut self, index: usize, payload: usize, count: usize, _: Option<u32>) -> &mut [u8] {
         assert_eq!(count, 1, "there are no trains here");
         let (octets, len) = &mut self.packets[index];
         *len = payload;
         &mut octets[..payload]
-    }
-
-    fn depart_by(&mut self, _: DepartureClock) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
     }
 
     fn send(&mut self, from: usize, to: usize) -> io::Result<usize> {

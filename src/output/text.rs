@@ -6,8 +6,8 @@
 
 use super::ignored;
 use crate::report::{
-    Cause, Clock, Delay, FailedCall, Figure, Granularity, IcmpKind, Io, Load, PacedBy, Packets,
-    Profile, Reason, Report, Schedule, SizeEntry, Spread, StampKind, Timestamps, Verdict, Whose,
+    Cause, Clock, Delay, FailedCall, Figure, Granularity, IcmpKind, Io, Load, Packets, Profile,
+    Reason, Report, Schedule, SizeEntry, Spread, StampKind, Timestamps, Verdict, Whose,
 };
 
 mod full;
@@ -603,11 +603,6 @@ fn schedule(report: &Report, load: &Load) -> Vec<String> {
     if load.burst > 1 {
         parts.push(format!("trains of up to {} packets", load.burst));
     }
-    parts.extend(match load.paced_by {
-        Some(PacedBy::Qdisc) => Some("paced by the queueing discipline".to_owned()),
-        Some(PacedBy::Mixed) => Some("paced in part by the queueing discipline".to_owned()),
-        Some(PacedBy::Sender) | None => None,
-    });
     parts.extend(report.duration_ns.map(|ns| {
         format!(
             "{} from first to last departure",

@@ -27,8 +27,6 @@ pub enum Cause {
     QueueFull,
     /// Refused by this system for another reason.
     Refused,
-    /// The queueing discipline let the departure time pass.
-    DepartureTimePassed,
     /// This system took it, and dropped it before the wire: a link without carrier, a next hop that does not
     /// answer.
     NeverLeft,
@@ -54,10 +52,6 @@ impl fmt::Display for NotSent {
                 let error = self.error.as_deref().unwrap_or("no reason was given");
                 write!(f, "this system refused {count} packets: {error}")
             }
-            Cause::DepartureTimePassed => write!(
-                f,
-                "the queueing discipline let the departure time of {count} packets pass"
-            ),
             Cause::NeverLeft => write!(
                 f,
                 "{count} packets never left this host: a link without carrier or a next hop that does not \

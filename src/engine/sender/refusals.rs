@@ -8,7 +8,6 @@ use nix::errno::Errno;
 
 use super::*;
 use crate::config::{Departures, End, SizeClass};
-use crate::io::DepartureClock;
 
 /// A place of the batch.
 #[derive(Clone, Debug, Default)]
@@ -51,23 +50,12 @@ impl<F: FnMut(usize, usize) -> Option<Errno>> SendHalf for Wire<F> {
         self.slots.len()
     }
 
-    fn set(
-        &mut self,
-        index: usize,
-        payload: usize,
-        count: usize,
-        stamp: Option<u32>,
-        _: u64,
-    ) -> &mut [u8] {
+    fn set(&mut self, index: usize, payload: usize, count: usize, stamp: Option<u32>) -> &mut [u8] {
         let slot = &mut self.slots[index];
         let len = payload * count;
         slot.octets.resize(len.max(slot.octets.len()), 0);
         (slot.payload, slot.count, slot.stamped) = (payload, count, stamp.is_some());
         &mut slot.octets[..len]
-    }
-
-    fn depart_by(&mut self, _: DepartureClock) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
     }
 
     fn send(&mut self, from: usize, to: usize) -> io::Result<usize> {
@@ -123,7 +111,6 @@ fn plan(sizes: &[usize], count: u64, start: (ChannelSender<()>, Receiver<i64>)) 
         pacing: Pacing::Sleep,
         may_spin: false,
         stamps_kept: 1 << 20,
-        txtime: Verdict::NotAsked,
         cpu: None,
         realtime: false,
         start: Start {
@@ -348,19 +335,8 @@ impl SendHalf for Ending {
         self.0.places()
     }
 
-    fn set(
-        &mut self,
-        index: usize,
-        payload: usize,
-        count: usize,
-        stamp: Option<u32>,
-        leave_ns: u64,
-    ) -> &mut [u8] {
-        self.0.set(index, payload, count, stamp, leave_ns)
-    }
-
-    fn depart_by(&mut self, clock: DepartureClock) -> io::Result<()> {
-        self.0.depart_by(clock)
+    fn set(&mut self, index: usize, payload: usize, count: usize, stamp: Option<u32>) -> &mut [u8] {
+        self.0.set(index, payload, count, stamp)
     }
 
     fn send(&mut self, from: usize, to: usize) -> io::Result<usize> {

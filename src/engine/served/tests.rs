@@ -915,7 +915,6 @@ fn what_the_system_dropped_is_counted() {
         hardware: false,
         busy_poll_us: None,
         bundles: true,
-        txtime: false,
     };
     let (socket, granted) = linux::MirrorSocket::open(&plan).unwrap();
     let local = granted.local;

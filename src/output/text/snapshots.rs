@@ -108,7 +108,7 @@ fn full() -> Report {
                 size(590, 333_328, 333_316, 440_000),
                 size(1514, 83_334, 83_331, 458_000),
             ],
-            paced_by: Some(PacedBy::Sender),
+            paced_by: Some(crate::report::PacedBy::Sender),
             late_departures: Some(3),
             max_slip_ns: Some(12_700),
         },
@@ -283,7 +283,7 @@ fn total_loss() -> Report {
             }],
             profile: Profile::Fixed,
             schedule: Schedule::Periodic,
-            paced_by: Some(PacedBy::Qdisc),
+            paced_by: Some(crate::report::PacedBy::Sender),
             late_departures: Some(0),
             ..full.load
         },
