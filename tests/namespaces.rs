@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::namespace::{Namespace, Pair, or_skip};
 use common::assert_no_loss;
+use common::namespace::{Namespace, Pair, or_skip};
 use serde_json::Value;
 
 /// Drops one of every ten packets on their way into one side, the first (0) or the last (9), and

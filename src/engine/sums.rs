@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 
 use super::icmp::IcmpErrors;
-use super::receiver::{Belief, Departed, Estimates, Facts, Received};
+use super::receiver::{Belief, Estimates, Facts, Received};
 use super::sender::Sent;
 use crate::io::{Icmp, RefusedCall};
 use crate::report::ignored::{Ignored, Kind};
@@ -87,9 +87,6 @@ fn facts_from(from: u64) -> Facts {
         &mut facts.exchanged,
         &mut facts.short_replies,
         &mut facts.bundled,
-        &mut facts.departed.stamped,
-        &mut facts.departed.late,
-        &mut facts.missed,
     ] {
         *field = count();
     }
@@ -123,7 +120,6 @@ fn facts_of_two_receivers_add_up() {
     first.belief = Belief::Shown;
     first.reply_sizes.extend([41, 1472]);
     first.estimates = estimates(11, 3, 5);
-    first.departed.max_slip_ns = 70;
     let mut second = facts_from(1000);
     second.elsewhere_from = Some(address(7));
     second.icmp = icmp(&[libc::EHOSTUNREACH]);
@@ -133,7 +129,6 @@ fn facts_of_two_receivers_add_up() {
     second.reply_sizes.extend([41, 9]);
     second.more_reply_sizes = true;
     second.estimates = estimates(23, 2, 29);
-    second.departed.max_slip_ns = 60;
     for swapped in [false, true] {
         let (a, b) = (received(first.clone()), received(second.clone()));
         let all = together(&if swapped { [b, a] } else { [a, b] });
@@ -169,8 +164,6 @@ fn facts_of_two_receivers_add_up() {
             estimates: quality,
             short_replies,
             bundled,
-            departed,
-            missed,
         } = all.facts;
         assert_eq!(received_by_class, [sum(), sum()]);
         assert_eq!(of_kinds, ignored(&mut sum));
@@ -192,21 +185,11 @@ fn facts_of_two_receivers_add_up() {
             exchanged,
             short_replies,
             bundled,
-            departed.stamped,
-            departed.late,
-            missed,
         ];
         assert_eq!(counts, counts.map(|_| sum()));
         for (table, entries) in [(&ttl_out, 1), (&ttl_in, 1), (&tos_in, 1), (&tos_there, 1)] {
             assert_eq!(table.iter().filter(|count| **count > 0).count(), entries);
         }
-        assert_eq!(
-            departed,
-            Departed {
-                max_slip_ns: 70,
-                ..departed
-            }
-        );
         let icmp_of_both = [libc::EHOSTUNREACH, libc::ECONNREFUSED, libc::EHOSTUNREACH];
         assert_eq!(
             errors.report(|_| false),
@@ -345,7 +328,6 @@ fn totals_of_two_senders_add_up() {
             started_ns,
             stamps_requested,
             stamp_one_in,
-            txtime: _,
             interrupted,
             began_anew,
             cpus,
