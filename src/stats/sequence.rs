@@ -473,12 +473,6 @@ impl Tracker {
         self.own_counter
     }
 
-    /// Highest sequence number that was answered.
-    #[must_use]
-    pub fn highest_answered(&self) -> Option<u64> {
-        self.epoch.started.then_some(self.epoch.highest)
-    }
-
     /// Makes room for the sequence numbers below `sent`: what leaves the window is decided.
     pub fn make_room(&mut self, sent: u64) {
         let low = sent.saturating_sub(self.received.len());
@@ -1055,6 +1049,9 @@ pub fn extend(low: u32, near: u64) -> u64 {
 struct Bits {
     words: Box<[u64]>,
     mask: u64,
+    /// Times that all of them were cleared, which takes long.
+    #[cfg(test)]
+    clears: u32,
 }
 
 impl Bits {
@@ -1064,6 +1061,8 @@ impl Bits {
         Self {
             words: vec![0; words].into_boxed_slice(),
             mask: bits - 1,
+            #[cfg(test)]
+            clears: 0,
         }
     }
 
@@ -1139,6 +1138,10 @@ impl Bits {
 
     fn clear(&mut self) {
         self.words.fill(0);
+        #[cfg(test)]
+        {
+            self.clears += 1;
+        }
     }
 
     /// How many of the bits `from..=to`, fewer than the window, are set.
@@ -1389,6 +1392,193 @@ mod tests {
         assert_eq!(one.own_counter, Some(true));
         assert_eq!(of(&[(100, &known), (10, &unknown)]).directions, None);
         assert_eq!(of(&[(50, &silent), (50, &silent)]), Counts::default());
+    }
+
+    /// Counts of which each is another one, from `from` on.
+    fn counts_from(from: u64) -> Counts {
+        let mut next = from..;
+        let mut count = || next.next().unwrap();
+        Counts {
+            received: count(),
+            late: count(),
+            duplicates: count(),
+            reordered: count(),
+            directions: Some(Directions {
+                lost_outbound: count(),
+                lost_inbound: count(),
+                lost_unattributed: count(),
+                duplicates_outbound: count(),
+                duplicates_inbound: count(),
+                reordered_outbound: count(),
+                reordered_inbound: count(),
+            }),
+            own_counter: Some(true),
+            unresolved: count(),
+            bursts: Bursts {
+                count: count(),
+                longest: count(),
+                running: 0,
+            },
+            senseless: false,
+            restarts: count(),
+            counter_began_at: count(),
+            given_to_others: count(),
+        }
+    }
+
+    #[test]
+    fn every_count_of_two_sessions_adds_up() {
+        let (first, second) = (counts_from(100), counts_from(1000));
+        // No sums, and as large as the larger one.
+        let (longest, began_at) = (second.bursts.longest, second.counter_began_at);
+        for (first, second) in [(&first, &second), (&second, &first)] {
+            let got = Counts::together([(5, first), (5, second)].into_iter());
+            let mut next = (1100..).step_by(2);
+            let mut sum = || next.next().unwrap();
+            let expected = Counts {
+                received: sum(),
+                late: sum(),
+                duplicates: sum(),
+                reordered: sum(),
+                directions: Some(Directions {
+                    lost_outbound: sum(),
+                    lost_inbound: sum(),
+                    lost_unattributed: sum(),
+                    duplicates_outbound: sum(),
+                    duplicates_inbound: sum(),
+                    reordered_outbound: sum(),
+                    reordered_inbound: sum(),
+                }),
+                own_counter: Some(true),
+                unresolved: sum(),
+                bursts: Bursts {
+                    count: sum(),
+                    longest: (sum(), longest).1,
+                    running: 0,
+                },
+                senseless: false,
+                restarts: sum(),
+                counter_began_at: (sum(), began_at).1,
+                given_to_others: sum(),
+            };
+            assert_eq!(got, expected);
+        }
+    }
+
+    #[test]
+    fn of_two_sessions_the_reflector_counts_only_as_far_as_each_tells() {
+        let of = |own_counter, senseless| Counts {
+            own_counter,
+            senseless,
+            directions: None,
+            ..counts_from(100)
+        };
+        let (yes, no) = (Some(true), Some(false));
+        for (first, second, both) in [
+            (yes, yes, yes),
+            (yes, no, no),
+            // That one copies our numbers is proof enough.
+            (no, None, no),
+            (no, no, no),
+            (yes, None, None),
+            (None, None, None),
+        ] {
+            for [a, b] in [[first, second], [second, first]] {
+                let (a, b) = (of(a, false), of(b, false));
+                let all = Counts::together([(5, &a), (5, &b)].into_iter());
+                assert_eq!(all.own_counter, both, "{a:?} {b:?}");
+            }
+        }
+        for (first, second) in [(true, false), (false, true), (true, true)] {
+            let (a, b) = (of(yes, first), of(yes, second));
+            let all = Counts::together([(5, &a), (5, &b)].into_iter());
+            assert!(all.senseless && !all.followed(), "{first} {second}");
+        }
+    }
+
+    #[test]
+    fn a_late_reply_is_an_answer() {
+        let mut tracker = Tracker::new(64);
+        tracker.make_room(3);
+        assert_eq!(tracker.on_reply(0, 0, true), Arrival::Late);
+        assert_eq!((tracker.answered(), tracker.received()), (1, 0));
+        assert_eq!(tracker.on_reply(1, 1, false), Arrival::First);
+        assert_eq!(tracker.on_reply(2, 2, true), Arrival::Late);
+        assert_eq!((tracker.answered(), tracker.received()), (3, 1));
+        // Nothing is waited for, and a probe would tell nothing.
+        assert!(tracker.settled(3));
+        assert_eq!(tracker.on_reply(2, 2, true), Arrival::Duplicate);
+        assert_eq!((tracker.answered(), tracker.late()), (3, 2));
+        assert_eq!((tracker.received(), tracker.duplicates()), (1, 1));
+    }
+
+    #[test]
+    fn what_was_answered_within_the_window_is_known_behind_it() {
+        let mut tracker = Tracker::new(64);
+        tracker.make_room(10);
+        assert_eq!(tracker.on_reply(4, 4, true), Arrival::Late);
+        assert_eq!(tracker.on_reply(6, 6, false), Arrival::First);
+        tracker.make_room(1000);
+        assert_eq!(tracker.on_reply(4, 4, true), Arrival::Duplicate);
+        assert_eq!(tracker.on_reply(6, 6, true), Arrival::Duplicate);
+        assert_eq!(tracker.on_reply(5, 5, true), Arrival::Late);
+        assert_eq!(tracker.on_reply(5, 5, true), Arrival::Duplicate);
+        let counts = tracker.finish(1000);
+        assert_eq!((counts.received, counts.late, counts.duplicates), (1, 2, 3));
+    }
+
+    #[test]
+    fn bits_say_of_the_newest_number_of_each_place() {
+        let mut bits = Bits::new(128);
+        bits.put(3, true);
+        bits.put(4, true);
+        bits.put(3 + 128, false);
+        assert!(!bits.has(3 + 128) && bits.has(4));
+        bits.clear();
+        assert!(!bits.has(4));
+    }
+
+    #[test]
+    fn after_a_jump_of_the_reflectors_number_fresh_ones_are_not_known() {
+        let mut tracker = Tracker::new(64);
+        let jump = 4 * HISTORY;
+        // More than the history lies between the first and the last one, but not between two of them.
+        for r in [0, HISTORY / 2, HISTORY - 3, HISTORY + 5, jump] {
+            assert!(!tracker.see(r), "{r}");
+        }
+        assert!(!tracker.see(jump - 3), "it has the place of one of before");
+        assert!(tracker.see(jump - 3));
+    }
+
+    #[test]
+    fn reordering_of_the_very_first_packet_is_told_by_direction() {
+        let outbound = track(&[(1, 0), (0, 1), (2, 2)], 3).directions.unwrap();
+        assert_eq!(
+            (outbound.reordered_outbound, outbound.reordered_inbound),
+            (1, 0)
+        );
+        let inbound = track(&[(1, 1), (0, 0), (2, 3)], 4).directions.unwrap();
+        assert_eq!(
+            (inbound.reordered_outbound, inbound.reordered_inbound),
+            (0, 1)
+        );
+    }
+
+    #[test]
+    fn packets_that_overtook_one_another_both_ways_are_told_apart_in_runs_too() {
+        // 8 overtook 4 to 7 on the way out, and its reply was overtaken by theirs.
+        let mut tracker = Tracker::new(64);
+        tracker.on_reply(0, 0, false);
+        assert!(tracker.on_run(1, 1, 3));
+        assert!(tracker.on_run(4, 5, 4));
+        tracker.on_reply(8, 4, false);
+        let counts = tracker.finish(9);
+        let directions = counts.directions.unwrap();
+        assert_eq!(counts.reordered, 0);
+        assert_eq!(
+            (directions.reordered_outbound, directions.reordered_inbound),
+            (4, 1)
+        );
     }
 
     #[test]
@@ -1742,6 +1932,7 @@ mod tests {
             tracker.make_room(u64::from(s) + 1);
             tracker.on_reply(s.into(), s.swap_bytes(), false);
         }
+        assert_eq!(tracker.replied.clears, 0, "each jump touches what was seen");
         let counts = tracker.finish(100_000);
         assert_eq!(counts.received, 100_000);
         assert!(counts.senseless);
@@ -1772,6 +1963,17 @@ mod tests {
         ] {
             assert_eq!(extend(low, near), whole, "{low} near {near}");
         }
+    }
+
+    /// How many numbers come after a higher one (RFC 4737 §3.3).
+    fn after_a_higher_one(numbers: impl Iterator<Item = u64>) -> u64 {
+        let mut highest = 0;
+        let after = |number: &u64| {
+            let lower = *number < highest;
+            highest = highest.max(*number);
+            lower
+        };
+        numbers.filter(after).count() as u64
     }
 
     /// Sends `sent` packets through a path that loses, doubles and reorders, with a reflector that
@@ -1839,7 +2041,16 @@ mod tests {
             assert_eq!(found.duplicates_inbound, truth.duplicates_inbound);
             assert_eq!(found.duplicates_outbound, out_copies);
         }
-        if swapped == 0.0 {
+        if doubled == 0.0 {
+            // In the order in which they came back, and in which they came to the reflector.
+            let back = |of: fn(&(u64, u32)) -> u64| after_a_higher_one(replies.iter().map(of));
+            assert_eq!(counts.reordered, back(|(s, _)| *s));
+            assert_eq!(found.reordered_inbound, back(|(_, r)| (*r).into()));
+            let mut there = replies.clone();
+            there.sort_unstable_by_key(|(_, r)| *r);
+            let outbound = after_a_higher_one(there.iter().map(|(s, _)| *s));
+            assert_eq!(found.reordered_outbound, outbound);
+        } else if swapped == 0.0 {
             assert_eq!((counts.reordered, found.reordered_inbound), (0, 0));
             assert_eq!(found.reordered_outbound, 0);
         }
