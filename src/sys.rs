@@ -56,6 +56,17 @@ impl<T> Fixed<T> {
         // SAFETY: the index was checked against the length of this one allocation.
         unsafe { self.0.cast::<T>().add(index) }
     }
+
+    /// The items from `from` on and how many they are, for a call that is to reach no further.
+    fn run(&self, from: usize, count: usize) -> (*mut T, c_uint) {
+        let end = from.checked_add(count);
+        assert!(
+            end.is_some_and(|end| end <= self.len()),
+            "{count} slots from {from} on of {}",
+            self.len()
+        );
+        (self.at(from), length(count))
+    }
 }
 
 impl<T> Drop for Fixed<T> {
@@ -262,18 +273,10 @@ impl ReceiveBatch {
     /// `WouldBlock` where nothing waits; whatever error the socket has pending.
     pub(crate) fn receive(&mut self, fd: BorrowedFd<'_>, queue: Queue) -> io::Result<usize> {
         let flags = self.arm_again(queue);
-        let slots = length(self.offered);
+        let (heads, slots) = self.heads.run(0, self.offered);
         self.filled = retry(|| {
             // SAFETY: `arm` pointed every head at its own slot; heads and slots outlive the call.
-            unsafe {
-                libc::recvmmsg(
-                    fd.as_raw_fd(),
-                    self.heads.at(0),
-                    slots,
-                    flags as _,
-                    null_mut(),
-                )
-            }
+            unsafe { libc::recvmmsg(fd.as_raw_fd(), heads, slots, flags as _, null_mut()) }
         })?;
         Ok(self.filled)
     }
@@ -488,16 +491,10 @@ impl Mirror {
         if count == 0 {
             return Ok(0);
         }
+        let (heads, count) = self.heads.run(self.sent, count);
         let sent = retry(|| {
             // SAFETY: `queue` filled these heads; what they point at outlives the call.
-            unsafe {
-                libc::sendmmsg(
-                    fd.as_raw_fd(),
-                    self.heads.at(self.sent),
-                    length(count),
-                    libc::MSG_DONTWAIT as _,
-                )
-            }
+            unsafe { libc::sendmmsg(fd.as_raw_fd(), heads, count, libc::MSG_DONTWAIT as _) }
         })?;
         self.sent += sent;
         self.forget_sent();
@@ -801,17 +798,11 @@ impl SendBatch {
     /// # Errors
     /// Of the packet or train in slot `from`.
     pub(crate) fn send(&mut self, fd: BorrowedFd<'_>, from: usize, to: usize) -> io::Result<usize> {
-        assert!(from < to && to <= self.heads.len());
+        assert!(from < to);
+        let (heads, count) = self.heads.run(from, to - from);
         retry(|| {
             // SAFETY: `new` and `set` filled these heads; what they point at outlives the call.
-            unsafe {
-                libc::sendmmsg(
-                    fd.as_raw_fd(),
-                    self.heads.at(from),
-                    length(to - from),
-                    libc::MSG_DONTWAIT as _,
-                )
-            }
+            unsafe { libc::sendmmsg(fd.as_raw_fd(), heads, count, libc::MSG_DONTWAIT as _) }
         })
     }
 
@@ -1362,7 +1353,12 @@ mod tests {
         assert_eq!(mirror.queued(), 3);
         mirror.reply_mut(1)[0] = 99;
         assert_eq!(mirror.send(b.as_fd(), 2).unwrap(), 2);
+        assert_eq!(mirror.queued(), 1, "of three, two have left");
         assert_eq!(mirror.send(b.as_fd(), 2).unwrap(), 1);
+        assert_eq!(mirror.queued(), 0);
+        assert_eq!(mirror.send(b.as_fd(), 2).unwrap(), 0);
+        mirror.skip();
+        assert_eq!(mirror.queued(), 0, "nothing is left to be given up");
         let mut buf = [0; 64];
         for (len, first) in [(10, 0), (12, 99), (14, 4)] {
             let (n, from) = a.recv_from(&mut buf).unwrap();
@@ -1500,7 +1496,45 @@ mod tests {
     }
 
     #[test]
+    #[should_panic(expected = "3 slots from 2 on of 4")]
+    fn no_call_is_told_of_more_slots_than_there_are() {
+        Fixed::new(vec![0_u8; 4]).run(2, 3);
+    }
+
+    #[test]
     fn the_kernel_tells_its_clock_quality() {
-        assert!(clock_quality().is_some());
+        let asked = || {
+            // SAFETY: `timex` is plain old data; with `modes` zero the call only reads.
+            let (state, time) = unsafe {
+                let mut time: libc::timex = MaybeUninit::zeroed().assume_init();
+                (libc::adjtimex(&raw mut time), time)
+            };
+            let unknown = state == libc::TIME_ERROR || time.status & libc::STA_UNSYNC != 0;
+            (!unknown, u64::try_from(time.maxerror).unwrap())
+        };
+        // It changes once a second, or where somebody sets it.
+        let quality = (0..100).find_map(|_| {
+            let (before, told, after) = (asked(), clock_quality(), asked());
+            (before == after).then_some((told, before))
+        });
+        let (told, is) = quality.expect("no two looks in a row are alike");
+        assert_eq!(told, Some(is));
+    }
+
+    #[test]
+    fn headers_of_a_connection_are_told_where_they_are_kept_and_fit() {
+        use std::net::{TcpListener, TcpStream};
+
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        set_option(listener.as_fd(), libc::IPPROTO_TCP, libc::TCP_SAVE_SYN, 1).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (taken, _) = listener.accept().unwrap();
+        assert_eq!(saved_syn(taken.as_fd(), &mut [0; 8]), None, "no room");
+        let mut headers = [0; 256];
+        let len = saved_syn(taken.as_fd(), &mut headers).unwrap();
+        // IPv4 and TCP, 20 octets each and options.
+        assert!((40..=120).contains(&len) && headers[0] >> 4 == 4, "{len}");
+        let (datagrams, _) = pair();
+        assert_eq!(saved_syn(datagrams.as_fd(), &mut headers), None);
     }
 }
