@@ -622,7 +622,7 @@ fn first_of(
         let why = match &measured {
             _ if last || stop.requested() => None,
             Ok(measured) if given_up(measured) => {
-                let icmp = measured.report.packets.icmp.first();
+                let icmp = measured.report.packets.icmp.iter().flatten().next();
                 Some(icmp.map_or("no reply".to_owned(), |icmp| format!("ICMP {icmp}")))
             }
             Ok(_) => None,
@@ -823,7 +823,12 @@ fn verdict(report: &Report) -> u8 {
         });
         let ignored = packets.ignored.and_then(|ignored| ignored.most());
         let ignored = ignored.map(|(kind, most)| (most, ignored::sentence(kind, most)));
-        let icmp = packets.icmp.first().filter(|_| hop.is_none());
+        let icmp = packets
+            .icmp
+            .iter()
+            .flatten()
+            .next()
+            .filter(|_| hop.is_none());
         let icmp = icmp.map(|icmp| (icmp.count, format!("ICMP {icmp}")));
         let came = [late, icmp, ignored].into_iter().flatten();
         // Of as many of two kinds the first one.

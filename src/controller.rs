@@ -781,10 +781,12 @@ fn connect(path: &Path) -> io::Result<TcpStream> {
     let domain = socket2::Domain::for_address(server);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
     socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)?;
+    if let Err(error) = socket.set_tcp_nodelay(true) {
+        log::debug!("TCP_NODELAY: {error}: commands may leave later");
+    }
     #[cfg(target_os = "linux")]
     if let Some(name) = &path.interface {
-        socket.bind_device(Some(name.as_bytes()))?;
+        engine::bind_device(&socket, name)?;
     }
     if let Some(local) = path.local {
         let mut local = SocketAddr::new(local, 0);

@@ -468,10 +468,11 @@ pub struct Packets {
     /// Replies counted as received whose timestamps contradict each other (a clock step): kept out
     /// of the delay statistics.
     pub rejected_samples: Option<u64>,
-    /// ICMP errors of all kinds.
+    /// ICMP errors of all kinds; `None` where the system does not tell of all.
     pub icmp_unreachable: Option<u64>,
-    /// The same by kind, the most frequent first.
-    pub icmp: Vec<Icmp>,
+    /// The same by kind, the most frequent first. Without `icmp_unreachable`: those that the system told of
+    /// all the same, and `None` where it told of none.
+    pub icmp: Option<Vec<Icmp>>,
 }
 
 impl Packets {
@@ -1177,7 +1178,7 @@ pub(crate) mod tests {
                 ignored: Some(every_kind()),
                 rejected_samples: Some(1),
                 icmp_unreachable: Some(1),
-                icmp: vec![icmp::tests::some()],
+                icmp: Some(vec![icmp::tests::some()]),
             },
             delay_ns: DelaySet {
                 roundtrip: Some(delay.clone()),
@@ -1485,7 +1486,12 @@ pub(crate) mod tests {
             IcmpKind::Unreachable,
             IcmpKind::Other,
         ] {
-            check(&|r| r.packets.icmp[0].kind = kind);
+            check(&|r| {
+                r.packets.icmp = Some(vec![Icmp {
+                    kind,
+                    ..icmp::tests::some()
+                }]);
+            });
         }
         for cause in [
             Cause::BehindSchedule,

@@ -387,7 +387,7 @@ impl<E, S: FnMut(Update<'_>)> Hunt<'_, '_, E, S> {
         }
         // Why nothing was sent, or what the network said.
         self.found.notes = report.notes;
-        let mut icmp = report.packets.icmp.iter();
+        let mut icmp = report.packets.icmp.iter().flatten();
         let refused = icmp.find(|icmp| icmp.kind == IcmpKind::PortUnreachable);
         if let (Some(refused), 0) = (refused, warm_up.received) {
             // One that answered before may be started again.

@@ -409,6 +409,11 @@ fn a_session_goes_on_without_an_option_and_leaves_out_what_depends_on_it() {
         };
         let report = outcome.measured();
         assert_no_loss(&report, 50);
+        let packets = &report["packets"];
+        assert_eq!(
+            packets["icmp"].is_null(),
+            packets["icmp_unreachable"].is_null()
+        );
         let notes = report["notes"].as_array().unwrap();
         let named = notes
             .iter()
@@ -474,8 +479,11 @@ fn a_reflector_answers_without_options() {
         let line = format!("sender 127.0.0.1:{port} -c 50 -i 1ms --json");
         assert_no_loss(&common::run(&line).measured(), 50);
         let said = [reflector.next_line(), reflector.next_line()];
-        let named = said.iter().filter(|line| names_option(line, name));
-        assert_eq!(named.count(), 1, "{said:?}");
+        let mut named = said.iter().filter(|line| names_option(line, name));
+        let line = named.next().expect("it is named");
+        assert_eq!(named.count(), 0, "{said:?}");
+        let asked = refused == libc::IP_PKTINFO;
+        assert_eq!(line.contains("to a broadcast or multicast address"), asked);
         reflector.stop();
     }
     let calls = [option(
@@ -487,5 +495,97 @@ fn a_reflector_answers_without_options() {
     let line = format!("controller {} -c 50 -i 1ms --json", server.address());
     assert_no_loss(&common::run(&line).measured(), 50);
     assert!(names_option(&server.wait_for("IP_RECVTTL"), "IP_RECVTTL"));
+    server.stop();
+}
+
+#[test]
+fn a_buffer_that_keeps_the_systems_size_is_told() {
+    use libc::SOL_SOCKET;
+
+    let reflector = Reflector::start("127.0.0.1:0");
+    for (force, plain, name) in [
+        (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, "SO_RCVBUF"),
+        (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, "SO_SNDBUF"),
+    ] {
+        let calls = [force, plain].map(|one| option(SOL_SOCKET, one, EPERM));
+        for io in ["batched", "portable"] {
+            let remote = reflector.address();
+            let line = format!("sender {remote} -c 20 -i 1ms --io {io} --json");
+            let Some(outcome) = run(&calls, &line) else {
+                return;
+            };
+            let report = outcome.measured();
+            assert_no_loss(&report, 20);
+            let notes = report["notes"].as_array().unwrap();
+            let named = |note: &&Value| names_option(note.as_str().unwrap(), name);
+            assert_eq!(notes.iter().filter(named).count(), 1, "{report:#}");
+        }
+    }
+}
+
+#[test]
+fn an_option_that_is_needed_is_named_with_what_it_is_for() {
+    use libc::{SO_BINDTODEVICE, SO_REUSEPORT, SOL_SOCKET};
+
+    let refused = |one| [option(SOL_SOCKET, one, EPERM)];
+    for (line, calls, name, what) in [
+        (
+            "sender 127.0.0.1:9 -c 1",
+            refused(SO_REUSEPORT),
+            "SO_REUSEPORT",
+            "--io portable",
+        ),
+        (
+            "sender 127.0.0.1:9 -c 1 --interface lo",
+            refused(SO_BINDTODEVICE),
+            "SO_BINDTODEVICE",
+            "--interface",
+        ),
+        (
+            "reflector 127.0.0.1:0 --threads 2",
+            refused(SO_REUSEPORT),
+            "SO_REUSEPORT",
+            "--threads 1",
+        ),
+        (
+            "server 127.0.0.1:0 --interface lo",
+            refused(SO_BINDTODEVICE),
+            "SO_BINDTODEVICE",
+            "--interface",
+        ),
+        (
+            "controller 127.0.0.1:9 -c 1 --interface lo",
+            refused(SO_BINDTODEVICE),
+            "SO_BINDTODEVICE",
+            "--interface",
+        ),
+    ] {
+        let Some(outcome) = run(&calls, line) else {
+            return;
+        };
+        assert_ne!(outcome.code, 0, "{line}: {outcome:?}");
+        let complaint = outcome.complaint();
+        assert!(names_option(complaint, name), "{line}: {outcome:?}");
+        assert!(complaint.contains(what), "{line}: {outcome:?}");
+    }
+}
+
+/// What a control connection can do without.
+#[test]
+fn a_server_and_its_client_go_on_without_options_of_their_connection() {
+    if !can_confine() {
+        return;
+    }
+    let calls = [
+        option(libc::IPPROTO_TCP, libc::TCP_NODELAY, EPERM),
+        option(libc::IPPROTO_IP, libc::IP_TOS, EPERM),
+        option(libc::SOL_SOCKET, libc::SO_REUSEADDR, EPERM),
+        option(libc::SOL_SOCKET, libc::SO_RCVBUF, EPERM),
+        option(libc::SOL_SOCKET, libc::SO_SNDBUF, EPERM),
+    ];
+    let server = Server::start_by(confined(&calls), "127.0.0.1:0");
+    let line = format!("controller {} -c 20 -i 1ms --json", server.address());
+    let session = run(&calls, &line).expect("programs can be confined");
+    assert_no_loss(&session.measured(), 20);
     server.stop();
 }

@@ -123,7 +123,10 @@ pub(super) fn report(parts: &Parts<'_>) -> Report {
     }
     let packets = packets(parts);
     let mut notes = notes(parts, received, &delay_ns, &packets);
-    notes.extend(lost_for_size(&load.sizes, &packets.icmp));
+    notes.extend(lost_for_size(
+        &load.sizes,
+        packets.icmp.as_deref().unwrap_or_default(),
+    ));
     Report {
         schema: report::Schema::default(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -316,7 +319,9 @@ fn packets(parts: &Parts<'_>) -> report::Packets {
         ignored: Some(parts.received.facts.ignored),
         rejected_samples: Some(rejected(parts)),
         icmp_unreachable: parts.granted.icmp.then(|| icmp.total()),
-        icmp: icmp.report(crate::io::is_local),
+        // Of some the system tells all the same.
+        icmp: Some(icmp.report(crate::io::is_local))
+            .filter(|told| parts.granted.icmp || !told.is_empty()),
     }
 }
 
@@ -873,7 +878,13 @@ fn notes(
             Errno::from_raw(errno).desc()
         ));
     }
-    notes.extend(packets.icmp.iter().map(|icmp| format!("ICMP {icmp}")));
+    notes.extend(
+        packets
+            .icmp
+            .iter()
+            .flatten()
+            .map(|icmp| format!("ICMP {icmp}")),
+    );
     if let Some(directions) = &counts.directions
         && directions.duplicates_outbound > 0
         && directions.lost_outbound + directions.lost_inbound > 0

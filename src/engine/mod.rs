@@ -47,7 +47,10 @@ pub use self::reflector::Reflected;
 pub use self::session::{Agreed, Measured, Opened, measure, open};
 use crate::config::{IoKind, ReflectorConfig};
 #[cfg(target_os = "linux")]
+pub(crate) use crate::io::bind_device;
+#[cfg(target_os = "linux")]
 use crate::io::linux;
+pub(crate) use crate::io::needed;
 use crate::io::{Granted, SocketPlan, StampKind, portable};
 use crate::report::Ignored;
 use crate::{io as packets, os};

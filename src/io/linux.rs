@@ -20,8 +20,8 @@ use socket2::Socket;
 
 use super::{
     BATCH, Datagram, Event, Granted, Icmp, IcmpMessage, MOST_BEFORE, RefusedCall, Request, Route,
-    SocketPlan, StampKind, bind_interface, interface_of, new_socket, note, refused_call,
-    refused_option, set_plain_options,
+    SocketPlan, StampKind, bind_interface, interface_of, needed, new_socket, note, note_buffer,
+    refused_call, refused_option, set_plain_options,
 };
 use crate::os;
 use crate::sys::{self, Call, Queue, ReceiveBatch, ReplyFacts, SendBatch, SendFacts};
@@ -148,24 +148,30 @@ pub(crate) fn open_session(plan: &SocketPlan) -> io::Result<OpenSession> {
     bind_interface(&tx, plan.interface.as_deref())?;
     // A plain bind first: with SO_REUSEPORT already set, a port in use would be no error.
     tx.bind(&plan.local.into())?;
-    tx.set_reuse_port(true)?;
+    let needs = "a session has two sockets on one port; --io portable has one";
+    let share = |socket: &Socket| {
+        let set = socket.set_reuse_port(true);
+        set.map_err(|error| needed("SO_REUSEPORT", &error, needs))
+    };
+    share(&tx)?;
     let local = bound(&tx)?;
 
     let rx = new_socket(plan.local)?;
     bind_interface(&rx, plan.interface.as_deref())?;
-    rx.set_reuse_port(true)?;
+    share(&rx)?;
     rx.bind(&local.into())?;
     // No third one: a program of the same user that lets the system choose a port could get this one, and
     // what is sent to that program would come here.
     for socket in [&tx, &rx] {
-        socket.set_reuse_port(false)?;
+        let set = socket.set_reuse_port(false);
+        set.map_err(|error| needed("SO_REUSEPORT", &error, needs))?;
     }
 
     let mut ttl = true;
     for socket in [&tx, &rx] {
         ttl = set_plain_options(socket, plan, &mut remarks)?;
         set_fragmentation(socket, plan, WHOLE_AS_FAR_AS_IT_GOES, &mut remarks)?;
-        raise_buffers(socket, plan.buffer);
+        raise_buffers(socket, plan.buffer, &mut remarks);
     }
     let hardware = plan.hardware && hardware_stamps(&tx, local.ip(), plan, &mut remarks);
 
@@ -202,7 +208,9 @@ pub(crate) fn open_session(plan: &SocketPlan) -> io::Result<OpenSession> {
     let transmit = match timestamping(&tx, flags) {
         Ok(()) => Some(kind),
         Err(error) => {
-            remarks.push(format!("no transmit timestamps: {error}"));
+            let error = refused_option("SO_TIMESTAMPING", &error);
+            let what = "there are no transmit timestamps of the kernel";
+            remarks.push(format!("{error}: {what}"));
             None
         }
     };
@@ -297,6 +305,11 @@ pub(crate) fn open_mirrors(
     let mut local = plan.local;
     let mut receive = StampKind::Userspace;
     let mut receive_buffer = None;
+    let share = |socket: &Socket| {
+        let needs = "threads of a reflector share its port; --threads 1 does without";
+        let set = socket.set_reuse_port(true);
+        set.map_err(|error| needed("SO_REUSEPORT", &error, needs))
+    };
     for index in 0..threads.max(1) {
         let socket = new_socket(plan.local)?;
         bind_interface(&socket, plan.interface.as_deref())?;
@@ -306,15 +319,15 @@ pub(crate) fn open_mirrors(
             local = bound(&socket)?;
             if threads > 1 {
                 // Not otherwise: any program of this user could then share the port, and traffic.
-                socket.set_reuse_port(true)?;
+                share(&socket)?;
             }
         } else {
-            socket.set_reuse_port(true)?;
+            share(&socket)?;
             socket.bind(&local.into())?;
         }
         set_plain_options(&socket, plan, &mut remarks)?;
         set_fragmentation(&socket, plan, WHOLE_OR_NOT_AT_ALL, &mut remarks)?;
-        raise_buffers(&socket, plan.buffer);
+        raise_buffers(&socket, plan.buffer, &mut remarks);
         let any_address = plan.local.ip().is_unspecified();
         let asker = Asker::Reflector { any_address };
         ask_for_header_fields(&socket, plan.local.is_ipv4(), asker, &mut remarks);
@@ -395,17 +408,19 @@ fn set_fragmentation(
 }
 
 /// Past the administrator's limit where that is permitted, else up to it.
-fn raise_buffers(socket: &Socket, octets: usize) {
+fn raise_buffers(socket: &Socket, octets: usize, remarks: &mut Vec<String>) {
     // The kernel doubles what it is given.
     let half = c_int::try_from(octets / 2).unwrap_or(c_int::MAX);
-    for (force, plain) in [
-        (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF),
-        (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF),
+    for (force, plain, name) in [
+        (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, "SO_RCVBUF"),
+        (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, "SO_SNDBUF"),
     ] {
         let fd = socket.as_fd();
         if sys::set_option(fd, libc::SOL_SOCKET, force, half).is_err() {
             // A smaller buffer than asked for is found by reading the size back.
-            let _ = sys::set_option(fd, libc::SOL_SOCKET, plain, half);
+            if let Err(error) = sys::set_option(fd, libc::SOL_SOCKET, plain, half) {
+                note_buffer(name, &error, remarks);
+            }
         }
     }
 }
@@ -449,8 +464,9 @@ fn ask_for_header_fields(socket: &Socket, v4: bool, asker: Asker, remarks: &mut 
     // Carried by datagrams once there were drops; newer kernels also tell when asked.
     let _ = sys::set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1);
     if asker == (Asker::Reflector { any_address: true }) {
-        let what = "replies leave from the address that routes choose, which need not be the one asked; \
-                    name one to listen on";
+        let what = "replies leave from the address that routes choose, which need not be the one asked, \
+                    and requests to a broadcast or multicast address are answered like all others; name \
+                    an address to listen on";
         info.set(socket, what, remarks);
     }
 }
@@ -498,7 +514,10 @@ fn receive_stamps(socket: &Socket, hardware: bool, remarks: &mut Vec<String>) ->
             Ok(()) => return StampKind::Hardware,
             Err(error) => note(
                 remarks,
-                format!("no receive timestamps of the interface: {error}"),
+                format!(
+                    "{}: there are no receive timestamps of the interface",
+                    refused_option("SO_TIMESTAMPING", &error)
+                ),
             ),
         }
     }
@@ -555,21 +574,23 @@ fn busy_poll(socket: &Socket, plan: &SocketPlan, remarks: &mut Vec<String>) {
         return;
     };
     let us = c_int::try_from(us).unwrap_or(c_int::MAX);
-    let set = |name, value| sys::set_option(socket.as_fd(), libc::SOL_SOCKET, name, value);
-    let done = set(libc::SO_BUSY_POLL, us).and_then(|()| set(SO_PREFER_BUSY_POLL, 1));
+    let set = |name, text, value| {
+        let set = sys::set_option(socket.as_fd(), libc::SOL_SOCKET, name, value);
+        set.map_err(|error| refused_option(text, &error))
+    };
+    let done = set(libc::SO_BUSY_POLL, "SO_BUSY_POLL", us)
+        .and_then(|()| set(SO_PREFER_BUSY_POLL, "SO_PREFER_BUSY_POLL", 1));
     if let Err(error) = done {
-        remarks.push(format!(
-            "no busy polling (it takes CAP_NET_ADMIN, and Linux 5.11): {error}"
-        ));
+        let what = "there is no busy polling, which takes CAP_NET_ADMIN and Linux 5.11";
+        note(remarks, format!("{error}: {what}"));
     }
 }
 
 /// Lets the kernel hand over packets that came together as one.
 fn take_bundles(socket: &Socket, remarks: &mut Vec<String>) {
     if let Err(error) = sys::set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1) {
-        remarks.push(format!(
-            "packets are taken one by one (no UDP_GRO): {error}"
-        ));
+        let error = refused_option("UDP_GRO", &error);
+        note(remarks, format!("{error}: packets are taken one by one"));
     }
 }
 

@@ -509,13 +509,47 @@ fn bind_interface(socket: &socket2::Socket, interface: Option<&str>) -> io::Resu
     };
     #[cfg(target_os = "linux")]
     {
-        socket.bind_device(Some(name.as_bytes()))
+        bind_device(socket, name)
     }
     #[cfg(not(target_os = "linux"))]
     {
         let _ = (socket, name);
         Err(io::ErrorKind::Unsupported.into())
     }
+}
+
+/// Binds a socket to an interface; the error says what was refused and what for.
+///
+/// # Errors
+/// The system's: no such interface, no permission.
+#[cfg(target_os = "linux")]
+pub(crate) fn bind_device(socket: &socket2::Socket, interface: &str) -> io::Result<()> {
+    let Err(error) = socket.bind_device(Some(interface.as_bytes())) else {
+        return Ok(());
+    };
+    if error.raw_os_error() == Some(libc::ENODEV) {
+        return Err(error);
+    }
+    let what = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "--interface needs it, and it may need CAP_NET_RAW; leave the interface out, or grant that"
+        }
+        _ => "--interface needs it; leave the interface out, and name the local address",
+    };
+    Err(needed("SO_BINDTODEVICE", &error, what))
+}
+
+/// The error of an option without which there is nothing to be had, and what it is for.
+pub(crate) fn needed(name: &str, error: &io::Error, what: &str) -> io::Error {
+    let refused = refused_option(name, error);
+    io::Error::new(error.kind(), format!("{refused}: {what}"))
+}
+
+/// Notes that a buffer has the system's own size.
+fn note_buffer(name: &str, error: &io::Error, remarks: &mut Vec<String>) {
+    let error = refused_option(name, error);
+    let what = "the buffer has the system's own size, and more may be dropped where packets come in bursts";
+    note(remarks, format!("{error}: {what}"));
 }
 
 /// Options that every system has; returns whether packets leave with the TTL of the plan.

@@ -11,7 +11,7 @@ use mio::{Interest, Registry, Token};
 
 use super::{
     BATCH, Datagram, Event, Granted, MOST_BEFORE, Request, Route, SocketPlan, StampKind,
-    bind_interface, local_addresses, new_socket, set_plain_options,
+    bind_interface, local_addresses, new_socket, note_buffer, refused_option, set_plain_options,
 };
 use crate::os;
 
@@ -32,8 +32,12 @@ fn open(plan: &SocketPlan) -> io::Result<(socket2::Socket, Granted)> {
     let mut remarks = Vec::new();
     let ttl = set_plain_options(&socket, plan, &mut remarks)?;
     // A smaller buffer than asked for is found by reading the size back.
-    let _ = socket.set_recv_buffer_size(plan.buffer / 2);
-    let _ = socket.set_send_buffer_size(plan.buffer / 2);
+    if let Err(error) = socket.set_recv_buffer_size(plan.buffer / 2) {
+        note_buffer("SO_RCVBUF", &error, &mut remarks);
+    }
+    if let Err(error) = socket.set_send_buffer_size(plan.buffer / 2) {
+        note_buffer("SO_SNDBUF", &error, &mut remarks);
+    }
     let local = socket
         .local_addr()?
         .as_socket()
@@ -129,6 +133,10 @@ pub(crate) fn open_mirrors(plan: &SocketPlan) -> io::Result<(Vec<MirrorSocket>, 
     Ok((sockets?, granted))
 }
 
+fn reuse(error: &io::Error) -> io::Error {
+    refused_option("SO_REUSEADDR", error)
+}
+
 /// Opens a socket for each address of this host, beside the one of all of them, which then has what is
 /// sent to none of these: where several match, the system takes the most exact one.
 fn open_each(plan: &SocketPlan, port: u16, sockets: &mut Vec<socket2::Socket>) -> io::Result<()> {
@@ -139,7 +147,9 @@ fn open_each(plan: &SocketPlan, port: u16, sockets: &mut Vec<socket2::Socket>) -
         }
         let socket = new_socket(local)?;
         bind_interface(&socket, plan.interface.as_deref())?;
-        socket.set_reuse_address(true)?;
+        socket
+            .set_reuse_address(true)
+            .map_err(|error| reuse(&error))?;
         socket.bind(&local.into())?;
         set_plain_options(&socket, plan, &mut Vec::new())?;
         // A smaller buffer than asked for is no error.
@@ -154,7 +164,9 @@ fn open_each(plan: &SocketPlan, port: u16, sockets: &mut Vec<socket2::Socket>) -
             addresses.len()
         )));
     }
-    sockets[0].set_reuse_address(true)?;
+    sockets[0]
+        .set_reuse_address(true)
+        .map_err(|error| reuse(&error))?;
     // One that still has to be proved to be nobody else's (RFC 4862 §5.4) is of no use yet.
     let usable = |opened: &io::Result<_>| {
         let error = opened.as_ref().err();
@@ -168,7 +180,9 @@ fn open_each(plan: &SocketPlan, port: u16, sockets: &mut Vec<socket2::Socket>) -
     let result = opened.map(|opened| sockets.extend(opened));
     for socket in sockets {
         // No further one: another program could get what is sent here.
-        socket.set_reuse_address(false)?;
+        socket
+            .set_reuse_address(false)
+            .map_err(|error| reuse(&error))?;
     }
     result
 }

@@ -568,7 +568,7 @@ fn mtu(report: &Report) -> Option<String> {
         })
         .collect();
     let refused = packets.not_sent_causes.iter();
-    let told = packets.icmp.iter();
+    let told = packets.icmp.iter().flatten();
     let too_large = refused
         .map(|not_sent| not_sent.cause == Cause::TooLarge)
         .chain(told.map(|icmp| icmp.kind == IcmpKind::PacketTooBig))

@@ -6,6 +6,10 @@ use std::net::{SocketAddr, TcpListener};
 use mio::net::TcpStream;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+#[cfg(target_os = "linux")]
+use crate::engine::bind_device;
+use crate::engine::needed;
+
 /// Opens a listener for one family.
 ///
 /// # Errors
@@ -15,15 +19,26 @@ pub(super) fn listen(address: SocketAddr, interface: Option<&str>) -> io::Result
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         // One socket for each family is simpler than one for both.
-        socket.set_only_v6(true)?;
+        let set = socket.set_only_v6(true);
+        let needs = "a Server has a socket for each family; listen on an IPv4 address alone";
+        set.map_err(|error| needed("IPV6_V6ONLY", &error, needs))?;
     }
     // Connections of a Server that ended a moment ago do not keep the next one from starting.
-    socket.set_reuse_address(true)?;
+    if let Err(error) = socket.set_reuse_address(true) {
+        log::warn!(
+            "{}",
+            needed(
+                "SO_REUSEADDR",
+                &error,
+                "after an end the port may be in use for a minute"
+            )
+        );
+    }
     #[cfg(target_os = "linux")]
     {
         use std::os::fd::AsFd;
         if let Some(interface) = interface {
-            socket.bind_device(Some(interface.as_bytes()))?;
+            bind_device(&socket, interface)?;
         }
         if let Err(error) = crate::os::keep_syns(socket.as_fd()) {
             log::warn!("the DSCP of clients cannot be told ({error}): answers get 0");
@@ -33,8 +48,15 @@ pub(super) fn listen(address: SocketAddr, interface: Option<&str>) -> io::Result
     let _ = interface;
     // Messages are short, and who does not read his answers shall not fill the memory. Connections
     // inherit both.
-    socket.set_recv_buffer_size(BUFFER)?;
-    socket.set_send_buffer_size(BUFFER)?;
+    for (name, set) in [
+        ("SO_RCVBUF", socket.set_recv_buffer_size(BUFFER)),
+        ("SO_SNDBUF", socket.set_send_buffer_size(BUFFER)),
+    ] {
+        if let Err(error) = set {
+            let what = "each connection takes as much memory as the system has it";
+            log::warn!("{}", needed(name, &error, what));
+        }
+    }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -42,10 +64,15 @@ pub(super) fn listen(address: SocketAddr, interface: Option<&str>) -> io::Result
 }
 
 /// Prepares a connection that was accepted: what it sends has the DSCP of its SYN (RFC 5357 §3), and
-/// leaves at once.
+/// leaves at once, as far as the system permits that.
 pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(stream);
-    socket.set_tcp_nodelay(true)?;
+    if let Err(error) = socket.set_tcp_nodelay(true) {
+        log::debug!(
+            "{}",
+            needed("TCP_NODELAY", &error, "answers may leave later")
+        );
+    }
     #[cfg(target_os = "linux")]
     {
         use std::os::fd::AsFd;
@@ -53,7 +80,10 @@ pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
         if let Some(tos) = crate::os::syn_tos(stream.as_fd()) {
             let v6 = stream.local_addr()?.is_ipv6();
             // ECN is TCP's own affair.
-            crate::os::set_tos(stream.as_fd(), v6, tos & !ECN)?;
+            if let Err(error) = crate::os::set_tos(stream.as_fd(), v6, tos & !ECN) {
+                let name = if v6 { "IPV6_TCLASS" } else { "IP_TOS" };
+                log::debug!("{}", needed(name, &error, "answers have DSCP 0"));
+            }
         }
     }
     Ok(())

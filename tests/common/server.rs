@@ -87,7 +87,10 @@ impl Server {
                 let _ = tx.send(line);
             }
         });
-        let first = stderr.recv_timeout(LIMIT).expect("it says that it listens");
+        // What it does without comes before.
+        let mut lines = std::iter::repeat_with(|| stderr.recv_timeout(LIMIT));
+        let first = lines.find(|line| !line.as_ref().is_ok_and(|line| line.contains(" WARN ")));
+        let first = first.and_then(Result::ok).expect("it says that it listens");
         let (_, list) = first
             .split_once("serving on ")
             .unwrap_or_else(|| panic!("{first}"));

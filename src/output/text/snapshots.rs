@@ -141,7 +141,7 @@ fn full() -> Report {
             ignored: None,
             rejected_samples: Some(0),
             icmp_unreachable: Some(0),
-            icmp: Vec::new(),
+            icmp: Some(Vec::new()),
         },
         delay_ns: DelaySet {
             roundtrip: Some(figures(124_998, 374_100, 440_900, 1_050_000)),
@@ -298,7 +298,7 @@ fn total_loss() -> Report {
             reordered: Some(0),
             late: Some(0),
             icmp_unreachable: Some(998),
-            icmp: Vec::new(),
+            icmp: Some(Vec::new()),
             loss_bursts: Some(LossBursts {
                 count: 1,
                 longest: 1000,
