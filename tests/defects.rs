@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::io::IoSliceMut;
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use common::{FakeReflector, LIMIT, Reflector, assert_no_loss, ntp_now, request, run, short_reply};
 use nix::cmsg_space;
@@ -300,6 +301,38 @@ fn a_reflector_that_tells_neither_ttl_nor_its_own_time_is_measured() {
         let note = "the reflector does not tell its own time";
         assert!(outcome.stdout.replace("\n      ", " ").contains(note));
     }
+}
+
+#[test]
+fn a_probe_is_waited_for_as_long_as_its_answer_takes() {
+    const DELAY: Duration = Duration::from_millis(30);
+
+    // The last packet is lost before the reflector, and nothing but a probe can tell.
+    let (mut number, mut lost) = (0, false);
+    let reflector = FakeReflector::start(move |request| {
+        if request[..4] == 9_u32.to_be_bytes() && !lost {
+            lost = true;
+            return Vec::new();
+        }
+        // The length of the path.
+        std::thread::sleep(DELAY);
+        number += 1;
+        vec![short_reply(request, number - 1)]
+    });
+    let line = format!("sender {} -i 50ms -c 10 --json", reflector.address);
+    let report = run(&line).measured();
+    let packets = &report["packets"];
+    assert_eq!(
+        (&packets["sent"], &packets["received"]),
+        (&json!(10), &json!(9))
+    );
+    assert_eq!(packets["lost_outbound"], 1, "{packets:#}");
+    assert_eq!(
+        (&packets["lost_inbound"], &packets["lost_unattributed"]),
+        (&json!(0), &json!(0))
+    );
+    let least = report["delay_ns"]["roundtrip"]["min"].as_u64().unwrap();
+    assert!(Duration::from_nanos(least) >= DELAY, "{least}");
 }
 
 #[test]

@@ -2147,6 +2147,98 @@ mod tests {
     }
 
     #[test]
+    fn the_answer_to_a_probe_is_waited_for() {
+        let flight = Flight::new(64, 0);
+        let (samples, _blocks) = pipe();
+        let plan = plan(false);
+        let mut matcher = Matcher::new(&plan, &flight, samples);
+        let mut mirror = reflector(false, Format::Ntp);
+        for seq in 0..10 {
+            let octets = request(&flight, seq, BEGIN_NS, false);
+            // Of the last one nothing comes back.
+            if seq < 9 {
+                let octets = reply(&mut mirror, &octets, BEGIN_NS + 10, Format::Ntp);
+                arrive(&mut matcher, &octets, BEGIN_NS + 30_000_000);
+            }
+        }
+        flight.finish(10, 1000);
+        let (wishes, wanted) = crossbeam_channel::bounded(8);
+        let mut ending = Ending::new(&plan, &wishes);
+        let timeout = 1000 + TIMEOUT_NS;
+        assert_eq!(ending.next(&mut matcher, 5000), Some(timeout));
+        let lingered = ending.next(&mut matcher, timeout).unwrap();
+        assert_eq!((lingered > timeout, wanted.len()), (true, 0));
+        // Twice as long as a reply took, but no less than this.
+        let until = lingered + PROBE_NS;
+        assert_eq!(ending.next(&mut matcher, lingered), Some(until));
+        for now in [lingered, lingered + 30_000_000, until - 1] {
+            assert_eq!(ending.next(&mut matcher, now), Some(until));
+            assert_eq!(wanted.len(), 1, "its answer is under way");
+        }
+        // It was lost; the next one is answered, which leaves a direction open.
+        assert_eq!(ending.next(&mut matcher, until), Some(until + PROBE_NS));
+        assert_eq!(wanted.len(), 2);
+        matcher.probed[1] = true;
+        matcher.tracker.on_probe(1, 9);
+        let now = until + 1000;
+        assert_eq!(ending.next(&mut matcher, now), Some(now + PROBE_NS));
+        assert_eq!(wanted.len(), 3);
+        // Another answer tells all.
+        matcher.tracker.on_probe(2, 10);
+        assert_eq!(ending.next(&mut matcher, now + 1), None);
+        let asked: Vec<Wish> = wanted.try_iter().collect();
+        assert_eq!(asked, [0, 1, 2].map(Wish::Probe));
+    }
+
+    /// A receiving half of which every call takes as much, that counts the looks at the error queue.
+    struct Steady {
+        datagrams: usize,
+        looks: usize,
+    }
+
+    impl ReceiveHalf for Steady {
+        fn recv(&mut self, _: impl FnMut(Datagram<'_>)) -> io::Result<usize> {
+            match self.datagrams {
+                0 => Err(io::ErrorKind::WouldBlock.into()),
+                count => Ok(count),
+            }
+        }
+
+        fn events(&mut self, _: impl FnMut(Event<'_>)) -> usize {
+            self.looks += 1;
+            0
+        }
+
+        fn take_bundles(&mut self) {}
+
+        fn register(&mut self, _: &mio::Registry, _: Token) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn deregister(&mut self, _: &mio::Registry) {}
+
+        fn kernel_drops(&self) -> Option<u64> {
+            None
+        }
+    }
+
+    #[test]
+    fn stamps_and_errors_are_looked_for_whether_replies_come_or_not() {
+        for (datagrams, looks) in [(0, 1), (1, BUDGET / EVENTS_EVERY), (64, 2)] {
+            let flight = Flight::new(64, 0);
+            let (samples, _blocks) = pipe();
+            let mut matcher = Matcher::new(&plan(false), &flight, samples);
+            let mut half = Steady {
+                datagrams,
+                looks: 0,
+            };
+            let (_, taken) = drain(&mut half, &mut matcher, &mut Patience::default());
+            assert_eq!(half.looks, looks, "{datagrams} a call");
+            assert_eq!(taken, datagrams * BUDGET);
+        }
+    }
+
+    #[test]
     fn a_wait_ends_when_that_is_asked_for_once_more_than_what_ended_the_departures() {
         for (interrupted, bound, enough) in [
             (false, None, 1),

@@ -1123,6 +1123,42 @@ mod tests {
     }
 
     #[test]
+    fn a_lag_that_grows_is_told_from_one_that_does_not() {
+        const LOOK: i64 = BEHIND_NS;
+        // How far behind it is at looks in a row, and what is said of each.
+        for (behind, grows) in [
+            // Nearer to the schedule than that, whatever becomes of it.
+            ([0, BEHIND_NS / 2, BEHIND_NS], [false, false, false]),
+            // A single stall, after which it catches up.
+            ([0, 9 * BEHIND_NS, 8 * BEHIND_NS], [false, false, false]),
+            (
+                [2 * BEHIND_NS, 2 * BEHIND_NS, 2 * BEHIND_NS],
+                [false, false, false],
+            ),
+            // Further from one look to the next.
+            (
+                [BEHIND_NS / 2, 2 * BEHIND_NS, 3 * BEHIND_NS],
+                [false, true, true],
+            ),
+            (
+                [BEHIND_NS / 4, 2 * BEHIND_NS, 3 * BEHIND_NS],
+                [false, false, true],
+            ),
+        ] {
+            let mut lag = Lag::default();
+            let found = [0, LOOK, 2 * LOOK].map(|now| {
+                let place = usize::try_from(now / LOOK).unwrap();
+                let found = lag.grows(1000 + now, behind[place]);
+                // Between two looks nothing is said, and nothing noted.
+                assert!(!lag.grows(1000 + now + 1, 90 * BEHIND_NS));
+                assert!(!lag.grows(1000 + now + LOOK - 1, 1));
+                found
+            });
+            assert_eq!(found, grows, "{behind:?}");
+        }
+    }
+
+    #[test]
     fn stamps_are_asked_for_in_pairs() {
         let stamps = Stamps::new(1000, 100_000, None);
         assert!((0..100).all(|seq| stamps.wanted(seq)));
@@ -1178,5 +1214,7 @@ mod tests {
     }
 }
 
+#[cfg(test)]
+mod behind;
 #[cfg(test)]
 mod refusals;

@@ -28,7 +28,7 @@ struct Left {
 }
 
 /// A sending half whose packets end in a list.
-struct Wire<F> {
+pub(super) struct Wire<F> {
     slots: Vec<Slot>,
     /// Why a packet or a train is refused: by its octets and its packets.
     refuse: F,
@@ -36,7 +36,7 @@ struct Wire<F> {
 }
 
 impl<F: FnMut(usize, usize) -> Option<Errno>> Wire<F> {
-    fn new(places: usize, refuse: F) -> Self {
+    pub(super) fn new(places: usize, refuse: F) -> Self {
         Self {
             slots: vec![Slot::default(); places],
             refuse,
@@ -78,11 +78,11 @@ impl<F: FnMut(usize, usize) -> Option<Errno>> SendHalf for Wire<F> {
     }
 }
 
-const SMALL: usize = 64;
+pub(super) const SMALL: usize = 64;
 const LARGE: usize = 3000;
-const BURST: u32 = 4;
+pub(super) const BURST: u32 = 4;
 
-fn plan(sizes: &[usize], count: u64, start: (ChannelSender<()>, Receiver<i64>)) -> Plan {
+pub(super) fn plan(sizes: &[usize], count: u64, start: (ChannelSender<()>, Receiver<i64>)) -> Plan {
     let classes: Vec<SizeClass> = sizes
         .iter()
         .map(|payload| SizeClass {
@@ -168,6 +168,18 @@ where
     (sent, left)
 }
 
+/// Waits until another thread has come so far.
+///
+/// # Panics
+/// Where that takes so long that it never will: the thread may have panicked.
+fn come_to(what: &str, so_far: impl Fn() -> bool) {
+    let limit = os::monotonic_ns() + 60_000_000_000;
+    while !so_far() {
+        assert!(os::monotonic_ns() < limit, "not within a minute: {what}");
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn a_session_that_is_refused_at_first_begins_anew_with_number_0() {
     let flight = Flight::new(64, 0).with_grace(i64::MAX);
@@ -205,23 +217,17 @@ fn a_session_that_is_refused_at_first_begins_anew_with_number_0() {
             run(&mut wire, plan, &flight, &stop, drop, &receiver, others).unwrap()
         });
         for _ in 0..2 {
-            while flight.anew() != Anew::Asked {
-                std::thread::yield_now();
-            }
+            come_to("it asks", || flight.anew() == Anew::Asked);
             refusals.fetch_sub(1, Ordering::Relaxed);
             flight.answer_anew(Anew::Granted);
             wishes.send(Wish::Anew).unwrap();
-            while flight.anew() != Anew::Withdrawn {
-                std::thread::yield_now();
-            }
+            come_to("it has withdrawn all", || flight.anew() == Anew::Withdrawn);
             let known = (flight.attempted(), flight.departed(), flight.finished());
             assert_eq!(known, (0, 0, None));
             flight.set_anew(Anew::Forgotten);
         }
         flight.end_grace();
-        while flight.finished().is_none() {
-            std::thread::yield_now();
-        }
+        come_to("it has sent all", || flight.finished().is_some());
         // All that it was told before is of former beginnings.
         wishes.send(Wish::Anew).unwrap();
         drop(wishes);
