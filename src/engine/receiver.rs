@@ -483,7 +483,7 @@ fn drain<R: ReceiveHalf>(
                 }
                 Advice::At(at) => return (Drained::Again(at), total + taken),
                 Advice::GiveUp => {
-                    let call = failed_call("recv", &error);
+                    let call = failed_call(half.receive_call(), &error);
                     return (Drained::Failed(call), total + taken);
                 }
             },

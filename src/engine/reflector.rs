@@ -435,7 +435,7 @@ pub(crate) fn run<M: Mirror>(
                             break;
                         }
                         Advice::GiveUp => {
-                            desk.failure = Some(failed_call("recv", &error));
+                            desk.failure = Some(failed_call(sockets[index].receive_call(), &error));
                             break;
                         }
                     },
@@ -811,7 +811,7 @@ mod tests {
             call: "recvmsg",
             errno: libc::EPERM,
         };
-        for (error, call) in [(None, "recvmsg"), (Some(Errno::EIO), "recv")] {
+        for (error, call) in [(None, "recvmsg"), (Some(Errno::EIO), "recvfrom")] {
             let socket = Failing::new(move || match error {
                 Some(errno) => Err(errno.into()),
                 None => Err(refused.into()),
@@ -827,5 +827,108 @@ mod tests {
             let calls = calls.load(Ordering::Relaxed);
             assert!(calls < 3000, "{calls}");
         }
+    }
+
+    /// A socket on which a request waits at any time, and whose calls that send fail from one on.
+    struct Mute {
+        slot: [u8; 128],
+        queued: usize,
+        sends: u32,
+    }
+
+    impl Mirror for Mute {
+        fn batch(&self) -> usize {
+            1
+        }
+
+        fn recv(&mut self) -> io::Result<usize> {
+            Ok(1)
+        }
+
+        fn request(&mut self, _: usize) -> Request<'_> {
+            self.slot.fill(0);
+            Request {
+                slot: &mut self.slot,
+                len: 41,
+                segment: None,
+                truncated: false,
+                facts_cut: false,
+                from: Some(([127, 0, 0, 1], 5000).into()),
+                to: None,
+                to_many: false,
+                arrived_ns: Some(1_790_000_000_000_000_000),
+                ttl: Some(64),
+                tos: Some(0),
+            }
+        }
+
+        fn queue(&mut self, _: usize, _: usize, _: u8, _: Option<usize>) {
+            self.queued += 1;
+        }
+
+        fn queued(&self) -> usize {
+            self.queued
+        }
+
+        fn reply_mut(&mut self, _: usize) -> &mut [u8] {
+            &mut self.slot
+        }
+
+        fn send(&mut self, limit: usize) -> io::Result<usize> {
+            self.sends += 1;
+            if self.sends >= 50 {
+                return Err(NO_SEND.into());
+            }
+            self.queued -= limit;
+            Ok(limit)
+        }
+
+        fn skip(&mut self) {
+            self.queued -= 1;
+        }
+
+        fn route(&self, _: usize) -> Option<Route> {
+            None
+        }
+
+        fn send_alone(&mut self, _: &[u8], _: &Route, _: u8) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn send_part(&mut self, _: usize, _: usize, _: usize, _: &Route, _: u8) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn register(&mut self, _: &mio::Registry, _: Token) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn deregister(&mut self, _: &mio::Registry) {}
+
+        fn kernel_drops(&self) -> Option<u64> {
+            None
+        }
+    }
+
+    const NO_SEND: RefusedCall = RefusedCall {
+        call: "sendmsg",
+        errno: libc::EPERM,
+    };
+
+    #[test]
+    fn a_call_that_sends_and_fails_from_one_on_ends_the_reflector() {
+        let socket = Mute {
+            slot: [0; 128],
+            queued: 0,
+            sends: 0,
+        };
+        let reflector = Reflector::new(&tests_config());
+        let (stop, live) = (AtomicBool::new(false), Live::default());
+        let did = run(vec![socket], reflector, None, None, &stop, &live, drop).unwrap();
+        let failure = did.failure.expect("it cannot send");
+        assert_eq!(
+            (failure.call.as_str(), failure.errno.as_str()),
+            ("sendmsg", "EPERM")
+        );
     }
 }

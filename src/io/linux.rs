@@ -105,6 +105,14 @@ impl Calls {
         )
     }
 
+    /// The one that is made now.
+    fn name(&self) -> &'static str {
+        match self.refused {
+            None => self.many.name(),
+            Some(_) => self.one.name(),
+        }
+    }
+
     /// Whether it was the call that failed, and not what it was to do.
     #[cold]
     fn fall_back(&mut self) -> bool {
@@ -828,6 +836,10 @@ impl super::ReceiveHalf for ReceiveHalf {
         Ok(count)
     }
 
+    fn receive_call(&self) -> &'static str {
+        self.calls.name()
+    }
+
     fn events(&mut self, mut f: impl FnMut(Event<'_>)) -> usize {
         let mut total = 0;
         // Errors of the replies' socket: ICMP.
@@ -1054,6 +1066,10 @@ where
         receiving.receive(batch, socket.as_fd(), Queue::Data)
     }
 
+    fn receive_call(&self) -> &'static str {
+        self.socket.receiving.name()
+    }
+
     fn request(&mut self, index: usize) -> Request<'_> {
         let slots = &mut *self.slots;
         let received = slots.batch.received(index);
@@ -1166,5 +1182,31 @@ where
 
     fn refused_calls(&self) -> [Option<RefusedCall>; 2] {
         super::Port::refused_calls(&*self.socket)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::failed_call;
+
+    #[test]
+    fn an_error_that_is_of_no_refused_call_names_the_call_that_was_made() {
+        // No socket, and so an error of each call that this system does not refuse.
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let mut batch = ReceiveBatch::for_heads(1);
+        let mut calls = Calls::RECEIVING;
+        for call in ["recvmmsg", "recvmsg"] {
+            let result = calls.receive(&mut batch, file.as_fd(), Queue::Data);
+            let expected = RefusedCall {
+                call,
+                errno: libc::ENOTSOCK,
+            };
+            assert_eq!(failed_call(calls.name(), &result.unwrap_err()), expected);
+            calls.refused = Some(RefusedCall {
+                call: "recvmmsg",
+                errno: libc::ENOSYS,
+            });
+        }
     }
 }

@@ -199,6 +199,11 @@ pub(crate) trait ReceiveHalf {
     /// `WouldBlock` where none waits; a pending error of the socket, such as an ICMP unreachable.
     fn recv(&mut self, f: impl FnMut(Datagram<'_>)) -> io::Result<usize>;
 
+    /// The system call that [`recv`](Self::recv) makes now.
+    fn receive_call(&self) -> &'static str {
+        "recv"
+    }
+
     /// Shows what else waits, at most one batch of each kind, to `f`; returns how many there were.
     fn events(&mut self, f: impl FnMut(Event<'_>)) -> usize;
 
@@ -268,6 +273,11 @@ pub(crate) trait Mirror {
     /// # Errors
     /// `WouldBlock` where none waits; a pending error of the socket.
     fn recv(&mut self) -> io::Result<usize>;
+
+    /// The system call that [`recv`](Self::recv) makes now.
+    fn receive_call(&self) -> &'static str {
+        "recvfrom"
+    }
 
     /// A request of this batch.
     fn request(&mut self, index: usize) -> Request<'_>;

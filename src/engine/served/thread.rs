@@ -196,7 +196,8 @@ impl<P: Port> Thread<P> {
                         break;
                     }
                     Advice::GiveUp => {
-                        self.desk.failure = Some(failed_call("recv", &error));
+                        let call = port.socket.with(slots).receive_call();
+                        self.desk.failure = Some(failed_call(call, &error));
                         return false;
                     }
                 },
