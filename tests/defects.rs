@@ -354,8 +354,11 @@ fn a_negative_delay_is_shown_and_not_clamped() {
         outbound["max"].as_i64().unwrap() < -5_000_000_000,
         "{outbound:#}"
     );
-    let offset = &report["timestamps"]["clock"]["offset_estimate_ns"];
+    let clock = &report["timestamps"]["clock"];
+    let offset = &clock["offset_estimate_ns"];
     assert!(offset.as_i64().unwrap() < -9_000_000_000, "{offset}");
+    // Its Error Estimates do not say that it is synchronised.
+    assert_eq!(clock["remote_synchronised"], false, "{clock}");
     let text = run(&line).stdout;
     let row = text.lines().find(|line| line.contains("Outbound")).unwrap();
     assert!(row.contains(" -"), "{row}");
