@@ -924,7 +924,11 @@ impl From<ReasonCode> for Reason {
         use ReasonCode as C;
 
         let spoils: &[Figure] = match code {
-            C::SocketDrops | C::ReceivingFailed | C::ReflectorFailed => &[Figure::Loss],
+            C::SocketDrops
+            | C::ReceivingFailed
+            | C::ReflectorFailed
+            | C::LateForWaiting
+            | C::MayNotHaveLeft => &[Figure::Loss],
             C::SendingFailed
             | C::BehindSchedule
             | C::Refused
@@ -932,7 +936,8 @@ impl From<ReasonCode> for Reason {
             | C::QueueFull
             | C::NeverLeft
             | C::RateNotKept
-            | C::LateDepartures => &[Figure::Load],
+            | C::LateDepartures
+            | C::WaitedInHost => &[Figure::Load],
             C::TransmitStampsMissing => &[Figure::Outbound, Figure::Roundtrip],
             C::SamplesNotRecorded => &[Figure::Outbound, Figure::Inbound, Figure::Roundtrip],
         };
@@ -965,6 +970,12 @@ pub enum ReasonCode {
     QueueFull,
     /// Packets never left this host, although the system took them.
     NeverLeft,
+    /// Packets without a transmit timestamp may not have left this host, as others that asked for none.
+    MayNotHaveLeft,
+    /// Packets waited in this host after they were handed over.
+    WaitedInHost,
+    /// Replies were late that may not have been, but for that.
+    LateForWaiting,
     /// The rate was not kept.
     RateNotKept,
     /// Departures fell behind.
@@ -1459,6 +1470,9 @@ pub(crate) mod tests {
             ReasonCode::Refused,
             ReasonCode::GaveUp,
             ReasonCode::QueueFull,
+            ReasonCode::MayNotHaveLeft,
+            ReasonCode::WaitedInHost,
+            ReasonCode::LateForWaiting,
             ReasonCode::RateNotKept,
             ReasonCode::LateDepartures,
             ReasonCode::NeverLeft,

@@ -619,8 +619,8 @@ fn reasons(
     let mut reasons = Vec::new();
     if let Some(call) = received.failure.map(failed) {
         reasons.push((ReasonCode::ReceivingFailed, format!(
-            "receiving failed until the end ({call}): replies that came then were not seen, and loss is \
-             not known"
+            "receiving failed for good ({call}), and the run ended: replies that came then were not \
+             seen, and loss is not known"
         )));
     }
     if let Some(call) = sent.failure.map(failed) {
@@ -691,6 +691,7 @@ fn reasons(
             ),
         ));
     }
+    reasons.extend(waited(parts));
     if let Some((offered, achieved)) = load.offered_pps.zip(load.achieved_pps)
         && !kept(parts, offered, achieved)
         && sent.late_departures > FEW_LATE
@@ -723,7 +724,20 @@ fn reasons(
     let missing = sent
         .stamps_requested
         .saturating_sub(received.facts.stamps_back + parts.never_left);
-    if missing > 0 && received.facts.stamps_back > 0 {
+    let unanswered = sent
+        .sent
+        .saturating_sub(received.counts.received + parts.never_left);
+    if missing > 0 && may_not_have_left(parts) {
+        let (missing, lost) = (missing.min(unanswered), unanswered);
+        reasons.push((
+            ReasonCode::MayNotHaveLeft,
+            format!(
+                "{missing} packets or trains of those that asked for a transmit timestamp have none and were not \
+                 answered, while all that were answered have theirs: they may never have left this host, and \
+                 others that asked for none neither; they are among the {lost} that are missing"
+            ),
+        ));
+    } else if missing > 0 && received.facts.stamps_back > 0 {
         reasons.push((
             ReasonCode::TransmitStampsMissing,
             format!(
@@ -747,6 +761,45 @@ fn reasons(
 
 /// Whether the load had its rate. Random gaps do not add up to it: what they make of it is not this
 /// host's doing.
+/// Whether packets whose transmit timestamp is missing can have stayed in this host: none of those that were
+/// answered is without.
+fn may_not_have_left(parts: &Parts<'_>) -> bool {
+    let (sent, received) = (parts.sent, parts.received);
+    let unanswered = received.counts.received + parts.never_left < sent.sent;
+    received.facts.stamps_back > 0 && received.facts.stamps_lost == 0 && unanswered
+}
+
+/// What is said of packets that waited in this host.
+fn waited(parts: &Parts<'_>) -> Vec<(ReasonCode, String)> {
+    let (sent, received) = (parts.sent, parts.received);
+    let (waits, late) = (&received.facts.waits, received.counts.late);
+    let mut reasons = Vec::new();
+    let many = waits.count > FEW_LATE && waits.count * MISSED_ONE_IN > sent.stamps_requested;
+    let of_late = late > 0 && waits.count > 0;
+    if many || of_late {
+        let longest = Duration::from_nanos(waits.longest_ns.unsigned_abs());
+        reasons.push((
+            ReasonCode::WaitedInHost,
+            format!(
+                "packets waited in this host for up to {longest:.1?} before they left ({} of {} transmit \
+                 timestamps tell of more than an interval): for room in the queue in front of the interface, \
+                 or for the next hop",
+                waits.count, sent.stamps_requested
+            ),
+        ));
+    }
+    if of_late {
+        reasons.push((
+            ReasonCode::LateForWaiting,
+            format!(
+                "{late} replies came after their timeout, which began before their packets left this host: \
+                 these count as lost, and may not be the path's loss"
+            ),
+        ));
+    }
+    reasons
+}
+
 fn kept(parts: &Parts<'_>, offered: f64, achieved: f64) -> bool {
     let even = matches!(parts.config.departures, Departures::Periodic(_));
     let share = achieved / offered;

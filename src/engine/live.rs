@@ -238,6 +238,11 @@ impl Tap {
         self.push(Kind::Unusable { reflector_seq }, only(seq));
     }
 
+    /// A packet that may have been given up was answered in time: it had left later.
+    pub(crate) fn came_after_all(&mut self, seq: u64) {
+        self.lost -= u64::from(seq < self.swept);
+    }
+
     pub(crate) fn late(&mut self, seq: u64) {
         self.push(Kind::Late, only(seq));
     }

@@ -8,13 +8,13 @@
 mod estimates;
 mod held;
 mod time_format;
+mod waiting;
+mod waits;
 
 use std::io;
 use std::mem::offset_of;
 use std::net::SocketAddr;
 use std::sync::Arc;
-
-mod waiting;
 
 use crossbeam_channel::Sender;
 use mio::{Token, Waker};
@@ -44,6 +44,7 @@ pub(crate) use estimates::Estimates;
 use held::{Held, Told};
 pub(crate) use time_format::Belief;
 use time_format::{TimeFormat, claims_other, tells_no_time};
+pub(crate) use waits::Waits;
 
 /// An interval whose end has not been told is looked after this often.
 const MARK_NS: i64 = 1_000_000;
@@ -104,6 +105,8 @@ pub(crate) struct Plan {
     pub(crate) stamps: bool,
     /// T4 and the transmit stamps are of the interface's clock.
     pub(crate) hardware: bool,
+    /// From one packet or train to the next.
+    pub(crate) interval_ns: i64,
     /// ICMP errors come as events.
     pub(crate) errors_queued: bool,
     /// Let packets gather between two looks: they carry the kernel's timestamps.
@@ -133,7 +136,7 @@ pub(crate) struct Received {
     pub(crate) cpus: Option<Vec<usize>>,
     /// The call for many packets that this system refuses, so that each took one of its own.
     pub(crate) refused_call: Option<RefusedCall>,
-    /// The call that failed until the end: what came then was not seen.
+    /// Why it ended before its time: what came later was not seen.
     pub(crate) failure: Option<RefusedCall>,
 }
 
@@ -220,6 +223,7 @@ pub(crate) struct Facts {
     pub(crate) short_replies: u64,
     /// Replies that came in bundles and share their T4 with others.
     pub(crate) bundled: u64,
+    pub(crate) waits: Waits,
 }
 
 impl Facts {
@@ -252,6 +256,7 @@ impl Facts {
             estimates: Estimates::default(),
             short_replies: 0,
             bundled: 0,
+            waits: Waits::default(),
         }
     }
 
@@ -292,6 +297,7 @@ impl Facts {
         self.estimates.add(&other.estimates);
         self.short_replies += other.short_replies;
         self.bundled += other.bundled;
+        self.waits.add(&other.waits);
     }
 
     /// Notes what `count` replies told that are like this one.
@@ -410,8 +416,6 @@ pub(crate) fn run<R: ReceiveHalf>(
             Drained::Idle | Drained::Some | Drained::More | Drained::Failed(_) => {}
         }
     }
-    // What came since the call began to fail waits there still.
-    let failure = failure.or(patience.failing(half.receive_call()));
     let kernel_drops = half.kernel_drops();
     let sent = flight.finished().map_or(0, |(sent, _)| sent);
     Ok(Received {
@@ -584,6 +588,9 @@ impl Ending {
             return None;
         }
         if let Step::Missing { until } = self.step {
+            // Those that were handed over left later, some time: their replies have as long.
+            let left = matcher.left_ns.min(last.saturating_add(self.timeout_ns));
+            let until = until.max(left.saturating_add(self.timeout_ns));
             if let Some(until) = self.missing(matcher, sent, until, now) {
                 return Some(until);
             }
@@ -762,6 +769,9 @@ pub(super) struct Matcher<'a> {
     /// ICMP errors that came by the queue for them.
     told: u64,
     waiting: Waiting,
+    interval_ns: i64,
+    /// When the newest of the packets that waited in this host left, by the monotonic clock.
+    left_ns: i64,
     /// The longest time that a reply took.
     longest_ns: i64,
     probed: [bool; PROBES],
@@ -815,6 +825,8 @@ impl<'a> Matcher<'a> {
             stamp_shift: flight.granule_len(0).trailing_zeros(),
             told: 0,
             waiting: Waiting::new(if plan.stamps { flight.window() } else { 0 }),
+            interval_ns: plan.interval_ns,
+            left_ns: i64::MIN,
             longest_ns: 0,
             probed: [false; PROBES],
             cut_short: false,
@@ -842,6 +854,7 @@ impl<'a> Matcher<'a> {
         self.stamps.fill(NO_STAMP);
         self.waiting.clear();
         (self.longest_ns, self.step_below) = (0, 0);
+        self.left_ns = i64::MIN;
         self.flight.forget();
         (self.withdrawn, self.told_sender) = (false, false);
     }
@@ -950,17 +963,36 @@ impl<'a> Matcher<'a> {
         if self.stamps.len() < granules {
             self.make_room_for_stamps(granules);
         }
+        self.note_wait(first, ns);
         // A train may have several granules; the stamp is of all of them, and of no other train.
         loop {
             let granule = self.flight.granule(first);
             let places = self.stamps.len();
             let len = self.flight.granule_len(first);
             self.stamps[place((first / len * len) >> self.stamp_shift, places)] = (granule + 1, ns);
-            let next = first + len;
-            first = next;
+            first += len;
             if first >= attempted || !self.flight.continues(first) {
                 return;
             }
+        }
+    }
+
+    /// Notes how long a packet or train waited in this host.
+    fn note_wait(&mut self, seq: u64, left_ns: i64) {
+        let t1 = Timestamp::from_raw(self.flight.t1(seq));
+        let Some(t1_ns) = t1.unix_ns(self.format, left_ns).filter(|_| !self.hardware) else {
+            return;
+        };
+        let before = self.facts.waits;
+        if !self.facts.waits.note(t1_ns, left_ns, self.interval_ns) {
+            return;
+        }
+        // It may be that our clock was set meanwhile.
+        self.look_at_clocks();
+        if seq < self.step_below {
+            self.facts.waits = before;
+        } else {
+            self.left_ns = self.now_ns;
         }
     }
 
@@ -1225,9 +1257,10 @@ impl<'a> Matcher<'a> {
         let t1_ns = t1.unix_ns(self.format, near);
         let took = t1_ns.map_or(0, |t1| near.saturating_sub(t1));
         let stepped = seq < self.step_below;
-        let late = !stepped && took > self.timeout_ns;
+        let long = !stepped && took > self.timeout_ns;
+        let late = long && self.took_too_long(seq, near);
         let reflector_seq = reply.head.seq.get();
-        let taken = if run == 1 || late || stepped {
+        let taken = if run == 1 || long || stepped {
             1
         } else {
             let most = u64::try_from(run).unwrap_or(1).min(attempted - seq);
@@ -1240,6 +1273,9 @@ impl<'a> Matcher<'a> {
             if arrival != Arrival::First {
                 self.further(seq, arrival);
                 return 1;
+            }
+            if long && let Some(tap) = &mut self.tap {
+                tap.came_after_all(seq);
             }
             1
         };
@@ -1259,6 +1295,18 @@ impl<'a> Matcher<'a> {
         };
         self.on_answer(datagram, len, &reply, &answer);
         answer.count.into()
+    }
+
+    /// Whether a reply to a packet that was handed over longer ago than the timeout comes too late: not, if
+    /// the packet is known to have left later.
+    #[cold]
+    fn took_too_long(&self, seq: u64, near: i64) -> bool {
+        let (_, stamped) = self.flight.class(seq);
+        let left = || stamp_of(self.flight, &self.stamps, self.stamp_shift, seq);
+        let left = Some(())
+            .filter(|()| stamped && !self.hardware)
+            .and_then(|()| left());
+        left.is_none_or(|left| near.saturating_sub(left) > self.timeout_ns)
     }
 
     /// A reply to a packet whose T1 is no longer known: one, if it can be of this session at all, that
@@ -1675,6 +1723,7 @@ mod tests {
             payloads: vec![41],
             stamps,
             hardware: false,
+            interval_ns: 0,
             errors_queued: true,
             gather_ns: 0,
             cpu: None,
@@ -1860,20 +1909,13 @@ mod tests {
     /// Runs a receiver whose calls say this, for a session of one packet; also says how many calls it
     /// made, and whether it then told the sender to stop.
     fn run_with(say: impl FnMut(u32) -> io::Result<usize>) -> (Received, u32, bool) {
-        run_for(3_000_000_000, say)
-    }
-
-    fn run_for(
-        timeout_ns: i64,
-        say: impl FnMut(u32) -> io::Result<usize>,
-    ) -> (Received, u32, bool) {
         let flight = Flight::new(64, 0);
         flight.attempt(1);
         let mut half = Faulty { calls: 0, say };
         let (samples, _blocks) = pipe();
         let (wishes, _wanted) = crossbeam_channel::bounded(8);
         let short = Plan {
-            timeout_ns,
+            timeout_ns: 3_000_000_000,
             ..plan(false)
         };
         let live = Live::default();
@@ -1919,21 +1961,6 @@ mod tests {
             assert!(abandoned);
             // One a millisecond for a second, and some at once.
             assert!(calls < 3000, "{calls} calls for {told_by}");
-        }
-    }
-
-    #[test]
-    fn a_session_that_ends_while_its_call_fails_has_failed() {
-        use nix::errno::Errno;
-
-        // Between two calls that find nothing it waits.
-        for from_call in [1, 2] {
-            let (received, _, abandoned) = run_for(100_000_000, |call| match call {
-                _ if call < from_call => Err(Errno::EAGAIN.into()),
-                _ => Err(Errno::EIO.into()),
-            });
-            let failure = received.failure.map(|call| call.errno);
-            assert_eq!((failure, abandoned), (Some(libc::EIO), false));
         }
     }
 
@@ -2309,6 +2336,64 @@ mod tests {
             let counts = &received.counts;
             assert_eq!((counts.received, counts.unresolved), (5, 4));
         }
+    }
+
+    /// The timeout is the path's: what waited in this host has it from then on.
+    #[test]
+    fn the_timeout_begins_when_a_packet_left() {
+        for (stamped, stamp_comes, waited, took, in_time) in [
+            (true, true, 0, TIMEOUT_NS - 1, true),
+            (true, true, 0, TIMEOUT_NS + 1, false),
+            (true, true, 2 * TIMEOUT_NS, TIMEOUT_NS - 1, true),
+            (true, true, 2 * TIMEOUT_NS, TIMEOUT_NS + 1, false),
+            // Nobody knows.
+            (true, false, 2 * TIMEOUT_NS, 1000, false),
+            (false, false, 2 * TIMEOUT_NS, 1000, false),
+        ] {
+            let flight = Flight::new(64, 0);
+            let (samples, blocks) = pipe();
+            let mut matcher = Matcher::new(&plan(true), &flight, samples);
+            let mut mirror = reflector(false, Format::Ntp);
+            let octets = request(&flight, 0, BEGIN_NS, stamped);
+            let left = BEGIN_NS + waited;
+            if stamp_comes {
+                matcher.on_event(Event::Departed { seq: 0, ns: left });
+            }
+            let octets = reply(&mut mirror, &octets, left + 10, Format::Ntp);
+            arrive(&mut matcher, &octets, left + took);
+            let received = matcher.finish(1, None, None);
+            let counts = (received.counts.received, received.counts.late);
+            let late = u64::from(!in_time);
+            assert_eq!(counts, (1 - late, late), "{stamped} {waited} {took}");
+            let waits = u64::from(stamp_comes && waited > 0);
+            assert_eq!(received.facts.waits.count, waits);
+            let mut delays = Delays::new(1, false);
+            while blocks.next(|block, _| delays.record(block)) {}
+            let roundtrip = delays.report().roundtrip.map(|delay| delay.max);
+            assert_eq!(roundtrip, in_time.then_some(took - 500));
+        }
+    }
+
+    #[test]
+    fn replies_are_waited_for_from_when_their_packets_left() {
+        let flight = Flight::new(64, 0);
+        let (samples, _blocks) = pipe();
+        let plan = plan(true);
+        let mut matcher = Matcher::new(&plan, &flight, samples);
+        request(&flight, 0, os::realtime_ns(), true);
+        let last = os::monotonic_ns();
+        flight.finish(1, last);
+        let (wishes, _wanted) = crossbeam_channel::bounded(8);
+        let mut ending = Ending::new(&plan, &wishes);
+        assert_eq!(ending.next(&mut matcher, last), Some(last + TIMEOUT_NS));
+        let ns = os::realtime_ns() + TIMEOUT_NS / 2;
+        matcher.on_event(Event::Departed { seq: 0, ns });
+        let left = matcher.left_ns;
+        assert!(left >= last);
+        assert_eq!(ending.next(&mut matcher, last), Some(left + TIMEOUT_NS));
+        // It does not go on for ever.
+        matcher.left_ns = last + 7 * TIMEOUT_NS;
+        assert_eq!(ending.next(&mut matcher, last), Some(last + 2 * TIMEOUT_NS));
     }
 
     #[test]

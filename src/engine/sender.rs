@@ -16,6 +16,7 @@ use zerocopy::IntoBytes;
 use super::flight::{Anew, Flight};
 use super::icmp::{self, IcmpErrors};
 use super::live::Copier;
+use super::receiver::Waits;
 use super::schedule::{Departure, Schedule};
 use crate::config::Pacing;
 use crate::io::{Icmp, RefusedCall, SendHalf, refused_call};
@@ -196,6 +197,15 @@ impl Sent {
             return Pace::together(&[self.pace()?]);
         }
         Pace::together(&self.paces)
+    }
+
+    /// Packets left later than they were handed over.
+    pub(crate) fn left_later(&mut self, waits: &Waits) {
+        let each = self.sent.div_ceil(self.stamps_requested.max(1));
+        let late = waits.count.saturating_mul(each).min(self.sent);
+        self.late_departures = self.late_departures.max(late);
+        self.max_slip_ns = self.max_slip_ns.max(waits.longest_ns);
+        self.last_ns = self.last_ns.saturating_add(waits.last_ns);
     }
 
     /// How fast this thread sent; `None`: nothing.

@@ -434,18 +434,21 @@ impl Done {
 
     /// Packets that this system took and that never left it, as those that wait for a neighbour, or for a link
     /// that is down: they were not answered and have no transmit stamp of the kernel, while all that were
-    /// answered have theirs. 0 where not each packet asked for one, and where none was answered: then nothing
-    /// shows that stamps come.
+    /// answered have theirs. 0 where not each packet or train of one length asked for one, and where none was
+    /// answered: then nothing shows that stamps come.
     fn never_left(&self) -> u64 {
         let (sent, received) = (&self.sent, &self.received);
         let facts = &received.facts;
-        let known = sent.stamps_requested == sent.sent
+        // As many packets with each stamp.
+        let train = u64::from(sent.longest_burst.max(1));
+        let known = sent.stamps_requested == sent.sent.div_ceil(train)
             && self.granted.transmit == Some(StampKind::Kernel)
             && received.counts.received > 0
             && facts.stamps_lost == 0
             && !received.cut_short
             && received.failure.is_none();
         let without = sent.stamps_requested.saturating_sub(facts.stamps_back);
+        let without = without.saturating_mul(train);
         let unanswered = sent.sent.saturating_sub(received.counts.received);
         if known { without.min(unanswered) } else { 0 }
     }
@@ -454,7 +457,7 @@ impl Done {
 impl Running {
     fn finish(self) -> Result<Done, Failure> {
         let received = join("receiver", self.receiver)?;
-        let sent = join("sender", self.sender)?.map_err(|source| start("sender", source))?;
+        let mut sent = join("sender", self.sender)?.map_err(|source| start("sender", source))?;
         let mut received = received.map_err(|source| start("receiver", source))?;
         let mut delays = join("stats", self.delays)?;
         if received.facts.belief == Belief::Denied {
@@ -463,6 +466,7 @@ impl Running {
             delays = delays.alike();
         }
         delays.know_own_steps(&received.facts.own_steps);
+        sent.left_later(&received.facts.waits);
         Ok(Done {
             share: self.share,
             granted: self.granted,
@@ -826,6 +830,7 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
         live::tap(watch, timeout_ns, format, prompt, common.begun, records)
     });
 
+    let gap_ns = rate.map_or(0, |rate| i64::try_from(rate.due_ns(1)).unwrap_or(i64::MAX));
     let plan = receiver::Plan {
         timeout_ns,
         loss_bound: share.loss_bound,
@@ -838,6 +843,7 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
         payloads: share.sizes.classes.iter().map(|c| c.payload).collect(),
         stamps: granted.transmit.is_some(),
         hardware: granted.receive == StampKind::Hardware,
+        interval_ns: gap_ns.saturating_mul(i64::from(trains.burst)),
         errors_queued: granted.icmp
             && share.socket.io == IoKind::Batched
             && cfg!(target_os = "linux"),
@@ -892,7 +898,7 @@ fn start_lane<S: SendHalf, R: ReceiveHalf>(
         most_burst: trains.most,
         first_seq: share.first_seq,
         count: share.end.count,
-        mean_gap_ns: rate.map_or(0, |rate| i64::try_from(rate.due_ns(1)).unwrap_or(i64::MAX)),
+        mean_gap_ns: gap_ns,
         format: share.format,
         pacing: share.pacing,
         may_spin: pair.apart,

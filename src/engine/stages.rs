@@ -258,6 +258,7 @@ pub fn matching(load: Load, run: impl FnOnce(&mut Matching<'_>)) {
         payloads: vec![load.octets()],
         stamps: true,
         hardware: false,
+        interval_ns: 0,
         test: TestFormat::LIGHT,
         protection: None,
         errors_queued: true,

@@ -87,6 +87,7 @@ fn facts_from(from: u64) -> Facts {
         &mut facts.exchanged,
         &mut facts.short_replies,
         &mut facts.bundled,
+        &mut facts.waits.count,
     ] {
         *field = count();
     }
@@ -164,6 +165,7 @@ fn facts_of_two_receivers_add_up() {
             estimates: quality,
             short_replies,
             bundled,
+            waits,
         } = all.facts;
         assert_eq!(received_by_class, [sum(), sum()]);
         assert_eq!(of_kinds, ignored(&mut sum));
@@ -185,6 +187,7 @@ fn facts_of_two_receivers_add_up() {
             exchanged,
             short_replies,
             bundled,
+            waits.count,
         ];
         assert_eq!(counts, counts.map(|_| sum()));
         for (table, entries) in [(&ttl_out, 1), (&ttl_in, 1), (&tos_in, 1), (&tos_there, 1)] {
