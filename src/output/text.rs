@@ -980,12 +980,14 @@ fn verdict(report: &Report) -> Vec<String> {
     let ruling = match host.verdict {
         Verdict::Ok => "host verdict: ok".to_owned(),
         Verdict::NothingMeasured => "host verdict: none, since nothing was measured".to_owned(),
-        Verdict::ToolLimited => {
-            format!(
-                "host verdict: tool-limited{}",
-                spoiled(&host.reasons_detail)
-            )
+        // Where there are no figures none is spared.
+        Verdict::ToolLimited if packets.received == Some(0) => {
+            "host verdict: tool-limited; nothing was measured".to_owned()
         }
+        Verdict::ToolLimited => format!(
+            "host verdict: tool-limited{}",
+            spoiled(&host.reasons_detail)
+        ),
     };
     lines.push(wrap(&ruling, 2));
     lines.extend(
@@ -1447,6 +1449,12 @@ Direction         Min         Max         Avg          Jitter     Loss
         assert!(text.contains("NOTHING CAME BACK"), "{text}");
         assert!(!text.contains("verdict: ok"), "{text}");
         assert!(text.contains("nothing was measured"), "{text}");
+        report.host.verdict = Verdict::ToolLimited;
+        let text = summary(&report, Detail::Brief);
+        assert!(
+            text.contains("tool-limited; nothing was measured"),
+            "{text}"
+        );
     }
 
     #[test]
