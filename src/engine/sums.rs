@@ -6,9 +6,11 @@ use std::net::SocketAddr;
 
 use super::icmp::IcmpErrors;
 use super::receiver::{Belief, Estimates, Facts, Received};
+use super::reflector::Reflected;
 use super::sender::Sent;
 use crate::io::{Icmp, RefusedCall};
 use crate::report::ignored::{Ignored, Kind};
+use crate::report::reflector::Injected;
 use crate::stats::clock::OwnStep;
 use crate::stats::sequence::Counts;
 use crate::wire::{ErrorEstimate, Format, Reading};
@@ -366,5 +368,57 @@ fn totals_of_two_senders_add_up() {
         assert_eq!(cpus, Some(vec![1, 3]));
         assert_eq!(realtime_refused.as_deref(), Some("no"));
         assert_eq!(paces.len(), 2);
+    }
+}
+
+/// What a reflector counted, of each kind a count of its own.
+fn reflected(mut count: impl FnMut() -> u64) -> Reflected {
+    Reflected {
+        received: count(),
+        received_octets: count(),
+        reflected: count(),
+        ignored: ignored(&mut count),
+        cut: count(),
+        bundled: count(),
+        estimates_unusable: count(),
+        unsent: count(),
+        sessions: count(),
+        evicted: count(),
+        kernel_drops: Some(count()),
+        cpus: None,
+        refused_calls: Vec::new(),
+        failure: None,
+        injected: Some(Injected {
+            dropped: count(),
+            duplicated: count(),
+            reordered: count(),
+            delayed: count(),
+            corrupted: count(),
+            rate_limited: count(),
+            not_held: count(),
+            unreleased: count(),
+        }),
+        records: None,
+    }
+}
+
+#[test]
+fn counts_of_two_reflectors_add_up() {
+    let from = |first: u64, step| {
+        let mut next = (first..).step_by(step);
+        reflected(move || next.next().unwrap())
+    };
+    let (first, second) = (from(100, 1), from(1000, 1));
+    for (first, second) in [(&first, &second), (&second, &first)] {
+        let mut all = first.clone();
+        all.add(second);
+        assert_eq!(all, from(1100, 2));
+        // One that does not know of drops takes nothing from what is known.
+        let mut all = first.clone();
+        all.add(&Reflected::default());
+        assert_eq!(&all, first);
+        let mut all = Reflected::default();
+        all.add(first);
+        assert_eq!(&all, first);
     }
 }

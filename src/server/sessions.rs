@@ -627,6 +627,52 @@ mod tests {
         }
     }
 
+    #[test]
+    fn counts_of_sessions_add_up() {
+        use crate::report::ignored::{Ignored, Kind};
+
+        // Every count is another one.
+        let from = |first: u64, step| {
+            let mut next = (first..).step_by(step);
+            let mut count = move || next.next().unwrap();
+            let mut ignored = Ignored::default();
+            for kind in Kind::ALL {
+                ignored.note(kind, count());
+            }
+            ServedCounts {
+                received: count(),
+                received_octets: count(),
+                reflected: count(),
+                unsent: count(),
+                ignored,
+                bundled: count(),
+                estimates_unusable: count(),
+            }
+        };
+        let mut totals = Totals::default();
+        for counts in [from(100, 1), from(1000, 1)] {
+            count(&counts, &mut totals);
+        }
+        let sum = from(1100, 2);
+        let of = |kind| sum.ignored.of(kind);
+        let (forged, over_limit, early) = (of(Kind::Forged), of(Kind::OverLimit), of(Kind::Early));
+        let expected = Totals {
+            received: sum.received,
+            received_octets: sum.received_octets,
+            reflected: sum.reflected,
+            unsent: sum.unsent,
+            invalid: sum.ignored.total() - forged - over_limit - early,
+            forged,
+            over_limit,
+            early,
+            ignored: sum.ignored,
+            bundled: sum.bundled,
+            estimates_unusable: sum.estimates_unusable,
+            ..Totals::default()
+        };
+        assert_eq!(totals, expected);
+    }
+
     struct Stage {
         sessions: Sessions<Fake>,
         clients: Clients,
