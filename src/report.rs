@@ -802,6 +802,12 @@ pub struct Clock {
     pub offset_estimate_ns: Option<i64>,
     /// Clocks that were set, as far as that was found.
     pub steps: Vec<ClockStep>,
+    /// They were set too often to tell a stretch between: there are no one-way delays.
+    pub set_too_often: bool,
+    /// The reflector's clock is read in steps of so many nanoseconds, or shows a multiple of them where packets
+    /// came at even gaps. `None` where they are no coarser than a
+    /// microsecond, or it is not known.
+    pub remote_tick_ns: Option<u64>,
     /// Begin of the stretch between two of these that the one-way delays are of, UTC by our clock, as RFC
     /// 3339 writes it; `None` where they go back to the session's begin.
     pub one_way_from: Option<String>,
@@ -1226,6 +1232,8 @@ pub(crate) mod tests {
                         by_ns: -5_000_000_000,
                         whose: Whose::Remote,
                     }],
+                    set_too_often: false,
+                    remote_tick_ns: Some(15_625_000),
                     one_way_from: Some("2026-07-26T12:00:01Z".to_owned()),
                     one_way_until: Some("2026-07-26T12:00:09Z".to_owned()),
                     drift_ppm: Some(-12.5),

@@ -440,6 +440,8 @@ fn clocks(parts: &Parts<'_>, same_clock: bool) -> report::Clock {
             .offset_estimate_ns()
             .filter(|_| !same_clock && !parts.differs.host),
         steps: steps.collect(),
+        set_too_often: course.lost,
+        remote_tick_ns: course.tick_ns.filter(|_| !parts.differs.host),
         one_way_from: from_ns.map(rfc3339),
         one_way_until: until_ns.map(rfc3339),
         drift_ppm: drift.map(|drift| drift.ppm),
@@ -1031,6 +1033,12 @@ fn notes(
             "the reflector's counter began anew {}",
             times(counts.restarts)
         ));
+    }
+    if parts.delays.course().lost {
+        notes.push(
+            "a clock was set too often to tell a stretch between: one-way delays are not known"
+                .to_owned(),
+        );
     }
     let rejected = received.facts.rejected + parts.delays.rejected();
     if rejected > 0 {

@@ -835,10 +835,19 @@ fn offset_and_drift(report: &Report) -> Option<String> {
             ppm.abs()
         )
     });
+    let offset = "one-way delays contain the clocks' offset";
+    if let Some(tick) = clock.remote_tick_ns {
+        let tick = delay(magnitude(tick));
+        let read = format!(
+            "the reflector's clock is read in steps of up to {tick}, which are in one-way delays"
+        );
+        let offset = (!both_synchronised(clock)).then(|| offset.to_owned());
+        let parts: Vec<String> = offset.into_iter().chain(drift).chain([read]).collect();
+        return Some(parts.join("; "));
+    }
     if both_synchronised(clock) {
         return drift;
     }
-    let offset = "one-way delays contain the clocks' offset";
     Some(match (drift, known) {
         (Some(drift), _) => format!("{offset}; {drift}: only their variation is the path's"),
         (None, None) => format!("{offset}, and their variation what the clocks drift apart"),

@@ -36,6 +36,7 @@ pub(super) struct Clocks {
     begun: bool,
     outbound: Kept,
     inbound: Kept,
+    ticks: Ticks,
 }
 
 /// One reply, or several with the same timestamps.
@@ -71,7 +72,6 @@ pub struct OwnStep {
 struct Best {
     at_ns: i64,
     t4_ns: i64,
-    t3_ns: i64,
     outbound_ns: i64,
     inbound_ns: i64,
     took_ns: i64,
@@ -155,6 +155,7 @@ impl Clocks {
             begun: false,
             outbound: kept(),
             inbound: kept(),
+            ticks: Ticks::default(),
         }
     }
 
@@ -166,6 +167,7 @@ impl Clocks {
             took_ns: seen.took_ns,
             delay_ns,
         };
+        self.ticks.read(seen.t3_ns);
         let inbound = timed(seen.inbound_ns);
         self.inbound.record(inbound, seen.packets);
         let Some((outbound_ns, packets)) = seen.outbound else {
@@ -180,7 +182,6 @@ impl Clocks {
             best: Best {
                 at_ns,
                 t4_ns: seen.t4_ns,
-                t3_ns: seen.t3_ns,
                 outbound_ns,
                 inbound_ns: seen.inbound_ns,
                 took_ns: seen.took_ns,
@@ -235,6 +236,7 @@ impl Clocks {
     pub(super) fn clear(&mut self) {
         self.start_over();
         self.inbound.clear();
+        self.ticks = Ticks::default();
         (self.begun, self.latest_ns, self.ahead_ns) = (false, 0, 0);
     }
 
@@ -257,6 +259,7 @@ impl Clocks {
         if samples(other) > samples(self) {
             std::mem::swap(&mut self.windows, &mut fewer);
             (self.per_window, self.in_last) = (other.per_window, other.in_last);
+            self.ticks = other.ticks;
         }
         // The extremes are of all flows.
         for window in &fewer {
@@ -322,23 +325,13 @@ impl Clocks {
 
     /// What the clocks did, where `own` are the moments at which ours is known to have been set.
     pub(super) fn course(&self, own: &[OwnStep]) -> Course {
-        let mut points = self.points();
-        // A clock that seems to be set again and again is one that is read in coarse steps: then no offset is
-        // known better than by such a step.
-        for _ in 0..MOST_TRIES {
-            let course = course_of(&points, own);
-            let theirs = course.steps.iter().filter(|s| s.whose == Whose::Remote);
-            let sizes = theirs.map(|step| step.by_ns.unsigned_abs());
-            if sizes.clone().count() <= MOST_STEPS {
-                return course;
-            }
-            let coarse = float(sizes.max().unwrap_or(0).into());
-            points.iter_mut().for_each(|point| {
-                point.error += coarse;
-                point.tick += coarse;
-            });
+        Course {
+            tick_ns: self
+                .ticks
+                .known()
+                .map(|tick| nanoseconds(tick).unsigned_abs()),
+            ..course_of(&self.points(), own)
         }
-        Course::default()
     }
 
     /// The windows' offsets with their errors.
@@ -346,6 +339,7 @@ impl Clocks {
         let Some(first) = self.windows.first().map(|window| window.best) else {
             return Vec::new();
         };
+        let tick = self.ticks.known().unwrap_or(0.0);
         let left = |best: &Best| best.at_ns.saturating_sub(best.took_ns);
         let first_ns = left(&first);
         let point = |window: &Window| {
@@ -358,7 +352,7 @@ impl Clocks {
                 offset: float(best.twice_offset() - first.twice_offset()) / 2.0,
                 roundtrip: float(best.roundtrip().into()),
                 error: 0.0,
-                tick: 0.0,
+                tick,
             }
         };
         let mut points: Vec<Point> = self.windows.iter().map(point).collect();
@@ -378,7 +372,7 @@ impl Clocks {
                 .map(|pair| (pair[1].roundtrip - pair[0].roundtrip).abs());
             5.0 * median(bends.collect()) + median(changes.collect())
         });
-        let coarse = self.tick() + READING_NS;
+        let coarse = tick + READING_NS;
         for point in &mut points {
             // No delay is negative: that much is certain.
             let most = point.roundtrip / 2.0;
@@ -387,19 +381,62 @@ impl Clocks {
         }
         points
     }
+}
 
-    /// The reflector's clock is read in steps of so many nanoseconds.
-    fn tick(&self) -> f64 {
-        let mut tick = 1_000_000_000;
-        while tick > 1000 {
-            // NTP's fraction may be off by one.
-            let off = |t3_ns: i64| (t3_ns.rem_euclid(tick) + 1) % tick > 2;
-            if !self.windows.iter().any(|window| off(window.best.t3_ns)) {
-                return float(tick.into());
-            }
-            tick /= 10;
+/// Tells a clock that is read in coarse ticks: the times that it shows are apart by whole ticks, of which
+/// the greatest common divisor is one.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ticks {
+    /// The time before.
+    last_ns: Option<i64>,
+    /// All times so far are apart by multiples of this; 0 before there are two.
+    tick: f64,
+    /// The largest error of that.
+    error: f64,
+    /// What speaks against that being by chance, in bits.
+    evidence: f64,
+}
+
+impl Ticks {
+    /// Takes the next time that the clock showed.
+    fn read(&mut self, now_ns: i64) {
+        let Some(last_ns) = self.last_ns.replace(now_ns) else {
+            return;
+        };
+        // A finer tick is none.
+        if (1.0..=READING_NS).contains(&self.tick) || now_ns == last_ns {
+            return;
         }
-        0.0
+        let apart = float(now_ns.abs_diff(last_ns).into());
+        if self.tick == 0.0 {
+            (self.tick, self.error) = (apart, ROUNDING_NS);
+            return;
+        }
+        let times = (apart / self.tick).round();
+        let off = (apart - times * self.tick).abs();
+        // Its frequency may change by a millionth.
+        let reading = ROUNDING_NS + apart / 1e6;
+        let allowed = reading + times * self.error;
+        if allowed > self.tick / 8.0 {
+            return; // this long after the one before, anything is a multiple
+        }
+        if off <= allowed {
+            self.evidence += (self.tick / (2.0 * allowed)).log2();
+            if times > 0.0 && reading / times < self.error {
+                (self.tick, self.error) = (apart / times, reading / times);
+            }
+            return;
+        }
+        let mut rest = off;
+        while rest > allowed {
+            (self.tick, rest) = (rest, self.tick % rest);
+        }
+        (self.error, self.evidence) = (ROUNDING_NS * (times + 1.0), 0.0);
+    }
+
+    /// The tick, in nanoseconds, where the clock is certainly read in such.
+    fn known(&self) -> Option<f64> {
+        (self.tick > READING_NS && self.evidence >= NO_CHANCE_BITS).then_some(self.tick)
     }
 }
 
@@ -410,6 +447,10 @@ pub struct Course {
     pub steps: Vec<Step>,
     /// Of the longest stretch between them.
     pub drift: Option<Drift>,
+    /// The reflector's clock is read in steps of so many nanoseconds, where these are coarse.
+    pub tick_ns: Option<u64>,
+    /// A clock was set too often to be followed: no stretch is known to be without.
+    pub lost: bool,
     /// How the reflector's clock moves against ours in that stretch; empty where that is not known.
     pieces: Vec<Piece>,
     /// The stretch, by the time of [`Clocks`] and by our own clock.
@@ -466,14 +507,15 @@ struct Piece {
 impl Course {
     /// Whether a packet was under way within the stretch alone.
     pub(super) fn covers(&self, delay: &Timed) -> bool {
-        self.from.is_none_or(|from| from.at_ns <= delay.left_ns())
+        !self.lost
+            && self.from.is_none_or(|from| from.at_ns <= delay.left_ns())
             && self.until.is_none_or(|until| delay.at_ns <= until.at_ns)
     }
 
-    /// The stretch is a part of the session alone.
+    /// The stretch is a part of the session alone, or there is none.
     #[must_use]
     pub fn is_part(&self) -> bool {
-        self.from.is_some() || self.until.is_some()
+        self.lost || self.from.is_some() || self.until.is_some()
     }
 
     /// Begin and end of the stretch by our clock, where they are not those of the session.
@@ -598,17 +640,39 @@ impl Line {
         let (mut least, mut most) = self.slopes;
         let to = &points[next];
         for from in self.points.iter().map(|index| &points[*index]) {
-            let (from, to) = if to.since_s < from.since_s {
-                (to, from)
-            } else {
-                (from, to)
-            };
-            let time = (to.since_s - from.since_s).max(1e-9);
-            let (change, error) = (to.offset - from.offset, to.error + from.error);
-            least = least.max((change - error) / time);
-            most = most.min((change + error) / time);
+            let (low, high) = slopes_between(from, to);
+            (least, most) = (least.max(low), most.min(high));
         }
         (least <= most).then_some((least, most))
+    }
+
+    /// The slopes that remain where any one of the points may be off by more than its error: an error is what
+    /// the others make likely, and a packet that met the only short queue knows nothing of its own.
+    fn slopes_without_any(&self, points: &[Point]) -> (f64, f64) {
+        let without = |left_out: Option<usize>| {
+            let kept = self.points.iter().filter(|at| Some(**at) != left_out);
+            let kept: Vec<usize> = kept.copied().collect();
+            let mut least = (-MOST_SLOPE, [0; 2]);
+            let mut most = (MOST_SLOPE, [0; 2]);
+            for (at, from) in kept.iter().enumerate() {
+                for to in &kept[at + 1..] {
+                    let (low, high) = slopes_between(&points[*from], &points[*to]);
+                    if low > least.0 {
+                        least = (low, [*from, *to]);
+                    }
+                    if high < most.0 {
+                        most = (high, [*from, *to]);
+                    }
+                }
+            }
+            (least, most)
+        };
+        let (mut least, mut most) = without(None);
+        for left_out in [least.1, most.1].concat() {
+            let (lower, upper) = without(Some(left_out));
+            (least.0, most.0) = (least.0.min(lower.0), most.0.max(upper.0));
+        }
+        (least.0, most.0)
     }
 
     /// Goes on to a further point where it can pass it.
@@ -650,6 +714,23 @@ impl Line {
         self.offset + self.slope * (since_s - self.middle_s)
     }
 
+    /// The slope of its first or its last points.
+    fn slope_at(&self, points: &[Point], last: bool) -> f64 {
+        let count = self.points.len().min(CONFIRMED);
+        let near = if last {
+            &self.points[self.points.len() - count..]
+        } else {
+            &self.points[..count]
+        };
+        let (from, to) = (&points[near[0]], &points[near[count - 1]]);
+        let time = to.since_s - from.since_s;
+        if time > 0.0 {
+            (to.offset - from.offset) / time
+        } else {
+            self.slope
+        }
+    }
+
     /// When the first of its replies came: whatever left later is of the same stretch or a later one.
     fn came(&self, points: &[Point]) -> Option<Moment> {
         let came = self.points.iter().map(|index| Moment {
@@ -678,6 +759,18 @@ impl Line {
     fn last<'a>(&self, points: &'a [Point]) -> &'a Point {
         &points[self.points[self.points.len() - 1]]
     }
+}
+
+/// The slopes of lines that pass two points within their errors.
+fn slopes_between(one: &Point, other: &Point) -> (f64, f64) {
+    let (from, to) = if other.since_s < one.since_s {
+        (other, one)
+    } else {
+        (one, other)
+    };
+    let time = (to.since_s - from.since_s).max(1e-9);
+    let (change, error) = (to.offset - from.offset, to.error + from.error);
+    ((change - error) / time, (change + error) / time)
 }
 
 /// The fewest lines through all points, but for points that stand alone beside theirs.
@@ -768,10 +861,14 @@ fn drop_short(lines: &mut Vec<Line>, points: &[Point], forced: &[bool]) {
     }
 }
 
-/// More often no clock is set in a session.
-const MOST_STEPS: usize = 3;
-/// Guesses at how coarse a clock is, each one larger.
-const MOST_TRIES: usize = 4;
+/// Whether clocks were set so often that what is between is too short to be known.
+fn is_lost(lines: &[Line]) -> bool {
+    let points = |long: bool| -> usize {
+        let lines = lines.iter().map(|line| line.points.len());
+        lines.filter(|count| (*count >= CONFIRMED) == long).sum()
+    };
+    lines.len() > FEW_STEPS && points(false) > points(true)
+}
 
 /// What the clocks did by these offsets, where `own` are the moments at which ours is known to have been set.
 fn course_of(points: &[Point], own: &[OwnStep]) -> Course {
@@ -780,6 +877,12 @@ fn course_of(points: &[Point], own: &[OwnStep]) -> Course {
     untangle(&mut lines, points, &forced);
     lines.iter_mut().for_each(|line| line.fit(points));
     drop_short(&mut lines, points, &forced);
+    if is_lost(&lines) {
+        return Course {
+            lost: true,
+            ..Course::default()
+        };
+    }
     let breaks: Vec<Break> = lines
         .windows(2)
         .map(|pair| between(&pair[0], &pair[1], points, &forced))
@@ -831,6 +934,20 @@ fn between(before: &Line, after: &Line, points: &[Point], forced: &[bool]) -> Br
     if (slow - error..=fast + error).contains(&change) {
         return Break::Knee;
     }
+    if is_proved(from, to) {
+        return Break::Step(jump);
+    }
+    // A clock that is slewed unevenly moves as it does just before and after.
+    let (last, first) = (before.slope_at(points, true), after.slope_at(points, false));
+    let moved = to.offset - from.offset;
+    let slow = slow.min(last * gap_s).min(first * gap_s);
+    let fast = fast.max(last * gap_s).max(first * gap_s);
+    if [change, moved]
+        .iter()
+        .any(|change| (slow - error..=fast + error).contains(change))
+    {
+        return Break::Knee;
+    }
     let shortest = |line: &Line, near: &dyn Fn(&[usize]) -> Vec<usize>| {
         let near = near(&line.points).into_iter();
         near.map(|index| points[index].roundtrip)
@@ -844,7 +961,7 @@ fn between(before: &Line, after: &Line, points: &[Point], forced: &[bool]) -> Br
         && after.points.len() >= CONFIRMED
         // A path that changes in both directions changes its round trip.
         && (first - last).abs() <= jump.abs() / 8.0;
-    if is_proved(from, to) || confirmed {
+    if confirmed {
         Break::Step(jump)
     } else {
         Break::Unknown
@@ -926,11 +1043,11 @@ fn longest(lines: &[Line], breaks: &[Break], points: &[Point]) -> Course {
         (None, Vec::new())
     };
     Course {
-        steps: Vec::new(),
         drift,
         pieces,
         from: lines[first].came(points).filter(|_| first > 0),
         until: lines[last].left(points).filter(|_| last + 1 < lines.len()),
+        ..Course::default()
     }
 }
 
@@ -971,7 +1088,7 @@ fn drift(lines: &[Line], points: &[Point]) -> (Option<Drift>, Vec<Piece>) {
     let error = if bent {
         (first.error + last.error) / length_s
     } else {
-        let (least, most) = first_line.slopes;
+        let (least, most) = first_line.slopes_without_any(points);
         (most - first_line.slope).max(first_line.slope - least)
     };
     // From nothing in the middle: then a mean delay is of the mean offset.
@@ -1020,6 +1137,12 @@ const CONFIRMED: usize = 3;
 const DISORDER_NS: i64 = 10_000_000;
 /// A further change of our own clock is no adjustment: it was set.
 const OWN_STEP_NS: i64 = 1_000_000;
+/// So many steps may be of lines that are too short to be sure of.
+const FEW_STEPS: usize = 3;
+/// What writing a time may take from it: NTP's fraction is off by one.
+const ROUNDING_NS: f64 = 2.0;
+/// Evidence of which less than one in a million is by chance.
+const NO_CHANCE_BITS: f64 = 20.0;
 /// What reading a clock may take.
 const READING_NS: f64 = 1_000.0;
 /// The fastest slew, in nanoseconds a second: chrony's is 83,333 parts per million.
