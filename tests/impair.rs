@@ -297,7 +297,8 @@ fn a_stateless_reflector_lists_no_sessions() {
 
 #[test]
 fn sessions_that_come_and_go_are_logged() {
-    let mut reflector = Reflector::start("127.0.0.1:0 -v --session-timeout 1ms");
+    // Long enough that no packet of the sender's is the one that finds it silent.
+    let mut reflector = Reflector::start("127.0.0.1:0 -v --session-timeout 2s");
     let line = format!("sender {} -i 100us -c 20 --json", reflector.address());
     run(&line).measured();
     let mut wait_for = |part: &str| while !reflector.next_line().contains(part) {};

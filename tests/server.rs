@@ -4,11 +4,12 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::time::Instant;
 
 use common::server::{
     ALL_MODES, KEYS, Peer, Scratch, Server, connect, read_octets, read_to_end, socket,
 };
-use common::{has_ipv6, run, skip};
+use common::{LIMIT, has_ipv6, run, skip};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use twamp_blast::control::client::{End, Event};
@@ -49,7 +50,7 @@ fn connect_from(last: u8, server: SocketAddr) -> TcpStream {
     socket.bind(&local.into()).unwrap();
     socket.connect(&server.into()).unwrap();
     let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(common::LIMIT)).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
     stream
 }
 
@@ -466,7 +467,7 @@ fn who_does_not_read_delays_nobody_and_loses_nothing() {
     small.set_recv_buffer_size(4096).unwrap();
     small.connect(&server.address().into()).unwrap();
     let mut stream = TcpStream::from(small);
-    stream.set_read_timeout(Some(common::LIMIT)).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
     read_octets(&mut stream, GREETING);
     let response = SetUpResponse::open(Modes::UNAUTHENTICATED);
     stream.write_all(response.as_bytes()).unwrap();
@@ -905,24 +906,20 @@ fn without_descriptors_connections_are_turned_away_and_come_back() {
         .collect();
     // Sockets of sessions take what is left.
     let peer = &mut held[0];
-    let refused = loop {
+    let refused = (0..64).find_map(|_| {
         let request = peer.request(&peer.socket());
-        let answer = peer.ask(&request).unwrap();
-        if answer.accept() != Accept::Ok {
-            break answer.accept();
-        }
-    };
-    assert_eq!(refused, Accept::TemporaryLimit);
+        let answer = peer.ask(&request).unwrap().accept();
+        (answer != Accept::Ok).then_some(answer)
+    });
+    assert_eq!(refused, Some(Accept::TemporaryLimit));
     let mut one_more = connect(server.address());
     assert_eq!(greeted_modes(&mut one_more), 0);
     drop(held);
     server.wait_for("cannot accept a connection");
     // As soon as the others have gone.
-    loop {
-        let mut stream = connect(server.address());
-        if greeted_modes(&mut stream) != 0 {
-            break;
-        }
+    let until = Instant::now() + LIMIT;
+    while greeted_modes(&mut connect(server.address())) == 0 {
+        assert!(Instant::now() < until, "nobody is served again");
     }
     server.stop_well();
 }

@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::net::UdpSocket;
 
 use common::{FakeReflector, Reflector, assert_no_loss, run, short_reply};
@@ -79,8 +80,8 @@ fn the_combined_report_is_the_sum_of_the_threads() {
             bins.iter().map(|bin| bin["count"].as_u64().unwrap()).sum()
         };
         assert_eq!(bins(&combined), threads.iter().map(bins).sum::<u64>());
-        let mut ports: Vec<&Value> = threads.iter().map(|thread| &thread["local"]).collect();
-        ports.dedup();
+        let local = |thread: &Value| thread["local"].as_str().unwrap().to_owned();
+        let ports: BTreeSet<String> = threads.iter().map(local).collect();
         assert_eq!(ports.len(), 3, "{line}: {ports:?}");
     }
     // Each flow is one session of the reflector's.

@@ -656,6 +656,18 @@ mod tests {
         assert!(repeat(2, 300));
         assert!(repeat(2, 400));
         assert!(!repeat(3, 500));
+        // Behind another packet of one batch it is one as well, and none where it is a copy.
+        let before = sessions.visit(peer(1), None, 41, 4, at(600), S);
+        for (seq, t1, repeat) in [
+            (4, 600, false),
+            (4, 700, true),
+            (5, 700, false),
+            (5, 800, true),
+            (4, 750, false),
+        ] {
+            let again = sessions.visit_again(before, 41, seq, at(t1), S).unwrap();
+            assert_eq!(again, Visit { repeat, ..before }, "{seq} at {t1}");
+        }
     }
 
     #[test]
@@ -679,7 +691,9 @@ mod tests {
     fn sessions_that_come_and_go_are_told() {
         let (tx, events) = crossbeam_channel::bounded(8);
         let mut sessions = Sessions::new(900 * 1_000_000_000);
+        assert!(!sessions.tells());
         sessions.tell(tx);
+        assert!(sessions.tells());
         let to = Some(IpAddr::from([10, 9, 9, 9]));
         let v6: SocketAddr = "[fe80::1%3]:5".parse().unwrap();
         let to_v6 = Some("2001:db8::1".parse().unwrap());
