@@ -775,17 +775,15 @@ impl SenderArgs {
     }
 }
 
-/// Why a run ended before its time.
-fn ended_early(call: &FailedCall) -> String {
-    format!(
-        "this system refuses {call}: the run ended before its time; does a sandbox forbid that call?"
-    )
+/// Why a run failed.
+fn failed_by(call: &FailedCall) -> String {
+    format!("this system refuses {call}: the run has failed; does a sandbox forbid that call?")
 }
 
-/// The exit code of a reflector or server, with a line on standard error where it ended before its time.
+/// The exit code of a reflector or server, with a line on standard error where a call failed.
 fn service_ended(failure: Option<&FailedCall>) -> u8 {
     failure.map_or(0, |call| {
-        complain(ended_early(call));
+        complain(failed_by(call));
         1
     })
 }
@@ -794,7 +792,7 @@ fn service_ended(failure: Option<&FailedCall>) -> u8 {
 fn verdict(report: &Report) -> u8 {
     let packets = &report.packets;
     if let Some(call) = &report.host.failure {
-        complain(ended_early(call));
+        complain(failed_by(call));
         return 1;
     }
     if report.interrupted {

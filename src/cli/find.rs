@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use clap::Args;
 
 use super::address::{possible, remotes, why_this};
-use super::ended_early;
+use super::failed_by;
 use super::{
     Again, Error, Hangup, ProgressLine, Room, ScheduleArg, SenderArgs, SizeArgs, StatsArg,
     catch_signals, complain, first_of, inside_reflector, print, say, session, sizes,
@@ -209,7 +209,7 @@ pub(super) fn search(
     let trial: &mut Run<'_, Error> = &mut |session, progress| {
         let report = trial(session, progress)?;
         match &report.host.failure {
-            Some(call) => Err(Error::Runtime(ended_early(call))),
+            Some(call) => Err(Error::Runtime(failed_by(call))),
             None => Ok(report),
         }
     };

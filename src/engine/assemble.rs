@@ -621,8 +621,8 @@ fn reasons(
     let mut reasons = Vec::new();
     if let Some(call) = received.failure.map(failed) {
         reasons.push((ReasonCode::ReceivingFailed, format!(
-            "receiving failed for good ({call}), and the run ended: replies that came then were not \
-             seen, and loss is not known"
+            "receiving failed until the end ({call}): replies that came then were not seen, and loss is \
+             not known"
         )));
     }
     if let Some(call) = sent.failure.map(failed) {

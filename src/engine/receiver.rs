@@ -136,7 +136,7 @@ pub(crate) struct Received {
     pub(crate) cpus: Option<Vec<usize>>,
     /// The call for many packets that this system refuses, so that each took one of its own.
     pub(crate) refused_call: Option<RefusedCall>,
-    /// Why it ended before its time: what came later was not seen.
+    /// The call that failed until the end: what came then was not seen.
     pub(crate) failure: Option<RefusedCall>,
 }
 
@@ -416,6 +416,8 @@ pub(crate) fn run<R: ReceiveHalf>(
             Drained::Idle | Drained::Some | Drained::More | Drained::Failed(_) => {}
         }
     }
+    // What came since the call began to fail waits there still.
+    let failure = failure.or(patience.failing(half.receive_call()));
     let kernel_drops = half.kernel_drops();
     let sent = flight.finished().map_or(0, |(sent, _)| sent);
     Ok(Received {
@@ -1909,13 +1911,20 @@ mod tests {
     /// Runs a receiver whose calls say this, for a session of one packet; also says how many calls it
     /// made, and whether it then told the sender to stop.
     fn run_with(say: impl FnMut(u32) -> io::Result<usize>) -> (Received, u32, bool) {
+        run_for(3_000_000_000, say)
+    }
+
+    fn run_for(
+        timeout_ns: i64,
+        say: impl FnMut(u32) -> io::Result<usize>,
+    ) -> (Received, u32, bool) {
         let flight = Flight::new(64, 0);
         flight.attempt(1);
         let mut half = Faulty { calls: 0, say };
         let (samples, _blocks) = pipe();
         let (wishes, _wanted) = crossbeam_channel::bounded(8);
         let short = Plan {
-            timeout_ns: 3_000_000_000,
+            timeout_ns,
             ..plan(false)
         };
         let live = Live::default();
@@ -1961,6 +1970,21 @@ mod tests {
             assert!(abandoned);
             // One a millisecond for a second, and some at once.
             assert!(calls < 3000, "{calls} calls for {told_by}");
+        }
+    }
+
+    #[test]
+    fn a_session_that_ends_while_its_call_fails_has_failed() {
+        use nix::errno::Errno;
+
+        // Between two calls that find nothing it waits.
+        for from_call in [1, 2] {
+            let (received, _, abandoned) = run_for(100_000_000, |call| match call {
+                _ if call < from_call => Err(Errno::EAGAIN.into()),
+                _ => Err(Errno::EIO.into()),
+            });
+            let failure = received.failure.map(|call| call.errno);
+            assert_eq!((failure, abandoned), (Some(libc::EIO), false));
         }
     }
 

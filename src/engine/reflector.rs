@@ -479,7 +479,10 @@ pub(crate) fn run<M: Mirror>(
     if let Some(testing) = &mut testing {
         testing.give_up(&mut desk);
     }
-    let failure = desk.failure;
+    // Requests that came since a call began to fail wait there still.
+    let mut failing = sockets.iter().zip(&patience);
+    let failing = failing.find_map(|(socket, patience)| patience.failing(socket.receive_call()));
+    let failure = desk.failure.or(failing);
     let mut totals = desk.finish();
     totals.failure = failure.map(failed);
     let refused = sockets.iter().flat_map(M::refused_calls).flatten();
@@ -800,6 +803,8 @@ mod test_link {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use nix::errno::Errno;
 
     use super::test_link::{Failing, tests_config};
@@ -929,6 +934,24 @@ mod tests {
         assert_eq!(
             (failure.call.as_str(), failure.errno.as_str()),
             ("sendmsg", "EPERM")
+        );
+    }
+
+    #[test]
+    fn a_reflector_that_is_stopped_while_its_call_fails_has_failed() {
+        let stop = AtomicBool::new(false);
+        let calls = Cell::new(0);
+        let socket = Failing::new(|| {
+            calls.set(calls.get() + 1);
+            stop.store(calls.get() == 20, Ordering::Relaxed);
+            Err(Errno::EIO.into())
+        });
+        let live = Live::default();
+        let reflector = Reflector::new(&tests_config());
+        let did = run(vec![socket], reflector, None, None, &stop, &live, drop).unwrap();
+        assert_eq!(
+            did.failure.map(|failure| failure.errno).as_deref(),
+            Some("EIO")
         );
     }
 }

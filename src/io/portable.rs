@@ -9,6 +9,7 @@ use std::ops::DerefMut;
 
 use mio::{Interest, Registry, Token};
 
+use super::trouble::{Trouble, trouble};
 use super::{
     BATCH, Datagram, Event, Granted, MOST_BEFORE, Request, Route, SocketPlan, StampKind,
     bind_interface, local_addresses, new_socket, note_buffer, refused_option, set_plain_options,
@@ -91,8 +92,8 @@ impl OpenSession {
         // Nobody was asked anything yet. Whoever sends without end is not waited for.
         for _ in 0..MOST_BEFORE {
             match socket.recv(&mut buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // An error of the socket that was pending is taken by the call.
+                // One that was told of a former packet is taken by the call; any other comes again.
+                Err(error) if trouble(&error) != Trouble::Told => break,
                 _ => {}
             }
         }

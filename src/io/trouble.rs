@@ -110,8 +110,8 @@ pub(crate) enum Advice {
 pub(crate) struct Patience {
     /// Errors in a row that the network may have told.
     told: u32,
-    /// When the call began to fail, by the monotonic clock.
-    since_ns: Option<i64>,
+    /// When the call began to fail, by the monotonic clock, and its last errno.
+    failing: Option<(i64, i32)>,
 }
 
 impl Patience {
@@ -135,12 +135,18 @@ impl Patience {
             Trouble::Refused => return Advice::GiveUp,
             Trouble::Told | Trouble::Failed => {}
         }
-        let since = *self.since_ns.get_or_insert(now_ns);
+        let since = self.failing.map_or(now_ns, |(since, _)| since);
+        self.failing = Some((since, error.raw_os_error().unwrap_or(0)));
         if now_ns.saturating_sub(since) >= PATIENCE_NS {
             Advice::GiveUp
         } else {
             Advice::At(now_ns.saturating_add(AGAIN_NS))
         }
+    }
+
+    /// The call, where it failed when it was last made: whoever ends now has not seen what came since.
+    pub(crate) fn failing(&self, call: &'static str) -> Option<RefusedCall> {
+        self.failing.map(|(_, errno)| RefusedCall { call, errno })
     }
 }
 
@@ -195,8 +201,11 @@ mod tests {
         }
         assert_eq!(patience.after(&eio, now), Advice::GiveUp);
         assert_eq!((now - begun, tries), (PATIENCE_NS, 1000));
+        let failing = patience.failing("recv").map(|call| call.errno);
+        assert_eq!(failing, Some(libc::EIO));
         // One that passes is forgotten.
         patience.renew();
+        assert_eq!(patience.failing("recv"), None);
         assert_eq!(patience.after(&eio, now), Advice::At(now + AGAIN_NS));
     }
 

@@ -60,6 +60,8 @@ struct Opened<P> {
     /// Drops that [`Shared::drops`] has.
     drops: u64,
     patience: Patience,
+    /// The call that failed last.
+    failed_call: &'static str,
 }
 
 /// What a thread tells when it has ended.
@@ -83,6 +85,8 @@ pub(super) struct Thread<P> {
     /// When a port that failed is to be tried again.
     again_ns: Option<i64>,
     refused_calls: Vec<RefusedCall>,
+    /// A port was closed while it failed, and no other one has been read since.
+    failing: Option<RefusedCall>,
 }
 
 impl<P: Port> Thread<P> {
@@ -101,6 +105,7 @@ impl<P: Port> Thread<P> {
             told: false,
             again_ns: None,
             refused_calls: Vec::new(),
+            failing: None,
         }
     }
 
@@ -151,7 +156,7 @@ impl<P: Port> Thread<P> {
         let _ = self.listener.wake();
         Ended {
             refused_calls: self.refused_calls,
-            failure: self.desk.failure,
+            failure: self.desk.failure.or(self.failing),
         }
     }
 
@@ -167,6 +172,7 @@ impl<P: Port> Thread<P> {
             match received {
                 Ok(batch) => {
                     port.patience.renew();
+                    self.failing = None;
                     // What was ordered before these packets left their sender is in force for them.
                     self.obey();
                     let Some(port) = self.ports.get_mut(&number) else {
@@ -184,6 +190,7 @@ impl<P: Port> Thread<P> {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     port.patience.renew();
+                    self.failing = None;
                     more = false;
                     break;
                 }
@@ -191,6 +198,7 @@ impl<P: Port> Thread<P> {
                     // An ICMP error that a former reply met: taken by this call.
                     Advice::Again => {}
                     Advice::At(moment) => {
+                        port.failed_call = port.socket.with(slots).receive_call();
                         let before = self.again_ns.unwrap_or(i64::MAX);
                         self.again_ns = Some(moment.min(before));
                         break;
@@ -226,6 +234,7 @@ impl<P: Port> Thread<P> {
                             users,
                             drops: 0,
                             patience: Patience::default(),
+                            failed_call: "",
                         };
                         self.ports.insert(session.port, opened);
                     }
@@ -256,6 +265,7 @@ impl<P: Port> Thread<P> {
         if last {
             self.note_drops(number);
             if let Some(mut port) = self.ports.remove(&number) {
+                self.failing = port.patience.failing(port.failed_call).or(self.failing);
                 for call in port.socket.refused_calls().into_iter().flatten() {
                     if !self.refused_calls.contains(&call) {
                         self.refused_calls.push(call);
