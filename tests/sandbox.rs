@@ -589,3 +589,44 @@ fn a_server_and_its_client_go_on_without_options_of_their_connection() {
     assert_no_loss(&session.measured(), 20);
     server.stop();
 }
+
+/// The call that most programs learn of signals by: it is refused to threads that receive, and ends nobody.
+#[test]
+fn signals_end_a_program_that_may_not_receive() {
+    if !can_confine() {
+        return;
+    }
+    for errno in [EPERM, ENOSYS] {
+        let calls = [refused(libc::SYS_recvfrom, errno)];
+        let reflector = Reflector::start_by(confined(&calls), "127.0.0.1:0 --json");
+        let line = format!("sender {} -c 10 -i 1ms --json", reflector.address());
+        assert_no_loss(&common::run(&line).measured(), 10);
+        let account = reflector.stop().account();
+        assert!(account["failure"].is_null(), "{account:#}");
+    }
+    // Nor where there is no pipe to tell them by.
+    let calls = [
+        refused(libc::SYS_pipe2, EPERM),
+        refused(libc::SYS_recvfrom, EPERM),
+    ];
+    Reflector::start_by(confined(&calls), "127.0.0.1:0").stop();
+}
+
+/// However short it is: less than the time that such a call is tried again for.
+#[test]
+fn a_session_that_ends_while_it_cannot_receive_has_lost_nothing() {
+    let reflector = Reflector::start("127.0.0.1:0");
+    let line = format!(
+        "sender {} --io portable -c 50 -i 1ms --packet-timeout 200ms --json",
+        reflector.address()
+    );
+    let Some(outcome) = run(&[refused(libc::SYS_recvfrom, EPERM)], &line) else {
+        return;
+    };
+    assert_eq!(outcome.code, 1, "{outcome:?}");
+    assert!(outcome.complaint().contains("EPERM"), "{outcome:?}");
+    let report = outcome.report();
+    assert!(report["packets"]["lost"].is_null(), "{report:#}");
+    assert_eq!(report["host"]["failure"]["errno"], "EPERM", "{report:#}");
+    assert_eq!(report["host"]["verdict"], "tool-limited", "{report:#}");
+}

@@ -1,16 +1,22 @@
 //! What ends a run from outside: signals, and a reader of the results who goes away.
 
+use std::io::{self, PipeReader, Read};
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use signal_hook::{flag, low_level};
 
 use super::Error;
 use super::messages::{self, say};
 use crate::engine::Stop;
+
+/// Where nothing wakes the thread, signals are looked for this often.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What SIGHUP asks for.
 pub(super) enum Hangup {
@@ -44,12 +50,13 @@ pub(super) fn catch_signals(
     if matches!(hangup, Hangup::Reloads(_)) || !hangup_is_ignored() {
         caught.push(SIGHUP);
     }
-    let signals = Signals::new(caught);
+    let signals = Caught::new(&caught);
     let mut signals =
         signals.map_err(|error| Error::Runtime(format!("cannot catch signals: {error}")))?;
     let stop = stop.clone();
     let watch = move || {
-        for signal in signals.forever() {
+        loop {
+            let signal = signals.next();
             match (&hangup, signal) {
                 (Hangup::Reloads(reload), SIGHUP) => {
                     messages::reopen();
@@ -81,6 +88,76 @@ pub(super) fn catch_signals(
     spawn("signals", watch)
 }
 
+/// Signals that wait for the thread which looks after them.
+///
+/// It must live where a sandbox refuses calls, and where it does not, the program must end all the same:
+/// signals then do what they do to a program that catches none.
+struct Caught {
+    /// Each signal, and whether it has come.
+    signals: Vec<(i32, Arc<AtomicBool>)>,
+    /// Has an octet for each that came; `None`: the system refuses that.
+    woken: Option<PipeReader>,
+    left: Arc<AtomicBool>,
+}
+
+impl Caught {
+    fn new(caught: &[i32]) -> io::Result<Self> {
+        let left = Arc::new(AtomicBool::new(false));
+        let mut signals = Vec::new();
+        // Before the flags: what comes after the thread has gone must not wait for it.
+        for signal in caught {
+            flag::register_conditional_default(*signal, Arc::clone(&left))?;
+            let come = Arc::new(AtomicBool::new(false));
+            flag::register(*signal, Arc::clone(&come))?;
+            signals.push((*signal, come));
+        }
+        Ok(Self {
+            signals,
+            woken: wakes(caught).ok(),
+            left,
+        })
+    }
+
+    /// Waits for the next one.
+    fn next(&mut self) -> i32 {
+        loop {
+            let mut signals = self.signals.iter();
+            if let Some((signal, _)) = signals.find(|(_, come)| come.swap(false, Ordering::SeqCst))
+            {
+                return *signal;
+            }
+            self.wait();
+        }
+    }
+
+    fn wait(&mut self) {
+        let Some(pipe) = &mut self.woken else {
+            return std::thread::park_timeout(LOOK);
+        };
+        match pipe.read(&mut [0; 64]) {
+            Ok(1..) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(0) | Err(_) => self.woken = None,
+        }
+    }
+}
+
+impl Drop for Caught {
+    /// Nobody looks after signals any more.
+    fn drop(&mut self) {
+        self.left.store(true, Ordering::SeqCst);
+    }
+}
+
+/// A pipe into which these signals write.
+fn wakes(caught: &[i32]) -> io::Result<PipeReader> {
+    let (read, write) = io::pipe()?;
+    for signal in caught {
+        low_level::pipe::register(*signal, write.try_clone()?)?;
+    }
+    Ok(read)
+}
+
 /// Whether the program was started with SIGHUP ignored.
 fn hangup_is_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -110,7 +187,7 @@ pub(super) fn note_unread() {
 /// Asks the run to finish as soon as the reader of its results goes away, as `head -1` does: also where
 /// nothing is to be written for a while.
 pub(super) fn stop_when_unread(stop: &Stop) -> Result<(), Error> {
-    let output = std::io::stdout().as_raw_fd();
+    let output = io::stdout().as_raw_fd();
     let stop = stop.clone();
     // A file has no reader, and is refused.
     let Ok(mut poll) = Poll::new() else {
@@ -125,7 +202,7 @@ pub(super) fn stop_when_unread(stop: &Stop) -> Result<(), Error> {
         let mut events = Events::with_capacity(1);
         loop {
             match poll.poll(&mut events, None) {
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return,
                 // It is told too when a reader makes room.
                 Ok(()) if events.iter().any(|e| e.is_error() || e.is_write_closed()) => {
@@ -145,4 +222,47 @@ fn spawn(name: &str, watch: impl FnOnce() + Send + 'static) -> Result<(), Error>
     let thread = std::thread::Builder::new().name(name.to_owned());
     let spawned = thread.spawn(watch).map(drop);
     spawned.map_err(|error| Error::Runtime(format!("cannot start the {name} thread: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use signal_hook::consts::{SIGUSR1, SIGUSR2};
+
+    use super::*;
+
+    /// Also where the system refuses the pipe, or reading it.
+    #[test]
+    fn signals_are_told_once_each() {
+        for woken in [true, false] {
+            let mut caught = Caught::new(&[SIGUSR1, SIGUSR2]).unwrap();
+            if !woken {
+                caught.woken = None;
+            }
+            low_level::raise(SIGUSR2).unwrap();
+            assert_eq!(caught.next(), SIGUSR2);
+            low_level::raise(SIGUSR1).unwrap();
+            low_level::raise(SIGUSR2).unwrap();
+            assert_eq!([caught.next(), caught.next()], [SIGUSR1, SIGUSR2]);
+            assert!(
+                caught
+                    .signals
+                    .iter()
+                    .all(|(_, come)| !come.load(Ordering::SeqCst))
+            );
+            // The handlers stay, and must not end the tests.
+            std::mem::forget(caught);
+        }
+    }
+
+    #[test]
+    fn where_the_thread_is_gone_signals_end_the_program() {
+        let caught = Caught::new(&[]).unwrap();
+        let left = Arc::clone(&caught.left);
+        let thread = std::thread::spawn(move || {
+            let _caught = caught;
+            panic!("as a thread does for which there was no other way");
+        });
+        assert!(thread.join().is_err());
+        assert!(left.load(Ordering::SeqCst));
+    }
 }
