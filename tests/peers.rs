@@ -88,6 +88,66 @@ fn timestamps_in_a_mix_of_formats_are_read_as_they_are_meant() {
     }
 }
 
+/// Few packets, half a second or more apart: no reply may be recorded before it is known how to read it.
+#[test]
+fn a_mix_of_formats_is_found_at_long_intervals() {
+    for ahead in [0, 300_000_000] {
+        let mut number = 0;
+        let reflector = FakeReflector::start(move |request| {
+            let mut reply = [short_reply(request, number), vec![0, 0, 255]].concat();
+            let now = u64::from_be_bytes(reply[4..12].try_into().unwrap());
+            let now = now + (ahead << 32) / 1_000_000_000;
+            let now = mixed(now.to_be_bytes(), "ntp_nanoseconds");
+            reply[4..12].copy_from_slice(&now);
+            reply[16..24].copy_from_slice(&now);
+            number += 1;
+            vec![reply]
+        });
+        let line = format!("sender {} -i 600ms -c 6 --json", reflector.address);
+        let report = run(&line).measured();
+        assert_eq!(
+            report["timestamps"]["reflector_format"], "ntp_nanoseconds",
+            "{report:#}"
+        );
+        let outbound = &report["delay_ns"]["outbound"];
+        let (min, max) = (&outbound["min"], &outbound["max"]);
+        let range = max.as_i64().unwrap() - min.as_i64().unwrap();
+        assert!(range < 150_000_000, "{outbound}");
+        assert_eq!(report["packets"]["rejected_samples"], 0, "{report:#}");
+        assert!(noted(&report, &["nanoseconds where NTP"]), "{report:#}");
+    }
+}
+
+/// One reply in four is in another format than those that settled it.
+#[test]
+fn a_reply_in_another_format_is_left_out_and_counted() {
+    let mut number = 0;
+    let reflector = FakeReflector::start(move |request| {
+        let mut reply = [short_reply(request, number), vec![0, 0, 255]].concat();
+        if number % 4 == 3 {
+            let now = mixed(reply[4..12].try_into().unwrap(), "unix_fraction");
+            reply[4..12].copy_from_slice(&now);
+            reply[16..24].copy_from_slice(&now);
+        }
+        number += 1;
+        vec![reply]
+    });
+    let line = format!("sender {} -i 5ms -c 100 --json", reflector.address);
+    let report = run(&line).measured();
+    assert_no_loss(&report, 100);
+    assert_eq!(report["packets"]["rejected_samples"], 25, "{report:#}");
+    assert_eq!(report["timestamps"]["reflector_format"], "ntp");
+    for direction in ["outbound", "inbound", "roundtrip"] {
+        let delay = &report["delay_ns"][direction];
+        assert_eq!(delay["samples"], 75, "{direction} {delay}");
+        assert!(delay["max"].as_i64().unwrap() < 10_000_000_000, "{delay}");
+    }
+    assert!(
+        noted(&report, &["25 of 100 replies", "another format"]),
+        "{report:#}"
+    );
+}
+
 #[test]
 fn requests_without_an_error_estimate_are_answered() {
     let reflector = Reflector::start("127.0.0.1:0");

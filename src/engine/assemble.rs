@@ -996,11 +996,20 @@ fn notes(
             Reading::UnixFraction => "seconds since 1970 where NTP counts from 1900",
             Reading::NtpNanoseconds => "nanoseconds where NTP has a fraction of 2^32",
         };
+        let read = match received.facts.belief {
+            Belief::Denied => "",
+            Belief::Shown | Belief::Assumed => ": they were read so",
+        };
         notes.push(format!(
-            "the Session-Reflector writes T2 and T3 in a mix of formats, {mixed}: they were read so"
+            "the Session-Reflector writes T2 and T3 in a mix of formats, {mixed}{read}"
         ));
     }
-    if received.facts.misread > 0 {
+    if received.facts.misread > 0 && received.facts.belief != Belief::Denied {
+        notes.push(format!(
+            "{} of {} replies have T2 and T3 in another format than the first ones: their delays are left out",
+            received.facts.misread, counts.received
+        ));
+    } else if received.facts.misread > 0 {
         notes.push(format!(
             "the first replies left open whether T2 and T3 have a fraction of 2^32 or nanoseconds, and later \
              ones denied what was taken: the delays of {} replies are not known",

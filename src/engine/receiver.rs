@@ -43,7 +43,7 @@ use crate::wire::{
 pub(crate) use estimates::Estimates;
 use held::{Held, Told};
 pub(crate) use time_format::Belief;
-use time_format::{TimeFormat, claims_other, tells_no_time};
+use time_format::{TimeFormat, claims_other, is_of_another, tells_no_time};
 pub(crate) use waits::Waits;
 
 /// An interval whose end has not been told is looked after this often.
@@ -202,7 +202,7 @@ pub(crate) struct Facts {
     pub(crate) readings: Vec<Reading>,
     /// How far that can be believed; of several threads the least.
     pub(crate) belief: Belief,
-    /// Replies whose delays are not known since the replies after them deny it.
+    /// Replies whose delays are not known since other replies deny it.
     pub(crate) misread: u64,
     /// How often each TTL and TOS was seen.
     pub(crate) ttl_out: Box<[u64; 256]>,
@@ -1429,6 +1429,10 @@ impl<'a> Matcher<'a> {
             self.facts.rejected += packets;
             return self.unusable(answer);
         };
+        if is_of_another(told.t2, told.t3, (t2_ns, t3_ns), near) {
+            self.facts.misread += packets;
+            return self.unusable(answer);
+        }
         self.facts.other_format += if claims_other(reading, told.claimed) {
             packets
         } else {
@@ -1529,7 +1533,7 @@ impl<'a> Matcher<'a> {
     }
 
     pub(super) fn flush(&mut self) {
-        if self.held.overdue(os::realtime_ns()) {
+        if self.held.overdue(os::realtime_ns()) && !self.time_format.is_worth_a_wait() {
             self.settle_format();
         }
         self.pipe.flush();
@@ -1565,9 +1569,7 @@ impl<'a> Matcher<'a> {
     ) -> Received {
         self.settle_format();
         self.facts.belief = self.time_format.belief();
-        if self.facts.belief != Belief::Denied {
-            self.facts.readings.extend(self.time_format.settled());
-        }
+        self.facts.readings.extend(self.time_format.known());
         self.release(i64::MAX);
         self.facts.stamps_lost = self.waiting.lost();
         self.facts.reply_sizes.sort_unstable();

@@ -462,7 +462,7 @@ impl Running {
         let mut delays = join("stats", self.delays)?;
         if received.facts.belief == Belief::Denied {
             // T2 and T3 are in all of them, and were read wrongly.
-            received.facts.misread = delays.recorded();
+            received.facts.misread += delays.recorded();
             delays = delays.alike();
         }
         delays.know_own_steps(&received.facts.own_steps);

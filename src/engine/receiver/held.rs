@@ -5,6 +5,8 @@ use crate::wire::{Format, Timestamp};
 
 /// Replies, or runs of them, that wait at most.
 const MOST: usize = 1024;
+/// There is room for so many: evidence may take some replies.
+const LEAST: usize = 16;
 /// How long they wait at most.
 const MOST_NS: i64 = 1_000_000_000;
 
@@ -32,7 +34,7 @@ pub(super) struct Held {
 impl Held {
     /// For a session that has so many packets under way.
     pub(super) fn new(window: u64) -> Self {
-        let most = usize::try_from(window).map_or(MOST, |window| window.min(MOST));
+        let most = usize::try_from(window).map_or(MOST, |window| window.clamp(LEAST, MOST));
         Self {
             told: Vec::with_capacity(most),
         }
@@ -100,8 +102,12 @@ mod tests {
         }
         assert!(!held.overdue(100 + MOST_NS - 1));
         assert!(held.overdue(100 + MOST_NS));
-        assert!(!held.hold(told(400)));
+        for near in 4..=15 {
+            assert!(held.hold(told(near * 100)));
+        }
+        assert!(!held.hold(told(1600)));
         let came: Vec<_> = held.take().iter().map(|told| told.answer.near).collect();
-        assert_eq!((came, held.is_empty()), (vec![100, 200, 300, 400], true));
+        let all: Vec<_> = (1..=16).map(|n| n * 100).collect();
+        assert_eq!((came, held.is_empty()), (all, true));
     }
 }

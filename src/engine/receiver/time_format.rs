@@ -20,6 +20,10 @@ const ABSURD_NS: u64 = 366 * 24 * 3_600 * 1_000_000_000;
 const APART_NS: i64 = 2_000_000;
 /// So many comparisons more must speak for a reading than for the other one.
 const LEAD: i32 = 3;
+/// A reading by which the two clocks are so many times nearer to each other is likely.
+const NEARER: u64 = 32;
+/// After so many replies no more of them are worth a wait.
+const LOOKS: u32 = 8;
 
 /// What is known of the format of T2 and T3.
 #[derive(Clone, Debug, Default)]
@@ -33,8 +37,8 @@ pub(super) enum TimeFormat {
     Assumed(Reading, Evidence),
     /// It is this one, whatever comes.
     Settled(Reading),
-    /// It was taken to be this one, and is another one.
-    Mistaken(Reading),
+    /// It was taken to be the first, and is the other one.
+    Mistaken(Reading, Reading),
 }
 
 /// How far the reading of T2 and T3 can be believed.
@@ -54,7 +58,7 @@ impl TimeFormat {
     #[inline]
     pub(super) fn settled(&self) -> Option<Reading> {
         match self {
-            Self::Settled(reading) | Self::Assumed(reading, _) | Self::Mistaken(reading) => {
+            Self::Settled(reading) | Self::Assumed(reading, _) | Self::Mistaken(reading, _) => {
                 Some(*reading)
             }
             Self::Unknown | Self::Open(_) => None,
@@ -64,17 +68,30 @@ impl TimeFormat {
     /// Looks at a reply that tells a time, to a packet that left at `t1_ns` and came about `near_ns`.
     pub(super) fn look(&mut self, head: &ReplyHead, t1_ns: i64, near_ns: i64) -> Option<Reading> {
         if let Self::Unknown = self {
-            *self = Self::Open(Evidence::new(head, near_ns));
+            *self = Self::Open(Evidence::new(head, t1_ns, near_ns));
         }
         if let Self::Open(evidence) | Self::Assumed(_, evidence) = self
             && let Some(shown) = evidence.look(head, t1_ns, near_ns)
         {
             *self = match self.settled() {
-                Some(assumed) if assumed != shown => Self::Mistaken(assumed),
+                Some(assumed) if assumed != shown => Self::Mistaken(assumed, shown),
                 _ => Self::Settled(shown),
             };
         }
         self.settled()
+    }
+
+    /// Which one it is, as far as is known in the end.
+    pub(super) fn known(&self) -> Option<Reading> {
+        match self {
+            Self::Mistaken(_, shown) => Some(*shown),
+            _ => self.settled(),
+        }
+    }
+
+    /// Nothing speaks for one reading yet, and some replies more may.
+    pub(super) fn is_worth_a_wait(&self) -> bool {
+        matches!(self, Self::Open(evidence) if !evidence.is_near && evidence.looks < LOOKS)
     }
 
     /// How far what is settled can be believed.
@@ -82,7 +99,7 @@ impl TimeFormat {
         match self {
             Self::Unknown | Self::Open(_) | Self::Settled(_) => Belief::Shown,
             Self::Assumed(..) => Belief::Assumed,
-            Self::Mistaken(_) => Belief::Denied,
+            Self::Mistaken(..) => Belief::Denied,
         }
     }
 
@@ -90,7 +107,7 @@ impl TimeFormat {
     /// anything.
     pub(super) fn settle(&mut self) -> Option<Reading> {
         if let Self::Open(evidence) = self {
-            *self = Self::Assumed(evidence.likely, evidence.clone());
+            *self = Self::Assumed(evidence.likely(), evidence.clone());
         }
         self.settled()
     }
@@ -104,14 +121,18 @@ pub(super) struct Evidence {
     nanoseconds: Reading,
     /// What the first reply leaves to believe where nothing else is known.
     likely: Reading,
+    /// With that the two clocks are near each other, and with the other one far apart.
+    is_near: bool,
     /// T1 of the reply to compare the next one with, and its T2 in either reading.
     last: Option<(i64, [i64; 2])>,
     /// How many comparisons more speak for the fraction (above 0) or for nanoseconds.
     lead: i32,
+    /// Replies so far.
+    looks: u32,
 }
 
 impl Evidence {
-    fn new(head: &ReplyHead, near_ns: i64) -> Self {
+    fn new(head: &ReplyHead, t1_ns: i64, near_ns: i64) -> Self {
         let near = |reading| {
             let near = |stamp: Timestamp| {
                 let ns = stamp.read(reading, near_ns);
@@ -130,16 +151,39 @@ impl Evidence {
                     (Reading::Ntp, Reading::Ptp, claimed)
                 }
             };
+        // Of two years that are absurd neither is.
+        let off = |reading| {
+            let t2_ns = head.receive_timestamp.read(reading, near_ns);
+            let off = t2_ns.map_or(u64::MAX, |t2_ns| t2_ns.abs_diff(t1_ns));
+            off.max(if off > ABSURD_NS { u64::MAX } else { 0 })
+        };
+        let (by_fraction, by_ns) = (off(fraction), off(nanoseconds));
+        let nearer = if by_fraction < by_ns / NEARER {
+            Some(fraction)
+        } else {
+            (by_ns < by_fraction / NEARER).then_some(nanoseconds)
+        };
         Self {
             fraction,
             nanoseconds,
-            likely,
+            likely: nearer.unwrap_or(likely),
+            is_near: nearer.is_some(),
             last: None,
             lead: 0,
+            looks: 0,
+        }
+    }
+
+    fn likely(&self) -> Reading {
+        match self.lead {
+            0 => self.likely,
+            1.. => self.fraction,
+            _ => self.nanoseconds,
         }
     }
 
     fn look(&mut self, head: &ReplyHead, t1_ns: i64, near_ns: i64) -> Option<Reading> {
+        self.looks += 1;
         let (t2, t3) = (head.receive_timestamp, head.timestamp);
         let (Some(_), Some(by_ns)) = (
             t3.read(self.nanoseconds, near_ns),
@@ -180,6 +224,22 @@ pub(super) fn claims_other(reading: Reading, claimed: Format) -> bool {
         (reading, claimed),
         (Reading::Ntp, Format::Ptp) | (Reading::Ptp, Format::Ntp)
     )
+}
+
+/// Whether T2 or T3, as they were read, is a year or more away, and another reading is not: this reply has
+/// another format than those by which that was settled.
+#[inline]
+pub(super) fn is_of_another(t2: Timestamp, t3: Timestamp, read: (i64, i64), near_ns: i64) -> bool {
+    let is_near = |ns: i64| ns.abs_diff(near_ns) <= ABSURD_NS;
+    if is_near(read.0) && is_near(read.1) {
+        return false;
+    }
+    [Reading::Ntp, Reading::UnixFraction]
+        .into_iter()
+        .any(|reading| {
+            let near = |stamp: Timestamp| stamp.read(reading, near_ns).is_some_and(is_near);
+            near(t2) && near(t3)
+        })
 }
 
 /// Zero is no time but the want of one (RFC 5905 §6); read as one it would be years away.
@@ -272,18 +332,26 @@ mod tests {
         ] {
             let mut format = TimeFormat::default();
             let first = NOW + SECOND / 10;
-            format.look(&reply(first, reading, Format::Ntp), first, first);
+            let ahead = SECOND * 3 / 10;
+            format.look(
+                &reply(first, reading, Format::Ntp),
+                first - ahead,
+                first - ahead,
+            );
+            assert!(format.is_worth_a_wait());
             assert_eq!(format.settle(), Some(Reading::Ntp));
             assert_eq!(format.belief(), Belief::Assumed);
             // The gaps are random: what is below the second moves.
             for (n, below) in (1..).zip([3, 17, 9, 22, 5, 14]) {
                 let at = NOW + n * SECOND + below * SECOND / 100;
-                let read = format.look(&reply(at, reading, Format::Ntp), at, at);
+                let t1 = at - ahead;
+                let read = format.look(&reply(at, reading, Format::Ntp), t1, t1);
                 assert_eq!(read, Some(Reading::Ntp), "one column has one reading");
             }
             let at = NOW + 9 * SECOND + SECOND / 2;
-            format.look(&reply(at, reading, Format::Ntp), at, at);
+            format.look(&reply(at, reading, Format::Ntp), at - ahead, at - ahead);
             assert_eq!(format.belief(), belief, "{reading:?}");
+            assert_eq!(format.known(), Some(reading));
         }
         // Where it does not move nothing is shown.
         let mut format = TimeFormat::default();
@@ -293,6 +361,34 @@ mod tests {
             format.settle();
         }
         assert_eq!(format.belief(), Belief::Assumed);
+    }
+
+    #[test]
+    fn what_makes_the_clocks_agree_is_likely() {
+        for reading in ALL {
+            let mut format = TimeFormat::default();
+            let at = NOW + SECOND / 10;
+            format.look(&reply(at + 1_000_000, reading, Format::Ntp), at, at);
+            assert!(!format.is_worth_a_wait());
+            assert_eq!(format.settle(), Some(reading));
+        }
+    }
+
+    #[test]
+    fn a_reply_that_is_years_away_is_of_another_format_where_that_is_near() {
+        let of_another = |at: i64, written_as: Reading, read_as: Reading| {
+            let head = reply(at, written_as, Format::Ntp);
+            let (t2, t3) = (head.receive_timestamp, head.timestamp);
+            let read = t2.read(read_as, NOW).zip(t3.read(read_as, NOW)).unwrap();
+            is_of_another(t2, t3, read, NOW)
+        };
+        let at = NOW + SECOND / 10;
+        assert!(of_another(at, Reading::UnixFraction, Reading::Ntp));
+        assert!(of_another(at, Reading::Ntp, Reading::Ptp));
+        assert!(!of_another(at, Reading::Ntp, Reading::Ntp));
+        // A clock that was set by ten years is one all the same.
+        let set = at - 10 * 366 * 86_400 * SECOND;
+        assert!(!of_another(set, Reading::Ntp, Reading::Ntp));
     }
 
     /// A clock of 1970 or 2031 is read as its packets claim, unless they cannot mean that.
