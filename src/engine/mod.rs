@@ -15,6 +15,7 @@ mod icmp;
 mod impair;
 mod impaired;
 mod intervals;
+mod lane;
 mod live;
 mod pace;
 mod receiver;
@@ -27,6 +28,7 @@ mod session;
 #[doc(hidden)]
 pub mod stages;
 mod tally;
+mod tuning;
 mod wheel;
 
 use std::io;
@@ -42,9 +44,10 @@ use mio::Waker;
 use self::admission::SessionEvent;
 pub use self::hint::{End, unreachable};
 pub use self::impair::Flow;
+pub use self::lane::Agreed;
 pub use self::live::{PacketCopy, Progress, Update};
 pub use self::reflector::Reflected;
-pub use self::session::{Agreed, Measured, Opened, measure, open};
+pub use self::session::{Measured, Opened, measure, open};
 use crate::config::{IoKind, ReflectorConfig};
 #[cfg(target_os = "linux")]
 pub(crate) use crate::io::bind_device;
