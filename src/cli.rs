@@ -38,6 +38,7 @@ use crate::config::{
 };
 use crate::engine::{self, Failure, Measured, Progress, Reflecting, Stop, Update};
 use crate::output::{heading, histogram, hlog, ignored, live, text};
+use crate::report::unsent::Unsent;
 use crate::report::{FailedCall, Ignored, Report};
 use crate::wire::{Format, MAX_UDP_PAYLOAD, Reply, SENDER_LEN, parse_request};
 
@@ -777,7 +778,14 @@ impl SenderArgs {
 
 /// Why a run failed.
 fn failed_by(call: &FailedCall) -> String {
-    format!("this system refuses {call}: the run has failed; does a sandbox forbid that call?")
+    let hint = match (call.call.starts_with("send"), call.errno.as_str()) {
+        (true, "EPERM") => "; does a firewall or a sandbox of this host forbid that?",
+        (true, "ENETUNREACH" | "EHOSTUNREACH" | "ENETDOWN" | "EINVAL" | "EACCES") => {
+            "; is the interface up, and is there a route? See `ip route get`"
+        }
+        _ => "; does a sandbox forbid that call?",
+    };
+    format!("this system refuses {call}: the run has failed{hint}")
 }
 
 /// The exit code of a reflector or server, with a line on standard error where a call failed.
@@ -1477,16 +1485,27 @@ impl ProgressLine {
     }
 }
 
-/// Logs datagrams that are not taken, by kind, as they come.
+/// Logs datagrams that are not taken, by kind, as they come, and why replies could not be sent, once for
+/// each error.
 #[derive(Default)]
-struct News(Ignored);
+struct News {
+    ignored: Ignored,
+    unsent: Unsent,
+}
 
 impl News {
     fn tell(&mut self, now: &Ignored) {
-        for sentence in ignored::news(&self.0, now) {
+        for sentence in ignored::news(&self.ignored, now) {
             log::info!("not taken: {sentence}");
         }
-        self.0 = *now;
+        self.ignored = *now;
+    }
+
+    fn tell_unsent(&mut self, now: &Unsent) {
+        for by in now.new_since(&self.unsent) {
+            log::info!("replies cannot be sent: {by}");
+        }
+        self.unsent = *now;
     }
 }
 

@@ -10,6 +10,7 @@ pub mod ignored;
 pub mod not_sent;
 pub mod reflector;
 pub mod server;
+pub mod unsent;
 
 use serde::Serialize;
 use std::net::{IpAddr, SocketAddr};

@@ -630,3 +630,37 @@ fn a_session_that_ends_while_it_cannot_receive_has_lost_nothing() {
     assert_eq!(report["host"]["failure"]["errno"], "EPERM", "{report:#}");
     assert_eq!(report["host"]["verdict"], "tool-limited", "{report:#}");
 }
+
+/// Not one reply left, and each by a call of which nothing else says that it is refused.
+#[test]
+fn a_reflector_that_sent_nothing_ends_with_exit_1_and_names_the_error() {
+    if !can_confine() {
+        return;
+    }
+    for (calls, line) in [
+        (vec![refused(libc::SYS_sendto, EPERM)], "--io portable -v"),
+        (
+            vec![refused(libc::SYS_sendto, EPERM)],
+            "--io portable -v --json",
+        ),
+    ] {
+        let mut reflector = Reflector::start_by(confined(&calls), &format!("127.0.0.1:0 {line}"));
+        let asking = UdpSocket::bind("127.0.0.1:0").unwrap();
+        asking.send_to(&request(0), reflector.address()).unwrap();
+        let why = "replies cannot be sent: Operation not permitted (EPERM)";
+        while !reflector.next_line().contains(why) {}
+        reflector.signal("INT");
+        let outcome = reflector.end();
+        assert_eq!(outcome.code, 1, "{outcome:?}");
+        assert!(outcome.stderr.contains("refuses sendto: "), "{outcome:?}");
+        if line.ends_with("--json") {
+            let account = Summary(outcome.stdout).account();
+            assert_eq!(account["failure"]["errno"], "EPERM", "{account:#}");
+            let by = &account["totals"]["unsent_by"][0];
+            assert_eq!((&by["errno"], &by["count"]), (&"EPERM".into(), &1.into()));
+        } else {
+            let said = "not sent: 1 reply: Operation not permitted (EPERM)";
+            assert!(outcome.stdout.contains(said), "{outcome:?}");
+        }
+    }
+}

@@ -286,14 +286,17 @@ pub(super) fn run(args: &ReflectorArgs) -> Result<u8, Error> {
             reflected,
             sessions,
             ignored,
+            unsent,
         } => {
             news.tell(&ignored);
+            news.tell_unsent(&unsent);
             status.show(received, reflected, sessions);
         }
     });
     status.clear();
     let totals = totals?;
     news.tell(&totals.ignored);
+    news.tell_unsent(&totals.unsent_by);
     let account = totals.account(&config, &listen);
     let result = if args.json {
         account.to_json_line() + "\n"

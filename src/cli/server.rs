@@ -154,11 +154,13 @@ pub(super) fn run(args: &ServerArgs) -> Result<u8, Error> {
     let mut news = News::default();
     let account = serving.run(|progress| {
         news.tell(&progress.ignored);
+        news.tell_unsent(&progress.unsent);
         status.show(progress);
     });
     status.clear();
     let account = account.map_err(startup)?;
     news.tell(&account.totals.ignored);
+    news.tell_unsent(&account.totals.unsent_by);
     let result = if args.json {
         account.to_json_line() + "\n"
     } else {

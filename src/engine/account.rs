@@ -60,6 +60,7 @@ impl Reflected {
                 to_many: of(Kind::ToMany),
                 ignored: self.ignored,
                 unsent: self.unsent,
+                unsent_by: self.unsent_by,
                 sessions: self.sessions,
                 evicted: self.evicted,
                 control_cut: self.cut,

@@ -628,7 +628,7 @@ fn reasons(
     if let Some(call) = sent.failure.map(failed) {
         reasons.push((
             ReasonCode::SendingFailed,
-            format!("sending failed for good ({call}), and the run ended before its time"),
+            format!("sending failed until the end ({call}): what was due then did not leave"),
         ));
     }
     if let Some((totals, _)) = parts.reflected

@@ -56,6 +56,7 @@ use crate::io::linux;
 pub(crate) use crate::io::needed;
 use crate::io::{Granted, SocketPlan, StampKind, portable};
 use crate::report::Ignored;
+use crate::report::unsent::Unsent;
 use crate::{io as packets, os};
 
 /// Socket buffers are raised as far as the system allows, up to this.
@@ -260,6 +261,8 @@ pub enum ReflectorUpdate {
         sessions: u64,
         /// Datagrams that were not answered.
         ignored: Ignored,
+        /// Replies that could not be sent, by the error.
+        unsent: Unsent,
     },
 }
 
@@ -379,12 +382,14 @@ impl Reflecting {
                             .map(|live| of(live).load(Ordering::Relaxed));
                         values.sum()
                     };
-                    let mut ignored = Ignored::default();
+                    let (mut ignored, mut unsent) = (Ignored::default(), Unsent::default());
                     for live in &self.live {
                         ignored.add(&live.ignored.read());
+                        unsent.add(&live.unsent.read());
                     }
                     show(ReflectorUpdate::Counts {
                         ignored,
+                        unsent,
                         received: sum(|live| &live.received),
                         reflected: sum(|live| &live.reflected),
                         sessions: sum(|live| &live.sessions),

@@ -17,13 +17,14 @@ use super::impair::Stage;
 use super::impaired::Testing;
 use super::pace::Pace;
 use super::sender::error_estimate;
-use super::tally::Tally;
+use super::tally::{Tally, UnsentTally};
 use crate::config::{Dscp, Prefix, ReflectorConfig};
-use crate::io::{Advice, Mirror, Patience, RefusedCall, Request, Route, failed_call, refused_call};
+use crate::io::{Advice, Mirror, Patience, RefusedCall, Request, Route, failed_call};
 use crate::os;
 use crate::report::FailedCall;
 use crate::report::ignored::{Ignored, Kind};
 use crate::report::reflector::Injected;
+use crate::report::unsent::Unsent;
 use crate::wire::{
     ErrorEstimate, Format, ReflectorPacket, ReplyHead, ReplyTail, SENDER_LEN, SenderPacket,
     TestFormat, Timestamp, TooShort, echoed_sender_timestamp, parse_request, reply_len,
@@ -61,6 +62,8 @@ pub struct Reflected {
     pub estimates_unusable: u64,
     /// Replies that could not be sent.
     pub unsent: u64,
+    /// The same by the error.
+    pub unsent_by: Unsent,
     /// Sessions that were begun.
     pub sessions: u64,
     /// Sessions that made room for others before their time.
@@ -91,6 +94,7 @@ impl Reflected {
         self.bundled += other.bundled;
         self.estimates_unusable += other.estimates_unusable;
         self.unsent += other.unsent;
+        self.unsent_by.add(&other.unsent_by);
         self.sessions += other.sessions;
         self.evicted += other.evicted;
         self.kernel_drops = match (self.kernel_drops, other.kernel_drops) {
@@ -120,6 +124,7 @@ pub(crate) struct Live {
     pub(crate) reflected: AtomicU64,
     pub(crate) sessions: AtomicU64,
     pub(crate) ignored: Tally,
+    pub(crate) unsent: UnsentTally,
 }
 
 /// What decides about a request: configuration, sessions and loop guard of one thread.
@@ -482,7 +487,7 @@ pub(crate) fn run<M: Mirror>(
     // Requests that came since a call began to fail wait there still.
     let mut failing = sockets.iter().zip(&patience);
     let failing = failing.find_map(|(socket, patience)| patience.failing(socket.receive_call()));
-    let failure = desk.failure.or(failing);
+    let failure = desk.cannot_send().or(failing);
     let mut totals = desk.finish();
     totals.failure = failure.map(failed);
     let refused = sockets.iter().flat_map(M::refused_calls).flatten();
@@ -558,12 +563,12 @@ impl Desk {
                 self.reflector.tried(t3);
             }
             match result {
-                Ok(()) => self.reflector.sent(1),
-                Err(error) if self.wait_for_room(&error) => continue,
-                Err(error) => {
-                    self.failure = self.failure.or(refused_call(&error));
-                    self.reflector.unsent(answer.session, 1);
+                Ok(()) => {
+                    self.left();
+                    self.reflector.sent(1);
                 }
+                Err(error) if self.wait_for_room(&error) => continue,
+                Err(error) => self.refused(socket.send_call(), &error, answer.session, 1),
             }
             break;
         }
@@ -579,6 +584,7 @@ impl Desk {
             place.store(value, Ordering::Relaxed);
         }
         live.ignored.show(&self.reflector.totals.ignored);
+        live.unsent.show(&self.unsent);
     }
 
     fn finish(mut self) -> Reflected {
@@ -593,6 +599,7 @@ impl Desk {
             }
             self.reflector.totals.records = Some(records);
         }
+        self.reflector.totals.unsent_by = self.unsent;
         self.reflector.totals
     }
 }

@@ -19,7 +19,7 @@ use super::live::Copier;
 use super::receiver::Waits;
 use super::schedule::{Departure, Schedule};
 use crate::config::Pacing;
-use crate::io::{Icmp, RefusedCall, SendHalf, refused_call};
+use crate::io::{Icmp, Refusals, RefusedCall, SendHalf, refused_call};
 use crate::os::{self, EventLoop};
 use crate::wire::protected::{self, Protection};
 use crate::wire::{ErrorEstimate, Format, SENDER_LEN, SenderPacket, TestFormat, Timestamp};
@@ -119,7 +119,7 @@ pub(crate) struct Sent {
     pub(crate) unfolded: Option<i32>,
     /// The call for many packets that this system refuses, so that each took one of its own.
     pub(crate) refused_call: Option<RefusedCall>,
-    /// Why it ended before its time.
+    /// The call that was refused until the end.
     pub(crate) failure: Option<RefusedCall>,
     /// ICMP errors that the sending socket was told of.
     pub(crate) icmp: IcmpErrors,
@@ -330,6 +330,10 @@ pub(crate) fn run<S: SendHalf>(
         }
         start = Some(thread.begin_anew(receiver, wishes));
     }
+    if thread.totals.sent > 0 {
+        let failure = thread.totals.failure;
+        thread.totals.failure = failure.or(thread.refusals.for_good(false));
+    }
     thread.totals.refused_call = thread.half.refused_call();
     thread.totals.stamps_requested = thread.stamps.requested;
     thread.totals.stamp_one_in = thread.stamps.apart;
@@ -425,6 +429,7 @@ pub(super) struct Sender<'a, S> {
     held: VecDeque<Due>,
     /// An error that the network may have told of a former packet: this one is tried again.
     told: Option<i32>,
+    refusals: Refusals,
     /// Octets and number of the packets that were written into each place last.
     written: Vec<(usize, usize)>,
     /// With what each packet begins, its fields blank.
@@ -462,6 +467,7 @@ impl<'a, S: SendHalf> Sender<'a, S> {
             batch: Vec::with_capacity(places),
             held: VecDeque::with_capacity(2 * places),
             told: None,
+            refusals: Refusals::default(),
             written: vec![(0, 0); places],
             fixed,
             unfolded: vec![false; plan.payloads.len()],
@@ -563,6 +569,7 @@ impl<'a, S: SendHalf> Sender<'a, S> {
             ..Sent::default()
         };
         (self.seq, self.trains, self.lag) = (0, 0, Lag::default());
+        self.refusals.end();
         self.batch.clear();
         self.held.clear();
         let plan = &self.plan;
@@ -666,6 +673,7 @@ impl<'a, S: SendHalf> Sender<'a, S> {
                 Ok(count) => {
                     let after = os::monotonic_ns();
                     former = 0;
+                    self.refusals.end();
                     if let Some(errno) = self.told.take() {
                         self.totals.icmp.note(&Icmp::of_errno(errno));
                     }
@@ -706,6 +714,7 @@ impl<'a, S: SendHalf> Sender<'a, S> {
                     _ => {
                         let count = u64::from(self.batch[from].count);
                         self.totals.refused += count;
+                        self.refusals.note(self.half.send_call(), &error, now);
                         if no_room(&error) {
                             self.totals.no_room += count;
                         } else if error.raw_os_error() == Some(libc::EMSGSIZE) {

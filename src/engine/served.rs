@@ -30,6 +30,7 @@ use crate::io::linux;
 use crate::io::{Port, SocketPlan, portable};
 use crate::report::FailedCall;
 use crate::report::ignored::{Ignored, Kind};
+use crate::report::unsent::Unsent;
 use crate::wire::protected::TestKeys;
 use crate::wire::{Format, TestFormat};
 
@@ -206,6 +207,12 @@ impl Reflectors {
         self.team.ignored_and_drops()
     }
 
+    /// Replies that could not be sent so far, by the error.
+    #[must_use]
+    pub fn unsent(&self) -> Unsent {
+        self.team.unsent()
+    }
+
     /// Waits until the threads have been stopped; sessions that are left end.
     ///
     /// # Errors
@@ -222,6 +229,8 @@ pub struct Calls {
     pub refused: Vec<FailedCall>,
     /// The call that failed for good, which ended all before its time.
     pub failure: Option<FailedCall>,
+    /// Replies that could not be sent, by the error.
+    pub unsent: Unsent,
 }
 
 /// The threads, whatever make of sockets they have.
@@ -237,6 +246,8 @@ trait Team: fmt::Debug + Send {
     fn end(&self, id: ServedId, after_ns: i64);
 
     fn ignored_and_drops(&self) -> (Ignored, Option<u64>);
+
+    fn unsent(&self) -> Unsent;
 
     fn wait(self: Box<Self>) -> Result<Calls, Failure>;
 }
@@ -507,6 +518,14 @@ impl<P: Port> Team for Threads<P> {
         (ignored, P::CONTROL_MESSAGES.then_some(drops))
     }
 
+    fn unsent(&self) -> Unsent {
+        let mut unsent = Unsent::default();
+        for Worker { shared, .. } in &self.threads {
+            unsent.add(&shared.unsent.read());
+        }
+        unsent
+    }
+
     fn wait(self: Box<Self>) -> Result<Calls, Failure> {
         let mut calls = Calls::default();
         for worker in self.threads {
@@ -516,6 +535,7 @@ impl<P: Port> Team for Threads<P> {
                     calls.refused.push(call);
                 }
             }
+            calls.unsent.add(&ended.unsent);
             calls.failure = calls.failure.or(ended.failure.map(failed));
         }
         Ok(calls)

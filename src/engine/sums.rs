@@ -11,6 +11,7 @@ use super::sender::Sent;
 use crate::io::{Icmp, RefusedCall};
 use crate::report::ignored::{Ignored, Kind};
 use crate::report::reflector::Injected;
+use crate::report::unsent::Unsent;
 use crate::stats::clock::OwnStep;
 use crate::stats::sequence::Counts;
 use crate::wire::{ErrorEstimate, Format, Reading};
@@ -382,6 +383,13 @@ fn reflected(mut count: impl FnMut() -> u64) -> Reflected {
         bundled: count(),
         estimates_unusable: count(),
         unsent: count(),
+        unsent_by: {
+            let mut unsent = Unsent::default();
+            for errno in [libc::EPERM, libc::ENOBUFS] {
+                unsent.note(errno, count());
+            }
+            unsent
+        },
         sessions: count(),
         evicted: count(),
         kernel_drops: Some(count()),

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::report::ignored::{Ignored, Kind};
+use crate::report::unsent::Unsent;
 
 /// An [`Ignored`] that one thread shows to others.
 #[derive(Debug, Default)]
@@ -21,5 +22,21 @@ impl Tally {
             ignored.note(kind, shown.load(Ordering::Relaxed));
         }
         ignored
+    }
+}
+
+/// An [`Unsent`] that one thread shows to others.
+#[derive(Debug, Default)]
+pub(super) struct UnsentTally([AtomicU64; 8]);
+
+impl UnsentTally {
+    pub(super) fn show(&self, unsent: &Unsent) {
+        for (packed, shown) in unsent.packed().into_iter().zip(&self.0) {
+            shown.store(packed, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn read(&self) -> Unsent {
+        Unsent::unpacked(self.0.each_ref().map(|shown| shown.load(Ordering::Relaxed)))
     }
 }

@@ -738,6 +738,10 @@ impl super::SendHalf for SendHalf {
         result
     }
 
+    fn send_call(&self) -> &'static str {
+        self.calls.name()
+    }
+
     fn refused_call(&self) -> Option<RefusedCall> {
         self.calls.refused
     }
@@ -1064,6 +1068,10 @@ where
         } = &mut *self.socket;
         let batch = self.slots.batch.next_batch();
         receiving.receive(batch, socket.as_fd(), Queue::Data)
+    }
+
+    fn send_call(&self) -> &'static str {
+        self.socket.sending.name()
     }
 
     fn receive_call(&self) -> &'static str {

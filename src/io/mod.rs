@@ -19,7 +19,9 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use mio::{Registry, Token};
 
-pub(crate) use self::trouble::{Advice, Patience, RefusedCall, failed_call, refused_call};
+pub(crate) use self::trouble::{
+    Advice, Patience, Refusals, RefusedCall, failed_call, is_of_destination, refused_call,
+};
 
 /// Largest number of datagrams that one call moves.
 pub(crate) const BATCH: usize = 32;
@@ -184,6 +186,11 @@ pub(crate) trait SendHalf {
     /// Of the packet or train at `from`; it was not sent. A [`RefusedCall`]: none can be.
     fn send(&mut self, from: usize, to: usize) -> io::Result<usize>;
 
+    /// The system call that [`send`](Self::send) makes now.
+    fn send_call(&self) -> &'static str {
+        "send"
+    }
+
     /// The call for many packets that this system refuses, so that each takes one of its own.
     fn refused_call(&self) -> Option<RefusedCall> {
         None
@@ -306,6 +313,11 @@ pub(crate) trait Mirror {
     /// # Errors
     /// Of the next reply, which stays queued.
     fn send(&mut self, limit: usize) -> io::Result<usize>;
+
+    /// The system call that [`send`](Self::send) makes now.
+    fn send_call(&self) -> &'static str {
+        "sendto"
+    }
 
     /// Sends `len` octets of an answer from `at` on by themselves.
     ///

@@ -150,6 +150,71 @@ impl Patience {
     }
 }
 
+/// Calls that send, one after the other, that were refused by one errno.
+///
+/// A firewall or a route that comes back ends such a row; a row that lasts until the end says that sending
+/// had failed for good.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Refusals {
+    row: Option<Row>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    call: RefusedCall,
+    since_ns: i64,
+    until_ns: i64,
+}
+
+impl Refusals {
+    /// A packet left.
+    #[inline]
+    pub(crate) fn end(&mut self) {
+        self.row = None;
+    }
+
+    /// A packet was refused.
+    #[cold]
+    pub(crate) fn note(&mut self, call: &'static str, error: &io::Error, now_ns: i64) {
+        let call = failed_call(call, error);
+        self.row = match (call.errno, &self.row) {
+            // No errno, no room, or what the call tells of other packets: it does what it is for.
+            (0 | libc::EAGAIN | libc::ENOBUFS | libc::EMSGSIZE | libc::ECONNREFUSED, _) => None,
+            (errno, Some(row)) if row.call.errno == errno => Some(Row {
+                until_ns: now_ns,
+                ..*row
+            }),
+            _ => Some(Row {
+                call,
+                since_ns: now_ns,
+                until_ns: now_ns,
+            }),
+        };
+    }
+
+    /// The call and its error, where it was refused for a second on end, or, with `always`, each time, and
+    /// the last time too.
+    pub(crate) fn for_good(&self, always: bool) -> Option<RefusedCall> {
+        let row = self.row.as_ref()?;
+        let lasted = row.until_ns.saturating_sub(row.since_ns) >= PATIENCE_NS;
+        (always || lasted).then_some(row.call)
+    }
+}
+
+/// Whether an error of a call that sends may be of the packet's destination alone: a reflector has many.
+pub(crate) fn is_of_destination(errno: i32) -> bool {
+    matches!(
+        errno,
+        libc::ENETUNREACH
+            | libc::EHOSTUNREACH
+            | libc::EHOSTDOWN
+            | libc::EACCES
+            | libc::EINVAL
+            | libc::EADDRNOTAVAIL
+            | libc::EAFNOSUPPORT
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use nix::errno::Errno;
@@ -231,5 +296,37 @@ mod tests {
         };
         let mut patience = Patience::default();
         assert_eq!(patience.after(&refused.into(), 0), Advice::GiveUp);
+    }
+
+    #[test]
+    fn a_row_of_refusals_is_for_good_where_it_lasts() {
+        let mut refusals = Refusals::default();
+        let (eperm, other) = (Errno::EPERM.into(), Errno::ENETUNREACH.into());
+        refusals.note("sendto", &eperm, 0);
+        assert_eq!(refusals.for_good(false), None);
+        let call = RefusedCall {
+            call: "sendto",
+            errno: libc::EPERM,
+        };
+        assert_eq!(refusals.for_good(true), Some(call));
+        refusals.note("sendto", &eperm, PATIENCE_NS);
+        assert_eq!(refusals.for_good(false), Some(call));
+        // Another error begins another row, and what leaves ends it.
+        refusals.note("sendto", &other, PATIENCE_NS + 1);
+        assert_eq!(refusals.for_good(false), None);
+        refusals.note("sendto", &other, 2 * PATIENCE_NS + 1);
+        assert!(refusals.for_good(false).is_some());
+        refusals.end();
+        assert_eq!(refusals.for_good(true), None);
+        for errno in [
+            Errno::ENOBUFS,
+            Errno::EMSGSIZE,
+            Errno::ECONNREFUSED,
+            Errno::EAGAIN,
+        ] {
+            refusals.note("sendto", &errno.into(), 0);
+            refusals.note("sendto", &errno.into(), 2 * PATIENCE_NS);
+            assert_eq!(refusals.for_good(true), None, "{errno}");
+        }
     }
 }

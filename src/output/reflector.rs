@@ -1,7 +1,7 @@
 //! A reflector's account for a person: a few lines when it stops.
 
 use super::ignored;
-use super::text::{count, dropped, refused_calls};
+use super::text::{count, dropped, not_sent, refused_calls};
 use crate::report::reflector::{Account, Injected, TestMode};
 
 /// Said of Session-Senders that do not fill their Error Estimate in.
@@ -32,6 +32,7 @@ pub fn summary(account: &Account) -> String {
         "replies that could not be sent {}  dropped by this host's sockets {drops}\n",
         count(totals.unsent),
     );
+    lines += &not_sent(&totals.unsent_by);
     if totals.bundled > 0 {
         lines += &format!(
             "{} requests came in bundles, which share T2\n",

@@ -2,7 +2,7 @@
 
 use super::ignored;
 use super::reflector::UNUSABLE;
-use super::text::{count, dropped, refused_calls};
+use super::text::{count, dropped, not_sent, refused_calls};
 use crate::report::server::Account;
 
 /// What a Server did, for a terminal of 79 columns.
@@ -55,6 +55,7 @@ pub fn summary(account: &Account) -> String {
         "replies that could not be sent {}  dropped by this host's sockets {drops}\n",
         count(totals.unsent),
     );
+    lines += &not_sent(&totals.unsent_by);
     for (number, what) in [
         (totals.bundled, "requests came in bundles, which share T2"),
         (totals.estimates_unusable, UNUSABLE),

@@ -5,6 +5,7 @@
 //! not everything never as 100 %; a one-way delay that contains the offset of two clocks is marked.
 
 use super::ignored;
+use crate::report::unsent::{Unsent, UnsentBy};
 use crate::report::{
     Cause, Clock, Delay, FailedCall, Figure, Granularity, IcmpKind, Io, Load, Packets, Profile,
     Reason, Report, Schedule, SizeEntry, Spread, StampKind, Timestamps, Verdict, Whose,
@@ -1101,6 +1102,15 @@ pub(super) fn refused_calls(calls: &[FailedCall]) -> String {
     let line =
         |call| format!("refused by this system: {call}; each packet took a call of its own\n");
     calls.iter().map(line).collect()
+}
+
+/// Why replies could not be sent.
+pub(super) fn not_sent(unsent: &Unsent) -> String {
+    let line = |by: UnsentBy| {
+        let replies = if by.count == 1 { "reply" } else { "replies" };
+        format!("not sent: {} {replies}: {by}\n", count(by.count))
+    };
+    unsent.each().map(line).collect()
 }
 
 /// Datagrams that sockets dropped, each bundle counted as one.

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::FailedCall;
 use super::Ignored;
+use super::unsent::Unsent;
 
 /// One reflector's account: one line of JSON, printed when it stops.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -99,6 +100,8 @@ pub struct Totals {
     pub ignored: Ignored,
     /// Replies that could not be sent.
     pub unsent: u64,
+    /// The same by the error that the system gave, of the first few errors.
+    pub unsent_by: Unsent,
     /// Sessions that were begun; 0 where none are told apart.
     pub sessions: u64,
     /// Sessions that made room for others before their time.

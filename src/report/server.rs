@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::FailedCall;
 use super::Ignored;
+use super::unsent::Unsent;
 
 /// One Server's account: one line of JSON, printed when it stops.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -87,6 +88,8 @@ pub struct Totals {
     pub reflected: u64,
     /// Replies that could not be sent.
     pub unsent: u64,
+    /// The same by the error that the system gave, of the first few errors.
+    pub unsent_by: Unsent,
     /// Datagrams that are no request.
     pub invalid: u64,
     /// Requests whose HMAC is not theirs.

@@ -42,6 +42,7 @@ use crate::engine::{self, Stop};
 use crate::os;
 use crate::report::ignored::{Ignored, Kind};
 use crate::report::server::{Account, Schema, Totals};
+use crate::report::unsent::Unsent;
 use crate::wire::{Format, Modes, Timestamp};
 
 /// Why a Server did not start, or did not go on.
@@ -112,6 +113,8 @@ pub struct Progress {
     pub granted: u64,
     /// Test packets that were not answered so far.
     pub ignored: Ignored,
+    /// Replies that could not be sent so far, by the error.
+    pub unsent: Unsent,
 }
 
 /// A control connection; no two have the same number.
@@ -334,6 +337,7 @@ impl Serving {
                     sessions: self.shared.sessions.book.len(),
                     granted: self.shared.totals.sessions,
                     ignored: self.shared.sessions.reflection.ignored_and_drops().0,
+                    unsent: self.shared.sessions.reflection.unsent(),
                 });
                 next_show_ns = now_ns + SECOND;
             }
@@ -736,6 +740,7 @@ impl Serving {
         totals.strays = strays;
         totals.ignored.note(Kind::NoSession, strays);
         totals.kernel_drops = drops;
+        totals.unsent_by = calls.unsent;
         Ok(Account {
             schema: Schema::Version1,
             version: env!("CARGO_PKG_VERSION").to_owned(),

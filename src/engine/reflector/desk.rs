@@ -10,8 +10,11 @@ use mio::Token;
 
 use super::Reflector;
 use crate::engine::sender::refuses_trains;
-use crate::io::{BATCH, Mirror, RefusedCall, refused_call};
+use crate::io::{
+    BATCH, Mirror, Refusals, RefusedCall, failed_call, is_of_destination, refused_call,
+};
 use crate::os::{self, EventLoop};
+use crate::report::unsent::Unsent;
 
 /// Replies, or trains of them, that share one T3 and one call.
 pub(in crate::engine) const CHUNK: usize = 4;
@@ -85,6 +88,11 @@ pub(in crate::engine) struct Desk<R = Reflector> {
     pub(in crate::engine) waited: bool,
     /// Why no reply can be sent any more.
     pub(in crate::engine) failure: Option<RefusedCall>,
+    refusals: Refusals,
+    /// No reply has left.
+    mute: bool,
+    /// Replies that could not be sent, by the error.
+    pub(in crate::engine) unsent: Unsent,
     /// A wait took what woke it, perhaps for another socket or to stop.
     pub(in crate::engine) woken: bool,
 }
@@ -99,6 +107,9 @@ impl<R: Decides> Desk<R> {
             queued: Vec::with_capacity(BATCH),
             waited: false,
             failure: None,
+            refusals: Refusals::default(),
+            mute: true,
+            unsent: Unsent::default(),
             woken: false,
         })
     }
@@ -150,17 +161,17 @@ impl<R: Decides> Desk<R> {
                 Ok(sent) => {
                     let left = &self.queued[gone..gone + sent];
                     self.reflector.sent(left.iter().map(Queued::replies).sum());
+                    self.left();
                     gone += sent;
                 }
                 Err(error) if self.wait_for_room(&error) => {}
                 Err(error) => {
-                    self.failure = self.failure.or(refused_call(&error));
                     let queued = self.queued[gone];
                     let replies = queued.replies();
                     if replies > 1 && refuses_trains(&error) {
                         self.send_unfolded(socket, queued);
                     } else {
-                        self.reflector.unsent(queued.answer.session, replies);
+                        self.refused(socket.send_call(), &error, queued.answer.session, replies);
                     }
                     socket.skip();
                     gone += 1;
@@ -188,13 +199,44 @@ impl<R: Decides> Desk<R> {
                 result => result,
             };
             match result {
-                Ok(()) => self.reflector.sent(1),
-                Err(error) => {
-                    self.failure = self.failure.or(refused_call(&error));
-                    self.reflector.unsent(answer.session, 1);
+                Ok(()) => {
+                    self.left();
+                    self.reflector.sent(1);
                 }
+                Err(error) => self.refused(socket.send_call(), &error, answer.session, 1),
             }
         }
+    }
+
+    /// A reply left.
+    #[inline]
+    pub(in crate::engine) fn left(&mut self) {
+        self.refusals.end();
+        self.mute = false;
+    }
+
+    /// Replies of a session could not be sent.
+    #[cold]
+    pub(in crate::engine) fn refused(
+        &mut self,
+        call: &'static str,
+        error: &io::Error,
+        session: u64,
+        replies: u64,
+    ) {
+        self.failure = self.failure.or(refused_call(error));
+        self.refusals.note(call, error, os::monotonic_ns());
+        let errno = failed_call(call, error).errno;
+        self.unsent.note(errno, replies);
+        self.reflector.unsent(session, replies);
+    }
+
+    /// Why no reply can be sent any more, as far as the last ones show. What may be of where they go says
+    /// nothing of others.
+    pub(in crate::engine) fn cannot_send(&self) -> Option<RefusedCall> {
+        let refused = self.refusals.for_good(self.mute);
+        let refused = refused.filter(|call| !is_of_destination(call.errno));
+        self.failure.or(refused)
     }
 
     pub(in crate::engine) fn wait_for_room(&mut self, error: &io::Error) -> bool {

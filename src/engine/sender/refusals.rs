@@ -82,15 +82,16 @@ pub(super) const SMALL: usize = 64;
 const LARGE: usize = 3000;
 pub(super) const BURST: u32 = 4;
 
+fn class(payload: usize) -> SizeClass {
+    SizeClass {
+        payload,
+        frame: payload + 42,
+        weight: 1,
+    }
+}
+
 pub(super) fn plan(sizes: &[usize], count: u64, start: (ChannelSender<()>, Receiver<i64>)) -> Plan {
-    let classes: Vec<SizeClass> = sizes
-        .iter()
-        .map(|payload| SizeClass {
-            payload: *payload,
-            frame: payload + 42,
-            weight: 1,
-        })
-        .collect();
+    let classes: Vec<SizeClass> = sizes.iter().map(|payload| class(*payload)).collect();
     let end = End {
         count: Some(count),
         duration_ns: None,
@@ -130,7 +131,14 @@ where
     sent_by(Wire::new(8, refuse), sizes, count)
 }
 
-fn sent_by<F>(mut wire: Wire<F>, sizes: &[usize], count: u64) -> (Sent, Vec<Left>)
+fn sent_by<F>(wire: Wire<F>, sizes: &[usize], count: u64) -> (Sent, Vec<Left>)
+where
+    F: FnMut(usize, usize) -> Option<Errno>,
+{
+    sent_at("1M", wire, sizes, count)
+}
+
+fn sent_at<F>(rate: &str, mut wire: Wire<F>, sizes: &[usize], count: u64) -> (Sent, Vec<Left>)
 where
     F: FnMut(usize, usize) -> Option<Errno>,
 {
@@ -142,7 +150,14 @@ where
     begin.send(os::monotonic_ns()).unwrap();
     let (_, wishes) = bounded(0);
     let stop = AtomicBool::new(false);
-    let plan = plan(sizes, count, (ready, at));
+    let mut plan = plan(sizes, count, (ready, at));
+    let end = End {
+        count: Some(count),
+        duration_ns: None,
+    };
+    let classes: Vec<SizeClass> = sizes.iter().map(|payload| class(*payload)).collect();
+    let departures = Departures::Periodic(rate.parse().unwrap());
+    plan.schedule = Schedule::new(departures, end, &classes, 1, BURST);
     let others = (&wishes, None);
     let sent = run(&mut wire, plan, &flight, &stop, drop, &receiver, others).unwrap();
     let left = wire.left;
@@ -331,6 +346,25 @@ fn what_is_told_of_former_packets_without_end_is_of_the_packet_at_hand() {
     let (sent, _) = sent_by(wire, &[SMALL], 16);
     assert_eq!((sent.sent, sent.refused), (8, 8));
     assert_eq!(sent.refusal, Some(libc::ECONNREFUSED));
+}
+
+#[test]
+fn what_is_refused_for_a_second_until_the_end_has_failed_and_what_passes_has_not() {
+    // Trains of four, at 1,000 packets a second.
+    let refused_in = |from: u64, to: u64| {
+        let mut trains = 0;
+        let wire = Wire::new(1, move |_, _| {
+            trains += 1;
+            let refused = (from..to).contains(&trains);
+            refused.then_some(Errno::EPERM)
+        });
+        let (sent, _) = sent_at("1k", wire, &[SMALL], 1600);
+        assert!(sent.refused >= 1000 && sent.sent > 0, "{sent:?}");
+        assert_eq!(sent.refusal, Some(libc::EPERM));
+        sent.failure.map(|call| (call.call, call.errno))
+    };
+    assert_eq!(refused_in(100, u64::MAX), Some(("send", libc::EPERM)));
+    assert_eq!(refused_in(10, 390), None);
 }
 
 /// A sending half that has no call left after some packets.

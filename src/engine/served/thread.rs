@@ -11,9 +11,10 @@ use mio::Waker;
 use super::ServedId;
 use super::serving::{Serving, Session};
 use crate::engine::reflector::Desk;
-use crate::engine::tally::Tally;
+use crate::engine::tally::{Tally, UnsentTally};
 use crate::io::{Advice, Mirror, Patience, Port, RefusedCall, failed_call};
 use crate::os;
+use crate::report::unsent::Unsent;
 
 /// Batches of one port taken without a look at the others: a client that floods its own port must not
 /// keep them waiting.
@@ -48,6 +49,8 @@ pub(super) struct Shared {
     pub(super) sessions: AtomicUsize,
     /// Datagrams that were not answered.
     pub(super) ignored: Tally,
+    /// Replies that could not be sent, by the error.
+    pub(super) unsent: UnsentTally,
     /// Datagrams that the system dropped, those of closed sockets among them.
     pub(super) drops: AtomicU64,
 }
@@ -71,6 +74,8 @@ pub(super) struct Ended {
     pub(super) refused_calls: Vec<RefusedCall>,
     /// The call that failed for good: why the thread ended before its time.
     pub(super) failure: Option<RefusedCall>,
+    /// Replies that could not be sent, by the error.
+    pub(super) unsent: Unsent,
 }
 
 pub(super) struct Thread<P> {
@@ -156,7 +161,8 @@ impl<P: Port> Thread<P> {
         let _ = self.listener.wake();
         Ended {
             refused_calls: self.refused_calls,
-            failure: self.desk.failure.or(self.failing),
+            failure: self.desk.cannot_send().or(self.failing),
+            unsent: self.desk.unsent,
         }
     }
 
@@ -293,5 +299,6 @@ impl<P: Port> Thread<P> {
 
     fn show(&self) {
         self.shared.ignored.show(&self.desk.reflector.ignored);
+        self.shared.unsent.show(&self.desk.unsent);
     }
 }
