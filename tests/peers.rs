@@ -206,6 +206,38 @@ fn replies_with_t1_and_t3_exchanged_are_read_and_said() {
 }
 
 /// A quirk of one server: each reply is as large as the largest size that was agreed on.
+/// Nobody else is to blame for what a reflector, or the path, spoiled of replies to our own packets.
+#[test]
+fn replies_with_a_spoiled_number_are_no_ones_else() {
+    for one_in in [1, 5] {
+        let mut number = 0;
+        let reflector = FakeReflector::start(move |request| {
+            let mut reply = [short_reply(request, number), vec![0, 0, 255]].concat();
+            if number % one_in == 0 {
+                // The Sender Sequence Number.
+                reply[24..28].copy_from_slice(&(number + 100_000).to_be_bytes());
+            }
+            number += 1;
+            vec![reply]
+        });
+        let line = format!(
+            "sender {} -i 5ms -c 50 --packet-timeout 300ms --json",
+            reflector.address
+        );
+        let outcome = run(&line);
+        let last = outcome.stdout.lines().last().unwrap();
+        let report: Value = serde_json::from_str(last).unwrap();
+        let packets = &report["packets"];
+        assert_eq!(packets["lost"], 50 / one_in, "{packets}");
+        assert!(!noted(&report, &["not of this session"]), "{report:#}");
+        if one_in > 1 {
+            // Each of them reached the reflector.
+            assert_eq!(packets["lost_outbound"], 0, "{packets}");
+            assert_eq!(packets["lost_inbound"], 10, "{packets}");
+        }
+    }
+}
+
 #[test]
 fn a_reflector_that_pads_every_reply_is_said_to_multiply_the_load() {
     let mut number = 0;

@@ -1139,13 +1139,34 @@ impl<'a> Matcher<'a> {
     }
 
     /// A reply of the peer that is none to a packet under way: forged, to one that somebody else sent from
-    /// our address, or to one that was withdrawn.
+    /// our address, or to one that was withdrawn. With T1 of a packet of ours it is the reply to that one,
+    /// whose number was spoiled.
     #[cold]
     fn no_answer(&mut self, head: &ReplyHead, kind: Kind) {
-        if !self.was_withdrawn(head.sender_timestamp) {
-            self.ignore(kind);
+        let t1 = head.sender_timestamp;
+        if self.was_withdrawn(t1) {
+            return;
+        }
+        self.ignore(kind);
+        if t1.raw() != 0 && !self.is_our_t1(t1.raw()) {
             self.tracker.on_other(head.seq.get());
         }
+    }
+
+    /// Whether a packet of the window, or a probe, has this T1, as far as our clock was not set back meanwhile.
+    fn is_our_t1(&self, t1: u64) -> bool {
+        let attempted = self.flight.attempted();
+        let mut from = attempted.saturating_sub(self.flight.window());
+        let mut to = attempted;
+        while from < to {
+            let middle = from.midpoint(to);
+            if self.flight.t1(middle) < t1 {
+                from = middle + 1;
+            } else {
+                to = middle;
+            }
+        }
+        from < attempted && self.flight.t1(from) == t1 || self.flight.probe(t1).is_some()
     }
 
     /// A reply with the number of a packet under way, which had another T1. Where that packet is

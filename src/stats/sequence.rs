@@ -864,7 +864,10 @@ impl Tracker {
             _ if sent <= 1 => None,
             _ => Some(false),
         };
-        self.counts.given_to_others = self.others.total;
+        // Without a reply of ours no number is known to be one.
+        if self.epoch.started {
+            self.counts.given_to_others = self.others.total;
+        }
         self.senseless |= self.repeats_numbers() && self.counts.received < sent;
         if own && self.epoch.started {
             self.attribute(sent);
@@ -990,8 +993,9 @@ impl Others {
     fn begin(&mut self, r: u64) {
         if !self.any() {
         } else if self.first.abs_diff(r) > NEAR {
-            // They are of another time.
+            // They are of another time, or never were: no reply of ours bears them out.
             self.forget();
+            self.total = 0;
         } else {
             self.passed = self.numbers.count(self.from, r.min(self.to));
             self.give_back(r, 1);
@@ -2190,6 +2194,22 @@ mod tests {
         assert!(tracker.settled(300));
         let counts = tracker.finish(300);
         assert_eq!((losses(&counts), counts.given_to_others), ((31, 0, 0), 20));
+    }
+
+    #[test]
+    fn numbers_that_no_reply_of_ours_bears_out_were_given_to_nobody() {
+        let mut alone = Tracker::new(1 << 10);
+        let mut later = Tracker::new(1 << 10);
+        for r in 0..30 {
+            alone.on_other(r);
+        }
+        later.on_other(3_000_000_000);
+        for s in 0..30 {
+            later.on_reply(s, u32::try_from(s).unwrap(), false);
+        }
+        assert_eq!(alone.finish(30).given_to_others, 0);
+        let counts = later.finish(30);
+        assert_eq!((losses(&counts), counts.given_to_others), ((0, 0, 0), 0));
     }
 
     proptest! {
