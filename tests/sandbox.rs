@@ -664,3 +664,24 @@ fn a_reflector_that_sent_nothing_ends_with_exit_1_and_names_the_error() {
         }
     }
 }
+
+#[test]
+fn a_server_that_cannot_accept_ends_with_exit_1_and_the_error() {
+    if !can_confine() {
+        return;
+    }
+    for (errno, name) in [(EPERM, "EPERM"), (ENOSYS, "ENOSYS")] {
+        let calls = [
+            refused(libc::SYS_accept4, errno),
+            refused(libc::SYS_accept, errno),
+        ];
+        let server = Server::start_by(confined(&calls), "127.0.0.1:0");
+        // It finds out when it looks for connections first, and may have ended before.
+        let _client = std::net::TcpStream::connect(server.address());
+        let outcome = server.end();
+        assert_eq!(outcome.code, 1, "{outcome:?}");
+        assert!(outcome.stderr.contains("refuses accept: "), "{outcome:?}");
+        let account: Value = serde_json::from_str(&outcome.stdout).unwrap();
+        assert_eq!(account["failure"]["errno"], name, "{account:#}");
+    }
+}

@@ -32,7 +32,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use self::clients::{ClientAddress, Clients};
 use self::connection::{Connection, Next};
 use self::keys::{Keys, KeysError};
-use self::sessions::{Caller, Reflection, Sessions, Told, names, out_of_room};
+use self::sessions::{Caller, Reflection, Sessions, Told, cannot_accept, names, out_of_room};
 use self::table::Table;
 use self::tokens::Checks;
 use crate::config::{Limits, Policy, Prefix, Rules, Seconds, ServerConfig};
@@ -40,6 +40,7 @@ use crate::control::server::{Nonces, Patience, Server, Terms};
 use crate::engine::served::{Reflectors, ServedEvent, ServedId};
 use crate::engine::{self, Stop};
 use crate::os;
+use crate::report::FailedCall;
 use crate::report::ignored::{Ignored, Kind};
 use crate::report::server::{Account, Schema, Totals};
 use crate::report::unsent::Unsent;
@@ -190,6 +191,8 @@ pub struct Serving {
     listen: Vec<SocketAddr>,
     /// No accept before: there were no descriptors.
     accept_again_ns: Option<i64>,
+    /// Why no connection can be accepted any more: it ends the Server.
+    failure: Option<FailedCall>,
     /// A descriptor in reserve, to turn a connection away with where there are none left.
     spare: Option<File>,
     most_connections: usize,
@@ -270,6 +273,7 @@ impl Serving {
             listeners,
             listen,
             accept_again_ns: None,
+            failure: None,
             spare: spare(),
             most_connections,
             start_time: Timestamp::from_unix_ns(os::realtime_ns(), Format::Ntp),
@@ -558,6 +562,11 @@ impl Serving {
                             .warn(format_args!("cannot accept a connection: {error}"));
                         return;
                     }
+                    Err(error) if cannot_accept(&error) => {
+                        let errno = error.raw_os_error().unwrap_or(0);
+                        self.failure = Some(FailedCall::new("accept", errno));
+                        return self.stop.request();
+                    }
                     // One that was broken before it was accepted (accept(2)); the next one is at
                     // the next turn, should all be so.
                     Err(error) => {
@@ -750,7 +759,7 @@ impl Serving {
             sessions,
             sessions_not_listed,
             refused_calls: calls.refused,
-            failure: calls.failure,
+            failure: self.failure.or(calls.failure),
         })
     }
 }

@@ -566,6 +566,23 @@ pub(super) fn out_of_room(error: &io::Error) -> bool {
         .is_some_and(|code| scarce.contains(&code))
 }
 
+/// Whether accepting failed for what the call is, and not for the connection or for want of room: it will fail
+/// each time.
+pub(super) fn cannot_accept(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ENOSYS
+                | libc::EPERM
+                | libc::EACCES
+                | libc::EINVAL
+                | libc::EBADF
+                | libc::ENOTSOCK
+                | libc::EOPNOTSUPP
+        )
+    )
+}
+
 /// None are asked for: sessions are told apart by their addresses and ports.
 const SERVER_OCTETS: [u8; 2] = [0; 2];
 /// Ports below this one are known for something else, and need a right.
