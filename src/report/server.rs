@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 
-use super::FailedCall;
-use super::Ignored;
+use super::host::FailedCall;
+use super::ignored::Ignored;
 use super::unsent::Unsent;
 
 /// One Server's account: one line of JSON, printed when it stops.
