@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use crossbeam_channel::Sender;
 
-use super::impair::Flow;
+use super::flow::Flow;
 use crate::config::Prefix;
 use crate::report::reflector::Injected;
 use crate::wire::Timestamp;

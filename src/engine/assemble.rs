@@ -5,8 +5,9 @@ use std::time::{Duration, SystemTime};
 use nix::errno::Errno;
 
 use super::receiver::{Belief, Facts};
-use super::reflector::{Reflected, failed};
-use super::{BUFFER_NS, BUFFER_OVERHEAD};
+use super::reflector::Reflected;
+use super::run::failed;
+use super::sockets::{BUFFER_NS, BUFFER_OVERHEAD};
 use super::{receiver::Received, sender::Sent};
 use crate::config::{Departures, Dscp, IoKind, SessionConfig, SizeProfile};
 use crate::io::{Granted, StampKind};

@@ -172,6 +172,14 @@ fn interface_node(local: IpAddr, interface: Option<&str>) -> Option<usize> {
     number(&format!("/sys/class/net/{name}/device/numa_node"))
 }
 
+/// Both lists, ascending, each number once.
+pub(crate) fn merged(mut list: Vec<usize>, more: &[usize]) -> Vec<usize> {
+    list.extend_from_slice(more);
+    list.sort_unstable();
+    list.dedup();
+    list
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,6 +25,15 @@ pub(crate) const MAX_SINGLES: u64 = 1 << 22;
 /// Most probes after a session.
 pub(crate) const PROBES: usize = 3;
 
+/// What the receiver wants of the sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// The probe of this number.
+    Probe(usize),
+    /// That it looks whether all begins anew, in case it has nothing more to send.
+    Anew,
+}
+
 /// Room for the packets of a window.
 #[derive(Debug)]
 struct Places {

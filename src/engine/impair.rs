@@ -13,14 +13,12 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 use super::admission::{Record, Visit};
-use super::wheel::Wheel;
+use super::flow::Flow;
+use super::wheel::{NONE, Wheel};
 use crate::config::{Direction, Impairment, Rate};
 use crate::io::Route;
 use crate::report::reflector::Injected;
-use crate::stats::sequence::extend;
 
-/// No entry.
-pub(crate) const NONE: u32 = u32::MAX;
 /// Packets that are held at a time at most: more than 100,000 a second for two seconds.
 const HELD: usize = 1 << 18;
 /// Memory for what is held: pieces of so many octets each. Untouched ones cost nothing.
@@ -50,47 +48,6 @@ pub(crate) enum Fate {
     Reorder(i64),
     /// It is held until this moment.
     Delay(i64),
-}
-
-/// What the stage knows of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Flow {
-    /// Packets that came to the stage.
-    offered: u64,
-    offered_ns: i64,
-    gap_ns: Option<i64>,
-    /// RFC 4737 §3.3.
-    next_expected: u64,
-    /// First and last of those that wait to be overtaken.
-    waiting: (u32, u32),
-}
-
-impl Default for Flow {
-    fn default() -> Self {
-        Self {
-            offered: 0,
-            offered_ns: 0,
-            gap_ns: None,
-            next_expected: 0,
-            waiting: (NONE, NONE),
-        }
-    }
-}
-
-impl Flow {
-    /// The 64-bit number of a packet.
-    pub(crate) fn number(&self, low: u32) -> u64 {
-        extend(low, self.next_expected)
-    }
-
-    /// A packet goes on; whether it is reordered.
-    fn goes_on(&mut self, number: u64) -> bool {
-        if number >= self.next_expected {
-            self.next_expected = number + 1;
-            return false;
-        }
-        true
-    }
 }
 
 /// A packet that is held, but for its octets.

@@ -7,7 +7,7 @@
 use zerocopy::FromBytes;
 
 use super::impair::{Fate, Parcel, Stage};
-use super::reflector::{Answer, Decides, Desk, stamp};
+use super::reflector::{Answer, Decides, Desk, Reflector, stamp};
 use crate::config::Direction;
 use crate::io::{BATCH, Mirror, Request};
 use crate::os;
@@ -30,7 +30,7 @@ impl Testing {
 
     pub(super) fn answer<M: Mirror>(
         &mut self,
-        desk: &mut Desk,
+        desk: &mut Desk<Reflector>,
         sockets: &mut [M],
         socket: usize,
         count: usize,
@@ -53,7 +53,7 @@ impl Testing {
     /// Takes one request of a batch through the stage.
     fn pass<M: Mirror>(
         &mut self,
-        desk: &mut Desk,
+        desk: &mut Desk<Reflector>,
         socket: &mut M,
         socket_index: usize,
         index: usize,
@@ -163,7 +163,7 @@ impl Testing {
     /// Sends what waited for the packet `ordinal` of a session to go on.
     fn overtake<M: Mirror>(
         &mut self,
-        desk: &mut Desk,
+        desk: &mut Desk<Reflector>,
         socket: &mut M,
         serial: u64,
         ordinal: u64,
@@ -175,7 +175,11 @@ impl Testing {
     }
 
     /// Sends what is due; returns the moment of what is due next.
-    pub(super) fn release_due<M: Mirror>(&mut self, desk: &mut Desk, sockets: &mut [M]) -> i64 {
+    pub(super) fn release_due<M: Mirror>(
+        &mut self,
+        desk: &mut Desk<Reflector>,
+        sockets: &mut [M],
+    ) -> i64 {
         let due = self.stage.due_ns();
         if due == i64::MAX {
             return due;
@@ -190,7 +194,13 @@ impl Testing {
     }
 
     /// Sends one held packet, and what waited for it.
-    fn release<M: Mirror>(&mut self, desk: &mut Desk, socket: &mut M, at: u32, now: i64) {
+    fn release<M: Mirror>(
+        &mut self,
+        desk: &mut Desk<Reflector>,
+        socket: &mut M,
+        at: u32,
+        now: i64,
+    ) {
         let serial = self.stage.serial_of(at);
         let record = desk.reflector.record(serial);
         let (parcel, len) = self.stage.release(at, &mut self.scratch, record);
@@ -235,7 +245,7 @@ impl Testing {
     }
 
     /// Counts what is still held at the end.
-    pub(super) fn give_up(&mut self, desk: &mut Desk) {
+    pub(super) fn give_up(&mut self, desk: &mut Desk<Reflector>) {
         while let Some(at) = self.stage.due(i64::MAX) {
             let serial = self.stage.serial_of(at);
             let record = desk.reflector.record(serial);

@@ -11,17 +11,20 @@ use mio::Waker;
 use super::assemble::Terms;
 use super::cores::Pair;
 use super::flight::Flight;
+use super::hint::End;
 use super::intervals::{Begun, Counts};
 use super::live::{self, Intervals, Recorder, Update};
 use super::receiver::{self, Belief, Received};
+use super::run::{Failure, Stop, join, spawn, start};
 use super::schedule::Schedule;
 use super::sender::{self, Sent};
+use super::sockets::socket_plan;
 use super::tuning::{
     FEW_BLOCKS, GATHER_RATE, STAMP_OCTETS, Trains, gather_ns, is_frugal, padding, window,
 };
-use super::{End, Failure, Stop, join, packets, socket_plan, spawn, start};
+
 use crate::config::{Departures, IoKind, SessionConfig};
-use crate::io::{Granted, ReceiveHalf, SendHalf, SocketPlan, StampKind};
+use crate::io::{BATCH, Granted, ReceiveHalf, SendHalf, SocketPlan, StampKind};
 use crate::os;
 use crate::report::Security;
 use crate::sample::{BLOCKS, Blocks, Pipe, Sample, pipe_of};
@@ -317,7 +320,7 @@ where
         };
         let receiver_plan = self.receiver_plan(common.stop, pair);
         let sender_plan = self.sender_plan(index, pair, told);
-        let (wish_in, wish_out) = bounded(packets::BATCH);
+        let (wish_in, wish_out) = bounded(BATCH);
 
         let (receiver, waker) = {
             let (flight, live) = (Arc::clone(&flight), Arc::clone(&live));

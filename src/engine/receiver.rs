@@ -5,11 +5,11 @@
 //! Where packets are missing and their direction is not known, it asks the sender before that for a few
 //! probes that tell the reflector's counter.
 
+mod answer;
 mod estimates;
 mod held;
 mod time_format;
 mod waiting;
-mod waits;
 
 use std::io;
 use std::mem::offset_of;
@@ -20,15 +20,17 @@ use crossbeam_channel::Sender;
 use mio::{Token, Waker};
 use zerocopy::{FromZeros, IntoBytes};
 
+use self::answer::Answer;
 use self::waiting::Waiting;
-use super::Stop;
-use super::flight::{Anew, Flight, PROBES};
+use super::cores::merged;
+use super::flight::{Anew, Flight, PROBES, Wish};
 use super::icmp::IcmpErrors;
 use super::intervals;
 use super::live::{Copier, Tap};
 use super::pace::Pace;
-use super::sender::{Wish, merged};
+use super::run::Stop;
 use super::tally::Tally;
+use super::waits::Waits;
 use crate::config::Fraction;
 use crate::io::{Advice, Datagram, Event, Icmp, Patience, ReceiveHalf, RefusedCall, failed_call};
 use crate::os::{self, EventLoop};
@@ -44,7 +46,6 @@ pub(crate) use estimates::Estimates;
 use held::{Held, Told};
 pub(crate) use time_format::Belief;
 use time_format::{TimeFormat, claims_other, is_of_another, tells_no_time};
-pub(crate) use waits::Waits;
 
 /// An interval whose end has not been told is looked after this often.
 const MARK_NS: i64 = 1_000_000;
@@ -1632,31 +1633,6 @@ impl<'a> Matcher<'a> {
             .take_while(under_way)
             .last()
             .unwrap_or(sent)
-    }
-}
-
-/// The first reply in time to a packet, or those to `count` packets with consecutive numbers that left
-/// and came together.
-#[derive(Clone, Copy, Debug)]
-struct Answer {
-    seq: u64,
-    reflector_seq: u32,
-    count: u16,
-    t1_ns: Option<i64>,
-    /// About when it came.
-    near: i64,
-    /// A clock was set while it was under way.
-    stepped: bool,
-}
-
-impl Answer {
-    /// Sequence numbers of the packets and of the replies.
-    fn numbers(&self) -> impl Iterator<Item = (u64, u32)> {
-        let (seq, reflector_seq) = (self.seq, self.reflector_seq);
-        (0..self.count).map(move |n| {
-            let reflector_seq = reflector_seq.wrapping_add(n.into());
-            (seq + u64::from(n), reflector_seq)
-        })
     }
 }
 

@@ -13,11 +13,14 @@ use crossbeam_channel::{Receiver, Sender as ChannelSender, TryRecvError};
 use mio::{Token, Waker};
 use zerocopy::IntoBytes;
 
-use super::flight::{Anew, Flight};
+use super::cores::merged;
+use super::error_estimate::error_estimate;
+use super::flight::{Anew, Flight, Wish};
 use super::icmp::{self, IcmpErrors};
 use super::live::Copier;
-use super::receiver::Waits;
 use super::schedule::{Departure, Schedule};
+use super::trains::refuses_trains;
+use super::waits::Waits;
 use crate::config::Pacing;
 use crate::io::{Icmp, Refusals, RefusedCall, SendHalf, refused_call};
 use crate::os::{self, EventLoop};
@@ -38,8 +41,6 @@ const MOST_FORMER: u32 = 1000;
 const GIVE_UP_NS: i64 = 2_000_000_000;
 /// A sender that is this far behind, and further than this long ago, sends longer trains.
 const BEHIND_NS: i64 = 20_000_000;
-/// Most packets of a train (`UDP_MAX_SEGMENTS` of older kernels).
-pub(crate) const MOST_BURST: u32 = 64;
 /// How often the clock's quality is asked for.
 const QUALITY_NS: i64 = 1_000_000_000;
 /// Between the last packet that is withdrawn and a new beginning: a server that has just said that it
@@ -278,23 +279,6 @@ impl Sent {
         all.cpus = cpus;
         all
     }
-}
-
-/// Both lists, ascending, each number once.
-pub(crate) fn merged(mut list: Vec<usize>, more: &[usize]) -> Vec<usize> {
-    list.extend_from_slice(more);
-    list.sort_unstable();
-    list.dedup();
-    list
-}
-
-/// What the receiver wants of the sender.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wish {
-    /// The probe of this number.
-    Probe(usize),
-    /// That it looks whether all begins anew, in case it has nothing more to send.
-    Anew,
 }
 
 /// Runs a session's departures, then answers the receiver's wishes until it hangs up.
@@ -951,23 +935,6 @@ impl<'a, S: SendHalf> Sender<'a, S> {
     }
 }
 
-/// Whether a train may be refused by this error for being one: no such option, a device that cannot,
-/// packets larger than the path takes whole.
-pub(super) fn refuses_trains(error: &io::Error) -> bool {
-    use nix::errno::Errno;
-
-    let errno = error.raw_os_error().map(Errno::from_raw);
-    errno.is_some_and(|errno| {
-        [
-            Errno::EINVAL,
-            Errno::EIO,
-            Errno::EMSGSIZE,
-            Errno::EOPNOTSUPP,
-        ]
-        .contains(&errno)
-    })
-}
-
 fn no_room(error: &io::Error) -> bool {
     error.raw_os_error() == Some(nix::errno::Errno::ENOBUFS as i32)
 }
@@ -980,17 +947,6 @@ fn due(departure: Departure, start: i64) -> Option<i64> {
 
 fn low_half(seq: u64) -> u32 {
     u32::try_from(seq & u64::from(u32::MAX)).expect("masked to 32 bits")
-}
-
-/// This host's Error Estimate at this moment (RFC 4656 §4.1.2).
-pub(crate) fn error_estimate(format: Format) -> ErrorEstimate {
-    match os::clock_quality() {
-        Some((synchronised, error_ns)) => ErrorEstimate::new(synchronised, format, error_ns),
-        None => {
-            let unknown = ErrorEstimate::UNKNOWN.error_ns().unwrap_or(u64::MAX);
-            ErrorEstimate::new(false, format, unknown)
-        }
-    }
 }
 
 /// Which packets ask for a transmit stamp: two consecutive ones in every N, so that IPDV exists.

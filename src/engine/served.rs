@@ -22,8 +22,10 @@ use mio::{Registry, Token, Waker};
 pub use self::allowance::{Allowance, BURST_NS, BURST_OCTETS, BURST_PACKETS};
 use self::serving::{Serving, Session, source};
 use self::thread::{Command, Ended, NewPort, Shared, Thread};
-use super::reflector::{Desk, failed};
-use super::{Failure, Stop, cores, join, socket_plan, spawn, start};
+use super::cores;
+use super::reflector::Desk;
+use super::run::{Failure, Stop, failed, join, spawn, start};
+use super::sockets::socket_plan;
 use crate::config::{Dscp, IoKind, ServedConfig, SocketOptions};
 #[cfg(target_os = "linux")]
 use crate::io::linux;

@@ -16,14 +16,18 @@ use super::intervals::{Begun, Clocks};
 use super::lane::{Agreed, Common, Done, Lane, OpenLane, Peer, Running};
 use super::live::{self, Intervals, Progress, Update};
 use super::receiver::Received;
+use super::reflecting::Reflecting;
 use super::reflector::Reflected;
+use super::run::{Failure, PROGRESS, Stop, join, spawn};
 use super::sender::{self, Sent};
 use super::tuning::{FEW_PLACES, MANY, TRAINS, is_frugal};
-use super::{Failure, Reflecting, Stop, join, packets, spawn};
+
 use crate::config::{Departures, IoKind, SessionConfig};
 #[cfg(target_os = "linux")]
 use crate::io::linux;
-use crate::io::{NextHop, ReceiveHalf, SendHalf, StampKind, is_local, portable, resolve_next_hop};
+use crate::io::{
+    BATCH, NextHop, ReceiveHalf, SendHalf, StampKind, is_local, portable, resolve_next_hop,
+};
 use crate::os;
 use crate::report::{Ignored, Report, Scope};
 use crate::stats::delay::Delays;
@@ -170,7 +174,7 @@ impl Opened {
                     let lane = lane.connect(peer, linux::OpenSession::connect)?;
                     let places = match lane.trains.burst {
                         1 if is_frugal(&lane.share, all) => FEW_PLACES,
-                        1 => packets::BATCH,
+                        1 => BATCH,
                         _ => TRAINS,
                     };
                     Ok(lane.starting(
@@ -334,13 +338,13 @@ fn wait(
     done: &Receiver<()>,
     mut watch: impl FnMut(Update),
 ) {
-    let again = tick(super::PROGRESS);
+    let again = tick(PROGRESS);
     loop {
         select! {
             recv(updates) -> update => match update {
                 Ok(update) => watch(update),
                 // Nothing more to tell, or nothing was to be told at all.
-                Err(_) => match done.recv_timeout(super::PROGRESS) {
+                Err(_) => match done.recv_timeout(PROGRESS) {
                     Err(RecvTimeoutError::Timeout) => watch(progress(running)),
                     _ => break,
                 }

@@ -10,13 +10,13 @@ use crossbeam_channel::bounded;
 use nix::sys::socket::{setsockopt, sockopt};
 use zerocopy::IntoBytes;
 
-use super::Stop;
 use super::flight::Flight;
 use super::intervals::Counts;
 use super::receiver::{self, Matcher};
+use super::run::Stop;
 use super::schedule::Schedule;
 use super::sender::{self, Due, Sender, Start};
-use super::socket_plan;
+use super::sockets::socket_plan;
 use crate::config::{Departures, End, IoKind, Pacing, SizeClass, SocketOptions};
 use crate::io::{BATCH, Datagram, Event, SocketPlan, linux};
 use crate::os::{self, EventLoop};

@@ -1,9 +1,9 @@
 //! How a session is set up for its load: how long its trains are, how much memory it gets, and for how long its
 //! replies gather. Pure: the figures were found by measuring (PERFORMANCE.md).
 
-use super::BUFFER_OVERHEAD;
 use super::flight::MAX_SINGLES;
-use super::sender;
+use super::sockets::BUFFER_OVERHEAD;
+use super::trains::MOST_BURST;
 use crate::config::{Burst, IoKind, SessionConfig};
 use crate::wire::{MAX_UDP_PAYLOAD, fill_padding};
 
@@ -90,9 +90,7 @@ impl Trains {
         }
         let largest = config.sizes.classes.iter().map(|c| c.payload).max();
         let fitting = MAX_UDP_PAYLOAD / largest.unwrap_or(MAX_UDP_PAYLOAD).max(1);
-        let most = u32::try_from(fitting)
-            .unwrap_or(1)
-            .clamp(1, sender::MOST_BURST);
+        let most = u32::try_from(fitting).unwrap_or(1).clamp(1, MOST_BURST);
         match config.burst {
             Burst::Fixed(burst) => {
                 let burst = burst.clamp(1, most);

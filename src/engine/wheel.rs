@@ -4,8 +4,8 @@
 //! whatever the width of a place. One turn covers the longest time that anything is held, so that
 //! no entry has to wait for a second turn.
 
-use super::impair::NONE;
-
+/// No place.
+pub(super) const NONE: u32 = u32::MAX;
 /// Places of a turn: a few entries each when all that may be held is, since a place is a list.
 const PLACES: usize = 65_536;
 const WORDS: usize = PLACES / 64;

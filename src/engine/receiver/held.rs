@@ -1,6 +1,6 @@
 //! Replies that wait until it is known how their T2 and T3 are to be read.
 
-use super::Answer;
+use super::answer::Answer;
 use crate::wire::{Format, Timestamp};
 
 /// Replies, or runs of them, that wait at most.

@@ -3,23 +3,16 @@
 
 use zerocopy::IntoBytes;
 
-use super::{Answer, Desk, Reflector, stamp};
+use super::desk::{Answer, Desk};
+use super::light::Reflector;
+use super::train::{Admitted, write_train};
 use crate::engine::admission::Visit;
 use crate::io::{Mirror, Request};
 use crate::report::ignored::Kind;
 use crate::wire::{
-    REFLECTOR_LEN, ReflectorPacket, SENDER_LEN, SenderPacket, TestFormat, Timestamp, TooShort,
+    REFLECTOR_LEN, ReflectorPacket, SENDER_LEN, SenderPacket, TestFormat, TooShort,
     echoed_sender_timestamp, parse_request, reply_len,
 };
-
-/// An admitted request of a bundle: where it stands, how long it is, and the number of its reply.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::engine) struct Admitted {
-    pub(in crate::engine) at: usize,
-    pub(in crate::engine) len: usize,
-    pub(in crate::engine) sender: SenderPacket,
-    pub(in crate::engine) number: u32,
-}
 
 /// So much longer than those of a request the fields of a reply are. A reply that begins so many octets
 /// before its request has the padding where it stands already, and takes the place of the last octets of
@@ -45,7 +38,7 @@ impl Run {
     }
 }
 
-impl Desk {
+impl Desk<Reflector> {
     /// Answers a bundle whose requests have `segment` octets, the last one perhaps fewer.
     pub(super) fn answer_bundle<M: Mirror>(
         &mut self,
@@ -250,52 +243,6 @@ fn run_of_requests(bundle: &[u8], segment: usize) -> Option<u32> {
     Some(count)
 }
 
-/// Writes replies one behind the other, each but the last of `step` octets; returns the octets of all.
-///
-/// The requests are those of a bundle of `segment` octets each, all of it or what is left of it.
-/// `write` writes the reply to one of them, to the place that it is told, and returns its octets.
-pub(in crate::engine) fn write_train(
-    slot: &mut [u8],
-    admitted: &mut [Admitted],
-    segment: usize,
-    step: usize,
-    write: impl Fn(&mut [u8], &Admitted, usize) -> Option<usize>,
-) -> usize {
-    let mut end = 0;
-    let mut place_one = |slot: &mut [u8], place: usize, one: &Admitted| {
-        let to = place * step;
-        let written = write(slot, one, to);
-        debug_assert!(written.is_some(), "there was room for all of them");
-        end = end.max(to + written.unwrap_or(0));
-    };
-    if step > segment {
-        // Replies are longer than requests: from the last one on nothing is overwritten that is
-        // still to be read, unless a refused one has left a gap.
-        for (place, one) in admitted.iter_mut().enumerate() {
-            let to = place * segment;
-            if one.at != to {
-                slot.copy_within(one.at..one.at + one.len, to);
-                one.at = to;
-            }
-        }
-        for (place, one) in admitted.iter().enumerate().rev() {
-            place_one(slot, place, one);
-        }
-    } else {
-        for (place, one) in admitted.iter().enumerate() {
-            place_one(slot, place, one);
-        }
-    }
-    end
-}
-
-/// Writes T3 into each reply of a train.
-pub(in crate::engine) fn stamp_train(slot: &mut [u8], step: usize, t3: Timestamp) {
-    for reply in slot.chunks_mut(step) {
-        stamp(reply, t3);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
@@ -306,6 +253,7 @@ mod tests {
     use super::*;
     use crate::engine::admission::Record;
     use crate::engine::reflector::OneBundle;
+    use crate::wire::Timestamp;
     use crate::wire::{ErrorEstimate, Reply};
 
     /// A T3 of the reflector: what has it where a reply has T1 is a reply that came back.
@@ -331,8 +279,8 @@ mod tests {
     }
 
     /// A desk and a socket on which a bundle has arrived.
-    fn arrived(sizes: &[usize], broken: Option<usize>) -> (Desk, OneBundle) {
-        let config = crate::engine::reflector::tests_config();
+    fn arrived(sizes: &[usize], broken: Option<usize>) -> (Desk<Reflector>, OneBundle) {
+        let config = crate::engine::reflector::test_link::tests_config();
         let mut desk = Desk::new(Reflector::new(&config)).unwrap();
         desk.reflector.guard.note(OURS);
         let octets = bundle(sizes, broken);
@@ -407,7 +355,7 @@ mod tests {
         ) {
             let config = crate::config::ReflectorConfig {
                 stateless,
-                ..crate::engine::reflector::tests_config()
+                ..crate::engine::reflector::test_link::tests_config()
             };
             let desk = || {
                 let mut desk = Desk::new(Reflector::new(&config)).unwrap();
@@ -493,7 +441,7 @@ mod tests {
                 prop_assert!(arrived_ns.is_some());
                 prop_assert_eq!(got, expected);
             }
-            let counts = |mut desk: Desk| {
+            let counts = |mut desk: Desk<Reflector>| {
                 // Whether the last number again, later, is known to be that.
                 let repeat = desk.reflector.sessions.as_mut().map(|sessions| {
                     let from = SocketAddr::from((Ipv4Addr::LOCALHOST, 5000));

@@ -8,8 +8,7 @@ use std::io;
 
 use mio::Token;
 
-use super::Reflector;
-use crate::engine::sender::refuses_trains;
+use crate::engine::trains::refuses_trains;
 use crate::io::{
     BATCH, Mirror, Refusals, RefusedCall, failed_call, is_of_destination, refused_call,
 };
@@ -78,7 +77,7 @@ pub(in crate::engine) trait Decides {
 }
 
 /// What a reflector's thread works with beside its sockets.
-pub(in crate::engine) struct Desk<R = Reflector> {
+pub(in crate::engine) struct Desk<R> {
     pub(in crate::engine) reflector: R,
     pub(in crate::engine) events: EventLoop,
     /// The queued replies, in their order.

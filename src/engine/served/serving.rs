@@ -12,11 +12,11 @@ use zerocopy::IntoBytes;
 use super::{Allowance, Served, ServedCounts, ServedEvent, ServedId};
 use crate::config::Dscp;
 use crate::engine::admission::LoopGuard;
+use crate::engine::error_estimate::error_estimate;
 use crate::engine::reflector::{
     Admitted, Answer, Blank, CHUNK, Decides, Desk, MOST_SEGMENTS, QUALITY_NS, Queued, stamp_train,
     write_train,
 };
-use crate::engine::sender::error_estimate;
 use crate::io::{Mirror, Request};
 use crate::os;
 use crate::report::ignored::{Ignored, Kind};

@@ -17,7 +17,7 @@ pub(crate) struct Waits {
 impl Waits {
     /// Of packets that are `interval_ns` apart. True where the packet waited for more than a moment.
     #[inline]
-    pub(super) fn note(&mut self, handed_over_ns: i64, left_ns: i64, interval_ns: i64) -> bool {
+    pub(crate) fn note(&mut self, handed_over_ns: i64, left_ns: i64, interval_ns: i64) -> bool {
         let waited_ns = left_ns.saturating_sub(handed_over_ns);
         if waited_ns <= LEAST_NS {
             self.last_ns = 0;
@@ -30,7 +30,7 @@ impl Waits {
     }
 
     /// Those of another thread of the session.
-    pub(super) fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.count += other.count;
         self.longest_ns = self.longest_ns.max(other.longest_ns);
         self.last_ns = self.last_ns.max(other.last_ns);

@@ -1,0 +1,199 @@
+//! What tests of reflectors share.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use mio::{Registry, Token};
+use nix::errno::Errno;
+
+use crate::config::{IoKind, ReflectorConfig, SocketOptions};
+use crate::io::{Mirror, Request, Route};
+use crate::wire::Format;
+
+pub(super) fn tests_config() -> ReflectorConfig {
+    ReflectorConfig {
+        listen: Vec::new(),
+        allow: Vec::new(),
+        stateless: false,
+        session_timeout_ns: 0,
+        dscp: None,
+        format: Format::Ntp,
+        socket: SocketOptions {
+            tos: 0,
+            ttl: 255,
+            do_not_fragment: false,
+            interface: None,
+            hardware: false,
+            busy_poll_us: None,
+            io: IoKind::Batched,
+        },
+        threads: 1,
+        cpus: None,
+        impairment: None,
+        watch: false,
+    }
+}
+
+/// A socket whose calls that receive fail.
+pub(super) struct Failing<F> {
+    fail: F,
+    calls: Arc<AtomicU64>,
+}
+
+impl<F: FnMut() -> io::Result<usize>> Failing<F> {
+    pub(super) fn new(fail: F) -> Self {
+        let calls = Arc::default();
+        Self { fail, calls }
+    }
+
+    pub(super) fn calls(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.calls)
+    }
+}
+
+impl<F: FnMut() -> io::Result<usize>> Mirror for Failing<F> {
+    fn batch(&self) -> usize {
+        1
+    }
+
+    fn recv(&mut self) -> io::Result<usize> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        (self.fail)()
+    }
+
+    fn request(&mut self, _: usize) -> Request<'_> {
+        unreachable!("there is none")
+    }
+
+    fn queue(&mut self, _: usize, _: usize, _: u8, _: Option<usize>) {}
+
+    fn queued(&self) -> usize {
+        0
+    }
+
+    fn reply_mut(&mut self, _: usize) -> &mut [u8] {
+        &mut []
+    }
+
+    fn send(&mut self, _: usize) -> io::Result<usize> {
+        Ok(0)
+    }
+
+    fn skip(&mut self) {}
+
+    fn route(&self, _: usize) -> Option<Route> {
+        None
+    }
+
+    fn send_alone(&mut self, _: &[u8], _: &Route, _: u8) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn send_part(&mut self, _: usize, _: usize, _: usize, _: &Route, _: u8) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn register(&mut self, _: &Registry, _: Token) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn deregister(&mut self, _: &Registry) {}
+
+    fn kernel_drops(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// A socket on which one bundle has arrived.
+pub(in crate::engine) struct OneBundle {
+    pub(in crate::engine) slot: Vec<u8>,
+    /// Where the bundle, and then its answer, begins in there.
+    pub(in crate::engine) begin: usize,
+    pub(in crate::engine) len: usize,
+    pub(in crate::engine) segment: usize,
+    pub(in crate::engine) from: SocketAddr,
+    pub(in crate::engine) queued: Vec<(usize, Option<usize>)>,
+    /// Why a train is not taken.
+    pub(in crate::engine) refusal: Errno,
+    /// Replies that left by themselves.
+    pub(in crate::engine) parts: usize,
+}
+
+impl Mirror for OneBundle {
+    fn batch(&self) -> usize {
+        1
+    }
+
+    fn recv(&mut self) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    fn request(&mut self, _: usize) -> Request<'_> {
+        Request {
+            slot: &mut self.slot[self.begin..],
+            len: self.len,
+            segment: Some(self.segment),
+            truncated: false,
+            facts_cut: true,
+            from: Some(self.from),
+            to: None,
+            to_many: false,
+            arrived_ns: Some(1_790_000_000_000_000_000),
+            ttl: Some(64),
+            tos: Some(0),
+        }
+    }
+
+    fn move_ahead(&mut self, _: usize, octets: usize) -> Option<&mut [u8]> {
+        self.begin = self.begin.checked_sub(octets)?;
+        Some(&mut self.slot[self.begin..])
+    }
+
+    fn queue(&mut self, _: usize, len: usize, _: u8, segment: Option<usize>) {
+        self.queued.push((len, segment));
+    }
+
+    fn queued(&self) -> usize {
+        self.queued.len()
+    }
+
+    fn reply_mut(&mut self, _: usize) -> &mut [u8] {
+        &mut self.slot[self.begin..]
+    }
+
+    fn send(&mut self, _: usize) -> io::Result<usize> {
+        Err(self.refusal.into())
+    }
+
+    fn skip(&mut self) {
+        self.queued.clear();
+    }
+
+    fn route(&self, _: usize) -> Option<Route> {
+        Some(Route {
+            to: self.from,
+            source: None,
+        })
+    }
+
+    fn send_alone(&mut self, _: &[u8], _: &Route, _: u8) -> io::Result<()> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    fn send_part(&mut self, _: usize, _: usize, _: usize, _: &Route, _: u8) -> io::Result<()> {
+        self.parts += 1;
+        Ok(())
+    }
+
+    fn register(&mut self, _: &Registry, _: Token) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn deregister(&mut self, _: &Registry) {}
+
+    fn kernel_drops(&self) -> Option<u64> {
+        None
+    }
+}
