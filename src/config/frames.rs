@@ -3,8 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::ValueError;
-use super::error::shown;
+use super::error::{ValueError, shown};
 
 /// One entry of a [`FrameSizes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::{Fraction, Rate};
+use super::quantity::Fraction;
+use super::rate::Rate;
 
 /// Which way of the round trip an impairment stands for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,7 +2,12 @@
 
 use std::net::SocketAddr;
 
-use super::{Bandwidth, CpuList, Dscp, Fraction, Impairment, Prefix, Rate, SizeMix, ValueError};
+use super::address::Prefix;
+use super::error::ValueError;
+use super::impair::Impairment;
+use super::quantity::Fraction;
+use super::rate::{Bandwidth, Rate};
+use super::values::{CpuList, Dscp, SizeMix};
 use crate::wire::Format;
 
 /// A Session-Sender's session.

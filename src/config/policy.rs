@@ -15,8 +15,11 @@ use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 use toml::Spanned;
 
+use super::address::Prefix;
 use super::error::shown;
-use super::{Bandwidth, Dscp, Prefix, Rate, Seconds, Span};
+use super::quantity::{Seconds, Span};
+use super::rate::{Bandwidth, Rate};
+use super::values::Dscp;
 use crate::wire::{Modes, SecurityMode};
 
 /// The policy that is in force without a file, as a file that says the same.

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::{Policy, ServedConfig};
+use super::plan::ServedConfig;
+use super::policy::Policy;
 use crate::wire::Modes;
 use crate::wire::control::Count;
 

@@ -9,12 +9,15 @@
 //! Reading takes any octets, does not panic, and allocates no more than the caller allows.
 
 use core::fmt;
-use std::net::IpAddr;
 
 use zerocopy::network_endian::{U16, U32};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{Accept, Format, Modes, RequestTwSession, Timestamp};
+use super::accept::Accept;
+use super::modes::Modes;
+use super::request::{REQUEST_TW_SESSION, RequestTwSession};
+pub use super::sid::Sid;
+use super::time::Timestamp;
 
 /// Server-Greeting: 64 octets, the first that a Server sends, always in clear (RFC 4656 §3.1).
 #[derive(
@@ -262,59 +265,6 @@ impl ServerStart {
     #[must_use]
     pub fn accept(&self) -> Accept {
         self.accept.into()
-    }
-}
-
-/// Session identifier: 16 octets that a Server chooses, and from which the keys of test packets
-/// are made (RFC 4656 §3.5).
-#[derive(
-    FromBytes,
-    IntoBytes,
-    KnownLayout,
-    Immutable,
-    Unaligned,
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-)]
-#[repr(transparent)]
-pub struct Sid(pub [u8; 16]);
-
-impl Sid {
-    /// As it stands in requests and refusals.
-    pub const ZERO: Self = Self([0; 16]);
-
-    /// As RFC 4656 §3.5 makes them: the Server's IPv4 address, or the last four octets of its IPv6
-    /// address; the time as an NTP timestamp; four random octets.
-    #[must_use]
-    pub fn new(server: IpAddr, unix_ns: i64, random: [u8; 4]) -> Self {
-        let address = match server {
-            IpAddr::V4(address) => address.octets(),
-            IpAddr::V6(address) => {
-                let [.., a, b, c, d] = address.octets();
-                [a, b, c, d]
-            }
-        };
-        let time = Timestamp::from_unix_ns(unix_ns, Format::Ntp).raw();
-        let mut octets = [0; 16];
-        let (head, tail) = octets.split_at_mut(4);
-        head.copy_from_slice(&address);
-        let (middle, end) = tail.split_at_mut(8);
-        middle.copy_from_slice(&time.to_be_bytes());
-        end.copy_from_slice(&random);
-        Self(octets)
-    }
-}
-
-/// 32 hexadecimal digits, as twping prints them.
-impl fmt::Display for Sid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", u128::from_be_bytes(self.0))
     }
 }
 
@@ -747,7 +697,6 @@ const IKEV2_SET_UP_RESPONSE_LEN: usize = 112;
 
 const START_SESSIONS: u8 = 2;
 const STOP_SESSIONS: u8 = 3;
-pub(super) const REQUEST_TW_SESSION: u8 = 5;
 const START_N_SESSIONS: u8 = 7;
 const START_N_ACK: u8 = 8;
 const STOP_N_SESSIONS: u8 = 9;
@@ -809,16 +758,6 @@ mod tests {
             KeyId::read_from_prefix(&[b"\x1b[2J\nroot\xff".as_slice(), &[0; 80]].concat()).unwrap();
         assert_eq!(hostile.to_string(), "\"\\u{1b}[2J\\nroot\u{fffd}\"");
         assert!(KeyId::new_zeroed().octets().is_empty());
-    }
-
-    #[test]
-    fn sids_are_made_as_the_rfc_has_them() {
-        let time = 1_750_000_000_123_456_789;
-        let sid = Sid::new("192.0.2.2".parse().unwrap(), time, [0xde, 0xc2, 0xa5, 0x2f]);
-        // The fraction is rounded up.
-        assert_eq!(sid.to_string(), "c0000202ebf960001f9add38dec2a52f");
-        let sid = Sid::new("2001:db8::a0b:c0d".parse().unwrap(), time, [0; 4]);
-        assert_eq!(sid.to_string(), "0a0b0c0debf960001f9add3800000000");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! How the test packets of one session look: what its Modes and its Request-TW-Session agreed on.
 
+use super::modes::{ModeRefused, Modes, SecurityMode};
+use super::packet::{REFLECTOR_LEN, SENDER_LEN, fill_padding};
 use super::protected::{self, Mode, SYMMETRICAL_MBZ_LEN};
-use super::{ModeRefused, Modes, REFLECTOR_LEN, SENDER_LEN, SecurityMode, fill_padding};
 
 /// The layout of a session's test packets, in both directions.
 ///

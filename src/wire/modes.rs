@@ -7,7 +7,7 @@ use core::str::FromStr;
 use zerocopy::network_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::Accept;
+use super::accept::Accept;
 
 /// Modes of a Server-Greeting, or Mode of a Set-Up-Response: one bit for each way to work
 /// (RFC 4656 §3.1, RFC 5357 §3.1; the registry is IANA's "TWAMP-Modes").

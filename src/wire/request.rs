@@ -9,8 +9,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 use zerocopy::network_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::control::REQUEST_TW_SESSION;
-use super::{Accept, MAX_UDP_PAYLOAD, ModeRefused, Modes, SENDER_LEN, Sid, Timestamp};
+use super::accept::Accept;
+use super::modes::{ModeRefused, Modes};
+use super::packet::{MAX_UDP_PAYLOAD, SENDER_LEN};
+use super::sid::Sid;
+use super::time::Timestamp;
 
 /// Request-TW-Session before its HMAC: 96 octets (RFC 5357 §3.5, RFC 6038 §4.2).
 #[derive(
@@ -425,6 +428,8 @@ const OPEN_DIFFERENCE: usize = 27;
 const PROTECTED_DIFFERENCE: usize = 56;
 /// 112 less 104: a protected reply is longer than RFC 6038 thought (erratum 5045 of RFC 5357).
 const PROTECTED_SHORTFALL: usize = 8;
+/// The number of Request-TW-Session among the commands (RFC 5357 §3.5).
+pub(super) const REQUEST_TW_SESSION: u8 = 5;
 
 #[cfg(test)]
 mod tests {

@@ -15,8 +15,9 @@ use subtle::ConstantTimeEq;
 use zerocopy::transmute;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{BLOCK_LEN, HMAC_LEN, Mode, Packet, ReflectorPacket, Refused, Sealed};
-use crate::wire::{Timestamp, TooShort};
+use super::packet::{BLOCK_LEN, HMAC_LEN, Mode, Packet, ReflectorPacket, Refused, Sealed};
+use crate::wire::packet::TooShort;
+use crate::wire::time::Timestamp;
 
 /// The keys of the test packets of one session, in both directions; wiped when dropped.
 #[derive(Clone)]

@@ -2,9 +2,12 @@ use hmac::{KeyInit, Mac};
 use proptest::prelude::*;
 use serde_json::Value;
 use sha1::Sha1;
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::*;
-use crate::wire::{Format, Modes, TestFormat};
+use crate::wire::{
+    ErrorEstimate, Format, Modes, ReplyHead, ReplyTail, TestFormat, Timestamp, TooShort,
+};
 
 const MODES: [Mode; 2] = [Mode::Authenticated, Mode::Encrypted];
 
@@ -147,7 +150,7 @@ fn requests_and_replies_are_built_as_in_the_vectors() {
         let (fields, wire) = (&row["fields"], octets(&row["wire"]));
         let mut slot = wire.clone();
         let opened: SenderPacket = open(&protection, &mut slot).unwrap();
-        let plain = super::super::SenderPacket {
+        let plain = crate::wire::SenderPacket {
             seq: number(&fields["sequence"]).into(),
             timestamp: timestamp(&fields["timestamp_unix_ns"], opened.head.timestamp),
             error_estimate: estimate(&fields["error_estimate"]),
@@ -162,7 +165,7 @@ fn requests_and_replies_are_built_as_in_the_vectors() {
         let fields = &answer["fields"];
         let expected = octets(&answer["wire"]);
         let read: ReflectorPacket = open(&protection, &mut expected.clone()).unwrap();
-        let reply = super::super::ReflectorPacket {
+        let reply = crate::wire::ReflectorPacket {
             head: ReplyHead {
                 seq: number(&fields["sequence"]).into(),
                 // Not known before the end.
@@ -230,7 +233,7 @@ fn a_forged_packet_of_the_vectors_is_refused() {
 fn a_multiplier_of_zero_is_opened_and_a_packet_cut_short_is_refused() {
     for mode in MODES {
         let protection = Protection::new(mode, &TestKeys::new(&[1; 16], &[2; 32]));
-        let mut packet = SenderPacket::from(super::super::SenderPacket {
+        let mut packet = SenderPacket::from(crate::wire::SenderPacket {
             seq: 7.into(),
             timestamp: Timestamp::from_raw(8),
             error_estimate: ErrorEstimate::from_raw(0xff00),
