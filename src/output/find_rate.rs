@@ -1,6 +1,6 @@
 //! What a search for the fastest rate found, for a terminal of 79 columns.
 
-use super::text::{count, delay, rate, wrap};
+use super::figures::{count, delay, rate, wrap};
 use crate::report::find_rate::{
     Bound, Ceiling, CeilingKind, FindRate, LimitedBy, Outcome, Roundtrip, Standing, Trial,
 };

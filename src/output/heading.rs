@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use super::text::flow;
+use super::figures::flow;
 use crate::report::{Protocol, Report, Role, Scope, Security};
 
 /// What the line tells.

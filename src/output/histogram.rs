@@ -1,7 +1,8 @@
 //! A distribution for the terminal: HdrHistogram's percentile ladder, and a bar for each of a few
 //! ranges of delay. Plain ASCII, at most 79 columns.
 
-use super::text::{WIDTH, count, one_way_doubt, wrap};
+use super::figures::{WIDTH, count, wrap};
+use super::text::one_way_doubt;
 use crate::report::{Cell, Delay, Histogram, Report};
 
 /// Ladder and bars of round trip, outbound and inbound delay, each line with its line break.

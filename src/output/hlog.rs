@@ -14,7 +14,8 @@ use hdrhistogram::serialization::interval_log::{
     IntervalLogWriterBuilder, IntervalLogWriterError, Tag,
 };
 
-use super::text::{delay, one_way_doubt};
+use super::figures::delay;
+use super::text::one_way_doubt;
 use crate::report::{self, Report};
 
 /// A file that takes the histograms of one run.

@@ -1,6 +1,6 @@
 //! Sentences about datagrams that were not taken.
 
-use super::text::count;
+use super::figures::count;
 use crate::report::ignored::{Ignored, Kind};
 
 /// `200 replies had another T1 (Sender Timestamp) than was sent`.

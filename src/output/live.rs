@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
+use super::figures::{self, count};
 use super::heading;
-use super::text::{self, count};
+use super::text;
 use crate::report::{Delay, Happening, Interval, IntervalFigures, IntervalPackets};
 
 /// A happening as `--print-responses` shows it, without the line break.
@@ -35,7 +36,7 @@ pub fn line(happening: &Happening, peer: IpAddr) -> String {
                 format!("packets [{first}-{last}]")
             };
             let lasted = outage_ns.map_or(String::new(), |ns| {
-                format!(" in {}", text::delay(text::ns(ns)))
+                format!(" in {}", text::delay(figures::ns(ns)))
             });
             format!("Gap detected: {packets} missing{lasted} (received seq={received})")
         }
@@ -75,7 +76,7 @@ pub fn logged(happening: &Happening, peer: IpAddr) -> String {
 }
 
 fn time(ns: Option<i64>) -> String {
-    ns.map_or("-".to_owned(), |ns| text::delay(text::ns(ns)))
+    ns.map_or("-".to_owned(), |ns| text::delay(figures::ns(ns)))
 }
 
 /// Marked where it contains the offset of two clocks.
@@ -103,7 +104,7 @@ pub fn block(interval: &Interval) -> String {
         "\n    "
     };
     let mut lines = vec![format!("{when}{gap}{counts}")];
-    let length = text::delay(text::magnitude(interval.length_ns));
+    let length = text::delay(figures::magnitude(interval.length_ns));
     let marked = !interval.clocks_agree;
     let last = format!("Last {length}");
     lines.extend(figures(&last, &interval.interval, None, marked));
@@ -203,7 +204,7 @@ fn figures(
         ));
     }
     let more: Vec<&str> = more.iter().map(String::as_str).collect();
-    lines.push(text::flow("", 2, &more, "  "));
+    lines.push(figures::flow("", 2, &more, "  "));
     lines
 }
 
@@ -217,7 +218,7 @@ fn row(
 ) -> String {
     let decided = packets.received + packets.lost;
     let lost = lost.filter(|_| decided > 0);
-    text::row(name, marked, delay) + &text::loss(lost, Some(decided))
+    text::row(name, marked, delay) + &figures::loss(lost, Some(decided))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Called by `cli` when a run is over. Every sink shows one Report and computes nothing that is not
 //! in it, so that all of them show the same numbers; `None` is shown as "not measured", never as 0.
 
+mod figures;
 pub mod find_rate;
 pub mod heading;
 pub mod histogram;

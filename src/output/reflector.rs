@@ -1,7 +1,7 @@
 //! A reflector's account for a person: a few lines when it stops.
 
+use super::figures::{count, dropped, not_sent, refused_calls};
 use super::ignored;
-use super::text::{count, dropped, not_sent, refused_calls};
 use crate::report::reflector::{Account, Injected, TestMode};
 
 /// Said of Session-Senders that do not fill their Error Estimate in.

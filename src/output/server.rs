@@ -1,8 +1,8 @@
 //! A Server's account for a person: a few lines when it stops.
 
+use super::figures::{count, dropped, not_sent, refused_calls};
 use super::ignored;
 use super::reflector::UNUSABLE;
-use super::text::{count, dropped, not_sent, refused_calls};
 use crate::report::server::Account;
 
 /// What a Server did, for a terminal of 79 columns.

@@ -4,13 +4,20 @@
 //! measured is `-`, never 0; what is not zero never reads as zero (`<0.1%`, `430ns`), and what is
 //! not everything never as 100 %; a one-way delay that contains the offset of two clocks is marked.
 
-use super::ignored;
-use crate::report::unsent::{Unsent, UnsentBy};
-use crate::report::{
-    Cause, Clock, Delay, FailedCall, Figure, Granularity, IcmpKind, Io, Load, Packets, Profile,
-    Reason, Report, Schedule, SizeEntry, Spread, StampKind, Timestamps, Verdict, Whose,
+pub(crate) use super::figures::dscp;
+use super::figures::{
+    SECOND_NS, WIDTH, cell, dropped, flow, group, known, loss, magnitude, ns, percent, seconds,
 };
+pub use super::figures::{count, delay, dp, megabits, rate, wrap};
+use super::ignored;
+use crate::report::{
+    Cause, Delay, Figure, Granularity, IcmpKind, Io, Load, Packets, Profile, Reason, Report,
+    Schedule, SizeEntry, Spread, StampKind, Timestamps, Verdict,
+};
+use directions::{both_synchronised, dash, directions, label, not_told, out_of_range, own_time};
+pub(super) use directions::{one_way_doubt, row};
 
+mod directions;
 mod full;
 mod sessions;
 
@@ -62,78 +69,6 @@ fn paragraphs(blocks: &[Vec<String>]) -> String {
     let blocks = blocks.iter().filter(|lines| !lines.is_empty());
     let blocks: Vec<String> = blocks.map(|lines| lines.join("\n") + "\n").collect();
     blocks.join("\n")
-}
-
-/// A duration in nanoseconds in twampy's form, right-aligned in ten columns: `     147us`.
-///
-/// As there, by absolute value: above one minute `min`, above 10 s and 1 s `sec`, above 1 ms `ms`,
-/// else microseconds, of which the fraction is cut off. Unlike there, negative values follow the
-/// same rule, what lies below 1 us is shown in `ns`, and what does not fit in minutes in `day`.
-#[must_use]
-pub fn dp(ns: f64) -> String {
-    let size = ns.abs();
-    if !ns.is_finite() {
-        format!("{:>10}", "-")
-    } else if size > MINUTE_NS {
-        let forms = [
-            format!("{:7.1}min", ns / MINUTE_NS),
-            format!("{:7.1}day", ns / DAY_NS),
-        ];
-        let fitting = forms.into_iter().find(|text| text.len() <= 10);
-        fitting.unwrap_or_else(|| format!("{:7.0}day", ns / DAY_NS))
-    } else if size > 10.0 * SECOND_NS {
-        format!("{:7.1}sec", ns / SECOND_NS)
-    } else if size > SECOND_NS {
-        format!("{:7.2}sec", ns / SECOND_NS)
-    } else if size > 1e6 {
-        format!("{:8.2}ms", ns / 1e6)
-    } else if size >= 1e3 {
-        format!("{:8.0}us", (ns / 1e3).trunc())
-    } else if size >= 1.0 {
-        format!("{:8.0}ns", ns.trunc())
-    } else if size >= 0.1 {
-        format!("{ns:8.1}ns")
-    } else if size > 0.0 {
-        format!("{:>10}", if ns > 0.0 { "<0.1ns" } else { ">-0.1ns" })
-    } else {
-        format!("{:>10}", "0us")
-    }
-}
-
-/// A duration in nanoseconds as in the table, without the padding: `1.05ms`.
-#[must_use]
-pub fn delay(ns: f64) -> String {
-    dp(ns).trim_start().to_owned()
-}
-
-/// A count with thousands separators: `1,000,000`.
-#[must_use]
-pub fn count(n: u64) -> String {
-    group(&n.to_string())
-}
-
-/// A rate in packets a second: `100,000/s`, below 1000 with at most three decimals: `0.5/s`.
-#[must_use]
-pub fn rate(pps: f64) -> String {
-    let exact = format!("{pps:.3}");
-    let whole = exact.split('.').next().unwrap_or_default();
-    if !pps.is_finite() {
-        "-".to_owned()
-    } else if whole.len() > 3 {
-        group(&format!("{pps:.0}")) + "/s"
-    } else if pps > 0.0 && exact == "0.000" {
-        "<0.001/s".to_owned()
-    } else {
-        format!("{}/s", exact.trim_end_matches('0').trim_end_matches('.'))
-    }
-}
-
-/// `text` broken at blanks into lines of at most 79 columns, all but the first indented by
-/// `indent`; no line break at the end. A word that is longer than a line stays whole.
-#[must_use]
-pub fn wrap(text: &str, indent: usize) -> String {
-    let words: Vec<&str> = text.split_whitespace().collect();
-    flow("", indent, &words, " ")
 }
 
 /// twampy's table, and directly below it what its marks mean.
@@ -202,138 +137,6 @@ fn late_and_unknown(packets: &Packets) -> (Option<u64>, Option<u64>) {
     (some(late), some(all - late))
 }
 
-/// A direction's name and its figures as far as the loss column.
-pub(super) fn row(name: &str, mark: bool, delay: Option<&Delay>) -> String {
-    let cells = [
-        delay.map(|d| ns(d.min)),
-        delay.map(|d| ns(d.max)),
-        delay.map(|d| d.mean),
-        delay.and_then(|d| d.jitter),
-    ];
-    label(name, mark) + &cells.map(cell).join("  ") + "    "
-}
-
-/// Why the one-way delays are not those of the path alone; `None` where they are, or none is shown.
-pub(super) fn one_way_doubt(report: &Report) -> Option<String> {
-    let clock = &report.timestamps.clock;
-    let one_way = [&report.delay_ns.outbound, &report.delay_ns.inbound];
-    let smallest = one_way.into_iter().flatten().map(|delay| delay.min).min()?;
-    if clock.same_clock {
-        return None;
-    }
-    if let Some(steps) = clock_steps(clock) {
-        return Some(steps);
-    }
-    if !both_synchronised(clock) {
-        return Some(
-            "The clocks of the two ends are not known to agree: these delays contain their offset."
-                .to_owned(),
-        );
-    }
-    if smallest < 0 {
-        return Some(format!(
-            "The clocks of the two ends disagree by at least {}, although both call themselves \
-             synchronised: these delays contain their offset.",
-            delay(-ns(smallest))
-        ));
-    }
-    let errors = clock.local_error_ns.zip(clock.remote_error_ns);
-    let error = errors.map(|(local, remote)| local.saturating_add(remote))?;
-    (error >= smallest.unsigned_abs()).then(|| {
-        format!(
-            "The clocks of the two ends may be {} apart by their own account: not less than the \
-             smallest of these delays.",
-            delay(magnitude(error))
-        )
-    })
-}
-
-/// Which clocks were set, and what the one-way delays are then of.
-fn clock_steps(clock: &Clock) -> Option<String> {
-    let (first, more) = clock.steps.split_first()?;
-    let whose = match first.whose {
-        Whose::Local => "This host's clock",
-        Whose::Remote => "The reflector's clock",
-    };
-    let way = if first.by_ns < 0 { "back" } else { "forward" };
-    let by = delay(magnitude(first.by_ns.unsigned_abs()));
-    let more = match more {
-        [] => String::new(),
-        [_] => ", and one was set once more".to_owned(),
-        more => format!(", and one was set {} more times", more.len()),
-    };
-    let stretch = match (&clock.one_way_from, &clock.one_way_until) {
-        (None, None) => "these delays".to_owned(),
-        (None, Some(until)) => format!("these delays are of the time until {}", second(until)),
-        (Some(from), None) => format!("these delays are of the time from {} on", second(from)),
-        (Some(from), Some(until)) => format!(
-            "these delays are of the time from {} to {}",
-            second(from),
-            second(until)
-        ),
-    };
-    Some(format!(
-        "{whose} was set {way} by {by} at {}{more}: {stretch}, and contain the clocks' offset.",
-        second(&first.at)
-    ))
-}
-
-/// The time of day of a date as RFC 3339 writes it, to the millisecond.
-fn second(at: &str) -> String {
-    let time = at.split_once('T').map_or(at, |(_, time)| time);
-    let time = time.trim_end_matches('Z');
-    format!("{} UTC", time.get(..12).unwrap_or(time))
-}
-
-fn both_synchronised(clock: &Clock) -> bool {
-    clock.local_synchronised == Some(true) && clock.remote_synchronised == Some(true)
-}
-
-/// Each direction's name, whether it is marked, and its delays; last the reflector's own time.
-fn directions(report: &Report) -> [(&'static str, bool, Option<&Delay>); 4] {
-    let set = &report.delay_ns;
-    let doubt = one_way_doubt(report).is_some();
-    let marked = |delay: &Option<Delay>| doubt && delay.is_some();
-    [
-        ("Outbound", marked(&set.outbound), set.outbound.as_ref()),
-        ("Inbound", marked(&set.inbound), set.inbound.as_ref()),
-        ("Roundtrip", false, set.roundtrip.as_ref()),
-        ("Reflector", false, set.reflector.as_ref()),
-    ]
-}
-
-/// Whether delays were measured, and the reflector kept its own time to itself.
-fn not_told(report: &Report) -> bool {
-    report.delay_ns.inbound.is_some() && report.delay_ns.reflector.is_none()
-}
-
-/// What the figures of the reflector are.
-fn own_time(report: &Report) -> &'static str {
-    if not_told(report) {
-        "Reflector: its own time is not told (T2 = T3); it is part of Inbound and Roundtrip."
-    } else {
-        "Reflector: its own time, T3 - T2; not part of Roundtrip."
-    }
-}
-
-/// A line for each direction with samples that the histogram cannot hold.
-fn out_of_range(report: &Report) -> Vec<String> {
-    let lines = directions(report).into_iter();
-    let lines = lines.filter_map(|(name, _, delay)| {
-        let beyond = delay.map(|d| d.out_of_range)?;
-        (beyond.below > 0 || beyond.above > 0).then(|| {
-            let text = format!(
-                "{name}: {} samples below and {} above the histogram's bounds; percentiles know \
-                 them only as such.",
-                count(beyond.below),
-                count(beyond.above)
-            );
-            wrap(&text, 2)
-        })
-    });
-    lines.collect()
-}
-
 /// Percentiles and variation; nothing where no delay was measured.
 fn details(report: &Report) -> Vec<String> {
     let rows = directions(report);
@@ -388,33 +191,6 @@ fn details(report: &Report) -> Vec<String> {
     }
     lines.extend(out_of_range(report));
     lines
-}
-
-/// What a dash says: how many samples it takes for a percentile that is not told, in `all` of the
-/// percentiles or the usual ones.
-fn dash<'a>(delays: impl Iterator<Item = &'a Delay>, all: bool) -> String {
-    let mut takes: Vec<(&str, u64)> = Vec::new();
-    for needed in delays.filter_map(|delay| delay.samples_needed) {
-        let usual = [
-            ("P90", needed.p90.filter(|_| all)),
-            ("P95", needed.p95),
-            ("P99", needed.p99),
-            ("P99.9", needed.p99_9),
-            ("P99.99", needed.p99_99.filter(|_| all)),
-            ("P99.999", needed.p99_999.filter(|_| all)),
-        ];
-        takes.extend(usual.iter().filter_map(|(name, n)| Some((*name, (*n)?))));
-    }
-    takes.sort_by_key(|(_, samples)| *samples);
-    takes.dedup();
-    let takes: Vec<String> = takes
-        .iter()
-        .map(|(name, samples)| format!("{name} takes {}", count(*samples)))
-        .collect();
-    match takes.as_slice() {
-        [] => "-: not measured.".to_owned(),
-        takes => format!("-: not measured, or too few samples: {}.", takes.join(", ")),
-    }
 }
 
 fn packets(report: &Report) -> Vec<String> {
@@ -805,20 +581,6 @@ fn clock(report: &Report) -> Vec<String> {
     parts
 }
 
-/// A DSCP with its name, where it has one and that is not the usual: `34 (af41)`, `0`.
-pub(crate) fn dscp(value: u8) -> String {
-    let name = match value {
-        1 => "le".to_owned(),
-        44 => "va".to_owned(),
-        46 => "ef".to_owned(),
-        8.. if value.is_multiple_of(8) => format!("cs{}", value / 8),
-        // Class 1 to 4, drop precedence 1 to 3 (RFC 2597 §6).
-        10..=38 if value.is_multiple_of(2) => format!("af{}{}", value / 8, value % 8 / 2),
-        _ => return value.to_string(),
-    };
-    format!("{value} ({name})")
-}
-
 /// What of the two clocks is in the one-way delays; `None` where that is nothing.
 fn offset_and_drift(report: &Report) -> Option<String> {
     let clock = &report.timestamps.clock;
@@ -1054,117 +816,6 @@ fn and(names: &[String]) -> String {
     }
 }
 
-/// `  Outbound:    `, with a mark `  Outbound*:   `.
-fn label(name: &str, mark: bool) -> String {
-    let mark = if mark { "*" } else { "" };
-    format!("  {:13}", format!("{name}{mark}:"))
-}
-
-fn cell(ns: Option<f64>) -> String {
-    dp(ns.unwrap_or(f64::NAN))
-}
-
-/// The loss column, six columns wide.
-pub(super) fn loss(lost: Option<u64>, sent: Option<u64>) -> String {
-    let percent = lost
-        .zip(sent)
-        .and_then(|(lost, sent)| percent(lost, sent, 1));
-    format!(
-        "{:>6}",
-        percent.map_or("-".to_owned(), |percent| percent + "%")
-    )
-}
-
-/// `part` of `whole` in percent; `None` of nothing. Neither a part that is not 0 nor a rest that is
-/// not 0 is rounded away.
-fn percent(part: u64, whole: u64, decimals: usize) -> Option<String> {
-    if whole == 0 {
-        return None;
-    }
-    let text = |percent: f64| format!("{percent:.decimals$}");
-    let rounded = text(magnitude(part) / magnitude(whole) * 100.0);
-    let unit = (0..decimals).fold(1.0, |unit, _| unit / 10.0);
-    Some(if part > 0 && rounded == text(0.0) {
-        format!("<{}", text(unit))
-    } else if part < whole && rounded == text(100.0) {
-        format!(">{}", text(100.0 - unit))
-    } else {
-        rounded
-    })
-}
-
-fn known(n: Option<u64>) -> String {
-    n.map_or("-".to_owned(), count)
-}
-
-/// A line for each call for many packets that was refused.
-pub(super) fn refused_calls(calls: &[FailedCall]) -> String {
-    let line =
-        |call| format!("refused by this system: {call}; each packet took a call of its own\n");
-    calls.iter().map(line).collect()
-}
-
-/// Why replies could not be sent.
-pub(super) fn not_sent(unsent: &Unsent) -> String {
-    let line = |by: UnsentBy| {
-        let replies = if by.count == 1 { "reply" } else { "replies" };
-        format!("not sent: {} {replies}: {by}\n", count(by.count))
-    };
-    unsent.each().map(line).collect()
-}
-
-/// Datagrams that sockets dropped, each bundle counted as one.
-pub(super) fn dropped(drops: Option<u64>, bundles: bool) -> String {
-    match drops {
-        None => "not told".to_owned(),
-        Some(drops) if drops > 0 && bundles => format!("{} or more", count(drops)),
-        Some(drops) => count(drops),
-    }
-}
-
-/// A bit rate: `8,560.00 Mbit/s`.
-#[must_use]
-pub fn megabits(bps: f64) -> String {
-    let megabits = bps / 1e6;
-    let decimals = match megabits {
-        m if m < 0.1 => 6,
-        m if m < 10.0 => 3,
-        _ => 2,
-    };
-    group(&format!("{megabits:.decimals$}")) + " Mbit/s"
-}
-
-fn seconds(seconds: f64) -> String {
-    match group(&format!("{seconds:.3}")) {
-        text if text == "0.000" && seconds > 0.0 => "<0.001 s".to_owned(),
-        text => text + " s",
-    }
-}
-
-/// Thousands separators into the digits before the decimal point.
-fn group(number: &str) -> String {
-    let point = number.find('.').unwrap_or(number.len());
-    let mut text = String::new();
-    for (at, digit) in number.chars().enumerate() {
-        let left = point.saturating_sub(at);
-        if at > 0 && left > 0 && left % 3 == 0 && !text.ends_with('-') {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// Signed nanoseconds for [`dp`], whose few digits need no more than the 53 bits that are left.
-pub(super) fn ns(ns: i64) -> f64 {
-    ns as f64
-}
-
-/// As [`ns`], for counts and what is never negative.
-pub(super) fn magnitude(n: u64) -> f64 {
-    n as f64
-}
-
 /// A label and items with `separator` between; lines break between items where they can.
 fn listing(label: &str, items: &[String], separator: &str) -> String {
     let (mark, gap) = separator.split_at(separator.find(' ').unwrap_or(0));
@@ -1176,46 +827,10 @@ fn listing(label: &str, items: &[String], separator: &str) -> String {
     flow(&format!("{label:LABEL$}"), LABEL, &items, gap)
 }
 
-/// `first`, then `pieces` with `gap` between, in lines of at most [`WIDTH`]; a piece that is longer
-/// than a line is broken at its blanks.
-pub(super) fn flow(first: &str, indent: usize, pieces: &[&str], gap: &str) -> String {
-    let mut text = first.to_owned();
-    let mut column = first.chars().count();
-    let mut gap_before = "";
-    for piece in pieces {
-        let parts: Vec<&str> = if indent + piece.chars().count() > WIDTH {
-            piece.split_whitespace().collect()
-        } else {
-            vec![piece]
-        };
-        for part in parts {
-            let length = part.chars().count();
-            if !gap_before.is_empty() && column + gap_before.len() + length > WIDTH {
-                text += "\n";
-                text += &" ".repeat(indent);
-                column = indent;
-            } else {
-                text += gap_before;
-                column += gap_before.len();
-            }
-            text += part;
-            column += length;
-            gap_before = " ";
-        }
-        gap_before = gap;
-    }
-    text
-}
-
 /// Late departures from which a load is called burstier than asked for: one in this many.
 const BURSTY_ONE_IN: u64 = 20;
-/// Columns of a line.
-pub(super) const WIDTH: usize = 79;
 /// Columns of a label before running text.
 const LABEL: usize = 11;
-const SECOND_NS: f64 = 1e9;
-const MINUTE_NS: f64 = 60e9;
-const DAY_NS: f64 = 86_400e9;
 const MIB: f64 = 1_048_576.0;
 
 #[cfg(test)]

@@ -1,9 +1,7 @@
 //! The long form: every figure of every direction, and the counts by bin.
 
-use super::{
-    WIDTH, cell, count, dash, delay, directions, magnitude, not_told, ns, out_of_range, own_time,
-    wrap,
-};
+use super::directions::{dash, directions, not_told, out_of_range, own_time};
+use crate::output::figures::{WIDTH, cell, count, delay, magnitude, ns, wrap};
 use crate::report::{Delay, Report};
 
 /// Every figure, a row each, with the directions side by side; nothing where none was measured.

@@ -1,6 +1,6 @@
 //! Several sessions side by side: what each class, or each path, gets.
 
-use super::{WIDTH, cell, count, dscp, loss, ns};
+use crate::output::figures::{WIDTH, cell, count, dscp, loss, ns};
 use crate::report::Report;
 
 /// The line above the figures of one of several sessions.

@@ -1,6 +1,8 @@
 //! Whole summaries, as files; `RENEW_SNAPSHOTS=1 cargo test --lib snapshots` writes them anew.
 
 use super::*;
+use crate::output::figures::{DAY_NS, MINUTE_NS};
+use crate::report::Clock;
 use crate::report::{
     Bin, Cpu, DelaySet, Histograms, Host, Ipdv, LossBursts, OutOfRange, PathFacts, Pdv, Protocol,
     ReasonCode, Role, SamplesNeeded, Schema, Scope, Security,
