@@ -2,10 +2,9 @@
 
 use super::*;
 use crate::output::figures::{DAY_NS, MINUTE_NS};
-use crate::report::Clock;
 use crate::report::{
-    Bin, Cpu, DelaySet, Histograms, Host, Ipdv, LossBursts, OutOfRange, PathFacts, Pdv, Protocol,
-    ReasonCode, Role, SamplesNeeded, Schema, Scope, Security,
+    Bin, Clock, Cpu, DelaySet, Histograms, Host, Ipdv, LossBursts, OutOfRange, PathFacts, Pdv,
+    Protocol, ReasonCode, Role, SamplesNeeded, Schema, Scope, Security,
 };
 use proptest::prelude::*;
 
