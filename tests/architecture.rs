@@ -67,8 +67,6 @@ const STILL_IN_A_RING: &[&str] = &[
     "engine/served",
     "engine/served/serving",
     "engine/served/thread",
-    "io",
-    "io/neighbour",
     "server",
     "server/connection",
     "server/sessions",

@@ -18,10 +18,14 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use socket2::Socket;
 
+use super::host::interface_of;
+use super::socket::{
+    SocketPlan, bind_interface, needed, new_socket, note, note_buffer, refused_option,
+    set_plain_options,
+};
+use super::trouble::{RefusedCall, refused_call};
 use super::{
-    BATCH, Datagram, Event, Granted, Icmp, IcmpMessage, MOST_BEFORE, RefusedCall, Request, Route,
-    SocketPlan, StampKind, bind_interface, interface_of, needed, new_socket, note, note_buffer,
-    refused_call, refused_option, set_plain_options,
+    BATCH, Datagram, Event, Granted, Icmp, IcmpMessage, MOST_BEFORE, Request, Route, StampKind,
 };
 use crate::os;
 use crate::sys::{self, Call, Queue, ReceiveBatch, ReplyFacts, SendBatch, SendFacts};

@@ -7,18 +7,24 @@
 //!
 //! The engine is written against the traits, so that both makes run the same code.
 
+mod host;
 #[cfg(target_os = "linux")]
 pub(crate) mod linux;
 #[cfg(target_os = "linux")]
 mod neighbour;
 pub(crate) mod portable;
+mod socket;
 mod trouble;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 
 use mio::{Registry, Token};
 
+pub(crate) use self::host::{NextHop, interface_of, is_local, path_mtu, source_address, speed_of};
+#[cfg(target_os = "linux")]
+pub(crate) use self::socket::bind_device;
+pub(crate) use self::socket::{SocketPlan, needed};
 pub(crate) use self::trouble::{
     Advice, Patience, Refusals, RefusedCall, failed_call, is_of_destination, refused_call,
 };
@@ -47,28 +53,6 @@ impl std::fmt::Display for StampKind {
             Self::Userspace => "this program",
         })
     }
-}
-
-/// What a socket should be like.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SocketPlan {
-    /// Address and port to bind; port 0 takes any.
-    pub(crate) local: SocketAddr,
-    /// TOS or Traffic Class octet of what is sent.
-    pub(crate) tos: u8,
-    /// TTL or Hop Limit of what is sent.
-    pub(crate) ttl: u8,
-    /// Never fragment, here or on the way.
-    pub(crate) do_not_fragment: bool,
-    /// Interface to bind to.
-    pub(crate) interface: Option<String>,
-    /// Socket buffer to ask for, in octets as the kernel counts them.
-    pub(crate) buffer: usize,
-    /// Ask for timestamps of the interface's own clock.
-    pub(crate) hardware: bool,
-    pub(crate) busy_poll_us: Option<u32>,
-    /// Packets may leave as trains and be taken as bundles, which share their timestamps.
-    pub(crate) bundles: bool,
 }
 
 /// What the system granted.
@@ -403,28 +387,6 @@ pub(crate) trait Port: std::fmt::Debug + Send + Sized + 'static {
     }
 }
 
-/// The address that packets to `remote` leave from.
-///
-/// # Errors
-/// The system's, such as no route.
-pub(crate) fn source_address(remote: SocketAddr, interface: Option<&str>) -> io::Result<IpAddr> {
-    let socket = new_socket(remote)?;
-    bind_interface(&socket, interface)?;
-    socket.connect(&remote.into())?;
-    let local = UdpSocket::from(socket).local_addr()?;
-    Ok(local.ip())
-}
-
-/// The router or host that packets are handed to on the link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NextHop {
-    pub(crate) addr: IpAddr,
-    /// Its link address is known.
-    pub(crate) resolved: bool,
-    /// How long it was waited for; 0: it was known.
-    pub(crate) waited_ns: i64,
-}
-
 /// Has the next hop on the way from `local` to `remote` resolved, within a second or so; `stop` ends the
 /// wait. `None` where there is nothing to resolve (loopback, links without addresses), or the system does
 /// not tell.
@@ -440,198 +402,5 @@ pub(crate) fn resolve_next_hop(
     {
         let _ = (remote, local, interface, stop());
         None
-    }
-}
-
-/// Octets of the largest IP packet that goes to `remote` unfragmented; `None` where the system does
-/// not tell.
-pub(crate) fn path_mtu(remote: SocketAddr, interface: Option<&str>) -> Option<usize> {
-    let socket = new_socket(remote).ok()?;
-    bind_interface(&socket, interface).ok()?;
-    socket.connect(&remote.into()).ok()?;
-    #[cfg(target_os = "linux")]
-    return crate::sys::path_mtu(&socket, remote.is_ipv6());
-    #[cfg(not(target_os = "linux"))]
-    None
-}
-
-/// Whether an address is one of this host's own.
-pub(crate) fn is_local(addr: IpAddr) -> bool {
-    // Not a trial bind: that may succeed for any address (net.ipv4.ip_nonlocal_bind).
-    addr.is_loopback() || interface_of(addr).is_some()
-}
-
-/// Each address of this host's own, of one family, with its scope (0: it needs none).
-///
-/// # Errors
-/// The system's.
-fn local_addresses(v6: bool) -> io::Result<Vec<(IpAddr, u32)>> {
-    let interfaces = nix::ifaddrs::getifaddrs()?;
-    let own = interfaces.filter_map(|interface| {
-        let address = interface.address?;
-        let v4 = address.as_sockaddr_in().map(|a| (IpAddr::V4(a.ip()), 0));
-        v4.or_else(|| {
-            let address = address.as_sockaddr_in6()?;
-            Some((IpAddr::V6(address.ip()), address.scope_id()))
-        })
-    });
-    let mut own: Vec<_> = own.filter(|(ip, _)| ip.is_ipv6() == v6).collect();
-    own.sort_unstable();
-    own.dedup();
-    Ok(own)
-}
-
-/// Name of the interface that has an address.
-pub(crate) fn interface_of(addr: IpAddr) -> Option<String> {
-    let interfaces = nix::ifaddrs::getifaddrs().ok()?;
-    for interface in interfaces {
-        let found = interface.address.as_ref().is_some_and(|address| {
-            let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
-            let v6 = address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip()));
-            v4.or(v6) == Some(addr)
-        });
-        if found {
-            return Some(interface.interface_name);
-        }
-    }
-    None
-}
-
-/// Bits a second of an interface; `None` where the system does not tell, as of loopback.
-pub(crate) fn speed_of(interface: &str) -> Option<u64> {
-    let told = |name: &str| {
-        let path = format!("/sys/class/net/{interface}/{name}");
-        let text = std::fs::read_to_string(path).ok()?;
-        text.trim().parse::<u64>().ok()
-    };
-    // In a network namespace that folder may still be the host's, with interfaces of the same name.
-    let index = nix::net::if_::if_nametoindex(interface).ok()?;
-    let mbit = told("ifindex").filter(|told| *told == u64::from(index));
-    // -1 where there is no carrier, or where the interface is virtual.
-    let mbit = mbit
-        .and_then(|_| told("speed"))
-        .filter(|mbit| *mbit > 0 && *mbit < u64::from(u32::MAX))?;
-    mbit.checked_mul(1_000_000)
-}
-
-fn new_socket(addr: SocketAddr) -> io::Result<socket2::Socket> {
-    let domain = socket2::Domain::for_address(addr);
-    let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
-    socket.set_nonblocking(true)?;
-    if addr.is_ipv6() {
-        let set = socket.set_only_v6(true);
-        set.map_err(|error| refused_option("IPV6_V6ONLY", &error))?;
-    }
-    Ok(socket)
-}
-
-fn bind_interface(socket: &socket2::Socket, interface: Option<&str>) -> io::Result<()> {
-    let Some(name) = interface else {
-        return Ok(());
-    };
-    #[cfg(target_os = "linux")]
-    {
-        bind_device(socket, name)
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = (socket, name);
-        Err(io::ErrorKind::Unsupported.into())
-    }
-}
-
-/// Binds a socket to an interface; the error says what was refused and what for.
-///
-/// # Errors
-/// The system's: no such interface, no permission.
-#[cfg(target_os = "linux")]
-pub(crate) fn bind_device(socket: &socket2::Socket, interface: &str) -> io::Result<()> {
-    let Err(error) = socket.bind_device(Some(interface.as_bytes())) else {
-        return Ok(());
-    };
-    if error.raw_os_error() == Some(libc::ENODEV) {
-        return Err(error);
-    }
-    let what = match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            "--interface needs it, and it may need CAP_NET_RAW; leave the interface out, or grant that"
-        }
-        _ => "--interface needs it; leave the interface out, and name the local address",
-    };
-    Err(needed("SO_BINDTODEVICE", &error, what))
-}
-
-/// The error of an option without which there is nothing to be had, and what it is for.
-pub(crate) fn needed(name: &str, error: &io::Error, what: &str) -> io::Error {
-    let refused = refused_option(name, error);
-    io::Error::new(error.kind(), format!("{refused}: {what}"))
-}
-
-/// Notes that a buffer has the system's own size.
-fn note_buffer(name: &str, error: &io::Error, remarks: &mut Vec<String>) {
-    let error = refused_option(name, error);
-    let what = "the buffer has the system's own size, and more may be dropped where packets come in bursts";
-    note(remarks, format!("{error}: {what}"));
-}
-
-/// Options that every system has; returns whether packets leave with the TTL of the plan.
-///
-/// # Errors
-/// The system's, where it refuses what was asked for and is not what it does anyway.
-fn set_plain_options(
-    socket: &socket2::Socket,
-    plan: &SocketPlan,
-    remarks: &mut Vec<String>,
-) -> io::Result<bool> {
-    let (ttl, tos) = (u32::from(plan.ttl), u32::from(plan.tos));
-    let v4 = plan.local.is_ipv4();
-    let (name, result) = if v4 {
-        ("IP_TTL", socket.set_ttl_v4(ttl))
-    } else {
-        ("IPV6_UNICAST_HOPS", socket.set_unicast_hops_v6(ttl))
-    };
-    let has_ttl = match result {
-        Ok(()) => true,
-        // The usual one is for counting hops; any other was asked for, and packets must not go further.
-        Err(error) if plan.ttl == 255 => {
-            let error = refused_option(name, &error);
-            let what = "packets leave with the system's TTL, and hops on their way are not known";
-            note(remarks, format!("{error}: {what}"));
-            false
-        }
-        Err(error) => return Err(refused_option(name, &error)),
-    };
-    #[cfg(target_os = "linux")]
-    let (name, result) = if v4 {
-        ("IP_TOS", socket.set_tos_v4(tos))
-    } else {
-        ("IPV6_TCLASS", socket.set_tclass_v6(tos))
-    };
-    #[cfg(not(target_os = "linux"))]
-    let (name, result) = if v4 {
-        ("IP_TOS", socket.set_tos_v4(tos))
-    } else {
-        ("IPV6_TCLASS", Err(io::ErrorKind::Unsupported.into()))
-    };
-    match result {
-        // Without it packets have 0.
-        Err(error) if tos != 0 => Err(refused_option(name, &error)),
-        _ => Ok(has_ttl),
-    }
-}
-
-/// The error of a socket option, with the option's name.
-fn refused_option(name: &str, error: &io::Error) -> io::Error {
-    let why = match error.raw_os_error() {
-        Some(errno) => nix::errno::Errno::from_raw(errno).desc().to_owned(),
-        None => error.to_string(),
-    };
-    io::Error::new(error.kind(), format!("this system refuses {name} ({why})"))
-}
-
-/// Notes a remark, once.
-fn note(remarks: &mut Vec<String>, remark: String) {
-    if !remarks.contains(&remark) {
-        remarks.push(remark);
     }
 }

@@ -13,7 +13,8 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use libc::c_int;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{NextHop, bind_interface, new_socket};
+use super::host::NextHop;
+use super::socket::{bind_interface, new_socket};
 use crate::os;
 
 /// How long a next hop is waited for: the kernel asks once a second.

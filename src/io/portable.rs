@@ -9,11 +9,12 @@ use std::ops::DerefMut;
 
 use mio::{Interest, Registry, Token};
 
-use super::trouble::{Trouble, trouble};
-use super::{
-    BATCH, Datagram, Event, Granted, MOST_BEFORE, Request, Route, SocketPlan, StampKind,
-    bind_interface, local_addresses, new_socket, note_buffer, refused_option, set_plain_options,
+use super::host::local_addresses;
+use super::socket::{
+    SocketPlan, bind_interface, new_socket, note_buffer, refused_option, set_plain_options,
 };
+use super::trouble::{Trouble, trouble};
+use super::{BATCH, Datagram, Event, Granted, MOST_BEFORE, Request, Route, StampKind};
 use crate::os;
 
 const MAX_DATAGRAM: usize = 65_536;
