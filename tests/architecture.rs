@@ -67,11 +67,6 @@ const STILL_IN_A_RING: &[&str] = &[
     "engine/served",
     "engine/served/serving",
     "engine/served/thread",
-    "server",
-    "server/connection",
-    "server/sessions",
-    "server/table",
-    "server/tokens",
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -9,8 +9,9 @@ use std::net::Shutdown;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
-use super::Shared;
-use super::sessions::{Caller, Reflection};
+use super::caller::Caller;
+use super::sessions::Reflection;
+use super::shared::Shared;
 use crate::control::crypto::Passphrase;
 use crate::control::crypto::{SessionKeys, TokenCheck};
 use crate::control::server::{Asked, End, Ending, Grant, Host, Remark, Server};

@@ -9,10 +9,11 @@ use std::hash::Hash;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use super::caller::{Caller, Whose};
 use super::clients::{ClientAddress, Clients};
-use super::{Whose, rfc3339};
-use crate::config::{Dscp, Ports, Rules};
+use crate::config::{Dscp, Ports};
 use crate::control::server::{Asked, Ending as Ended, Grant};
 use crate::engine::served::{NotServed, Reflectors, Served, ServedCounts, ServedEvent, ServedId};
 use crate::os;
@@ -76,18 +77,6 @@ impl From<ServedEvent> for Told<ServedId> {
             ServedEvent::Ended(id, counts) => Self::Over(id, counts),
         }
     }
-}
-
-/// Whom a request came from, and what he may do.
-#[derive(Clone, Debug)]
-pub(super) struct Caller {
-    pub(super) whose: Whose,
-    /// The Control-Client.
-    pub(super) peer: SocketAddr,
-    /// This host's end of the control connection.
-    pub(super) local: SocketAddr,
-    pub(super) client: ClientAddress,
-    pub(super) rules: Arc<Rules>,
 }
 
 /// Sessions, and what reflects them.
@@ -581,6 +570,12 @@ pub(super) fn cannot_accept(error: &io::Error) -> bool {
                 | libc::EOPNOTSUPP
         )
     )
+}
+
+/// UTC, to the millisecond.
+fn rfc3339(unix_ns: i64) -> String {
+    let since = Duration::from_nanos(u64::try_from(unix_ns).unwrap_or(0));
+    humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + since).to_string()
 }
 
 /// None are asked for: sessions are told apart by their addresses and ports.

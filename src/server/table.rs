@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Whose;
+use super::caller::Whose;
 use super::clients::ClientAddress;
 use super::connection::Connection;
 

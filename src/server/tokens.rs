@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use mio::Waker;
 
-use super::Whose;
+use super::caller::Whose;
 use super::clients::ClientAddress;
 use crate::control::crypto::{SessionKeys, TokenCheck};
 use crate::os;
