@@ -69,6 +69,10 @@ impl<T> Fixed<T> {
     }
 }
 
+// SAFETY: it owns its items, and nothing else has a pointer to them but other `Fixed` of the same batch, which
+// goes from thread to thread as a whole.
+unsafe impl<T> Send for Fixed<T> {}
+
 impl<T> Drop for Fixed<T> {
     fn drop(&mut self) {
         // SAFETY: the pointer came from `Box::into_raw` and is given back once.

@@ -25,14 +25,8 @@ pub(crate) const MAX_SINGLES: u64 = 1 << 22;
 /// Most probes after a session.
 pub(crate) const PROBES: usize = 3;
 
-/// What the receiver wants of the sender.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wish {
-    /// The probe of this number.
-    Probe(usize),
-    /// That it looks whether all begins anew, in case it has nothing more to send.
-    Anew,
-}
+/// What the receiver wants of the sender: the probe of this number.
+pub(crate) type Wish = usize;
 
 /// Room for the packets of a window.
 #[derive(Debug)]
@@ -93,54 +87,23 @@ pub(crate) struct Flight {
     probes: [AtomicU64; PROBES],
     /// Nobody takes replies any more.
     abandoned: AtomicBool,
-    grace: Grace,
-}
-
-/// The time after the first packet in which a refusal only says that the peer is not there yet.
-#[derive(Debug, Default)]
-struct Grace {
-    /// How long it is; 0: there is none.
-    ns: i64,
+    grace_ns: i64,
     /// When the first packet of all left, by the monotonic clock; 0: none has.
     first_ns: AtomicI64,
-    /// The peer is there.
-    over: AtomicBool,
-    /// An [`Anew`].
-    anew: AtomicU8,
+    /// The sender met a refusal, and the receiver may know better.
+    refused: AtomicBool,
+    /// The peer is not there yet: this attempt has ended.
+    absent: AtomicBool,
 }
 
-/// How far a new beginning is; each step is made by one thread, and the other one waits for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Anew {
-    /// There is none under way.
-    No,
-    /// Sender: a packet was refused.
-    Asked,
-    /// Receiver: so it is, and none was answered; nothing that left counts.
-    Granted,
-    /// Sender: nothing leaves any more.
-    Withdrawn,
-    /// Receiver: all that is known of those packets is forgotten.
-    Forgotten,
-    /// Sender: the thread has ended, there will be none.
-    Never,
-}
-
-impl Anew {
-    const ALL: [Self; 6] = [
-        Self::No,
-        Self::Asked,
-        Self::Granted,
-        Self::Withdrawn,
-        Self::Forgotten,
-        Self::Never,
-    ];
-
-    fn of(step: u8) -> Self {
-        let known = Self::ALL.get(usize::from(step));
-        known.copied().unwrap_or(Self::Never)
-    }
+/// The time in which a refusal only says that the peer is not there yet: after the first packet of all that left,
+/// and as long as nothing was answered. Then the attempt ends, and another one begins.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Grace {
+    /// How long it is; 0: there is none.
+    pub(crate) ns: i64,
+    /// When the first packet of the attempts before left, by the monotonic clock; 0: none has.
+    pub(crate) first_ns: i64,
 }
 
 impl Flight {
@@ -159,46 +122,63 @@ impl Flight {
             last_ns: AtomicI64::new(0),
             probes: Default::default(),
             abandoned: AtomicBool::new(false),
-            grace: Grace::default(),
+            grace_ns: 0,
+            first_ns: AtomicI64::new(0),
+            refused: AtomicBool::new(false),
+            absent: AtomicBool::new(false),
         }
     }
 
-    /// The same where a packet that is refused within `ns` after the first one has all begin anew, as
-    /// long as none is answered.
-    pub(crate) fn with_grace(mut self, ns: i64) -> Self {
-        self.grace.ns = ns;
+    /// The same in a time of grace.
+    pub(crate) fn with_grace(mut self, grace: Grace) -> Self {
+        self.grace_ns = grace.ns;
+        self.first_ns = AtomicI64::new(grace.first_ns);
         self
     }
 
-    /// Whether a packet that is refused may still have all begin anew.
-    pub(crate) fn in_grace(&self) -> bool {
-        self.grace.ns > 0 && !self.grace.over.load(Ordering::Relaxed)
+    /// Whether there is a time of grace, which may be over.
+    pub(crate) fn has_grace(&self) -> bool {
+        self.grace_ns > 0
     }
 
-    /// Receiver: the peer is there. From now on what is refused counts.
-    pub(crate) fn end_grace(&self) {
-        self.grace.over.store(true, Ordering::Relaxed);
+    /// What is left of it for another attempt.
+    pub(crate) fn grace(&self) -> Grace {
+        Grace {
+            ns: self.grace_ns,
+            first_ns: self.first_ns.load(Ordering::Relaxed),
+        }
     }
 
-    /// A packet was refused since the peer's port is closed. `None`: that counts. Else all begins anew,
-    /// with `step` as the first one; returned is how far that is now.
-    pub(crate) fn refused(&self, now: i64, step: Anew) -> Option<Anew> {
-        let waited = match self.grace.first_ns.load(Ordering::Relaxed) {
+    /// Whether a packet that is refused at `now`, since the peer's port is closed, says only that the peer is
+    /// not there yet, if nothing was answered.
+    pub(crate) fn in_grace(&self, now: i64) -> bool {
+        let waited = match self.first_ns.load(Ordering::Relaxed) {
             // A near peer's refusal is there before the call that sends the first packet returns.
             0 if self.attempted() > 0 => 0,
-            0 => return None,
+            0 => return false,
             first => now.saturating_sub(first),
         };
-        if !self.in_grace() || waited > self.grace.ns {
-            return None;
-        }
-        let (no, first) = (Anew::No as u8, step as u8);
-        let anew = &self.grace.anew;
-        // Those that are refused while it is under way are withdrawn as well.
-        match anew.compare_exchange(no, first, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => Some(step),
-            Err(found) => Some(Anew::of(found)).filter(|found| *found != Anew::Never),
-        }
+        waited <= self.grace_ns && self.has_grace()
+    }
+
+    /// Sender: such a packet was refused. Whether that says something of the peer is the receiver's to know.
+    pub(crate) fn ask_whether_absent(&self) {
+        self.refused.store(true, Ordering::Release);
+    }
+
+    /// Receiver: whether the sender asks.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.refused.load(Ordering::Relaxed) && self.refused.swap(false, Ordering::AcqRel)
+    }
+
+    /// Receiver: the peer is not there yet.
+    pub(crate) fn set_absent(&self) {
+        self.absent.store(true, Ordering::Release);
+    }
+
+    /// The peer is not there yet: nothing that left counts, and nothing more is to leave.
+    pub(crate) fn is_absent(&self) -> bool {
+        self.absent.load(Ordering::Acquire)
     }
 
     /// Receiver: no reply is taken any more, so that nothing more needs to leave.
@@ -209,45 +189,6 @@ impl Flight {
     /// Sender: nobody takes replies any more.
     pub(crate) fn is_abandoned(&self) -> bool {
         self.abandoned.load(Ordering::Relaxed)
-    }
-
-    /// Sender: nothing that left counts, and nothing more is to leave until all begins anew.
-    pub(crate) fn is_withdrawn(&self) -> bool {
-        self.grace.ns > 0 && self.anew() == Anew::Granted
-    }
-
-    /// How far a new beginning is.
-    pub(crate) fn anew(&self) -> Anew {
-        Anew::of(self.grace.anew.load(Ordering::Acquire))
-    }
-
-    /// Receiver: what becomes of it that the sender asked, if it is still there to hear it.
-    pub(crate) fn answer_anew(&self, answer: Anew) {
-        let (asked, answer) = (Anew::Asked as u8, answer as u8);
-        let (done, failed) = (Ordering::AcqRel, Ordering::Acquire);
-        let anew = &self.grace.anew;
-        // Only that the thread has ended can have come in between, and that stands.
-        let _ = anew.compare_exchange(asked, answer, done, failed);
-    }
-
-    /// Makes the next step of a new beginning, or ends it.
-    pub(crate) fn set_anew(&self, step: Anew) {
-        self.grace.anew.store(step as u8, Ordering::Release);
-    }
-
-    /// Sender: no packet has left, and nothing is known of any; what the system refuses is kept.
-    pub(crate) fn withdraw(&self) {
-        self.attempted.0.store(0, Ordering::Release);
-        self.departed.0.store(0, Ordering::Release);
-        self.done.store(false, Ordering::Release);
-        if let Some((from, _)) = self.singles.get() {
-            from.store(0, Ordering::Release);
-        }
-    }
-
-    /// Receiver: nothing came back of what was withdrawn.
-    pub(crate) fn forget(&self) {
-        self.stamps_lost.0.store(0, Ordering::Relaxed);
     }
 
     /// Sequence numbers that are told apart.
@@ -320,9 +261,9 @@ impl Flight {
 
     /// Sender: when the first packet left, by the monotonic clock; only the first call counts.
     pub(crate) fn first_left(&self, ns: i64) {
-        let first = &self.grace.first_ns;
+        let first = &self.first_ns;
         // No other thread writes it.
-        if self.grace.ns > 0 && first.load(Ordering::Relaxed) == 0 {
+        if self.has_grace() && first.load(Ordering::Relaxed) == 0 {
             first.store(ns, Ordering::Relaxed);
         }
     }
@@ -435,69 +376,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_refused_within_the_grace_has_all_begin_anew() {
-        let flight = Flight::new(64, 0).with_grace(1000);
-        assert_eq!(flight.refused(5, Anew::Asked), None, "nothing has left");
+    fn a_refusal_within_the_grace_says_that_the_peer_is_not_there_yet() {
+        let grace = Grace {
+            ns: 1000,
+            first_ns: 0,
+        };
+        let flight = Flight::new(64, 0).with_grace(grace);
+        assert!(!flight.in_grace(5), "nothing has left");
         flight.attempt(1);
-        let granted = Some(Anew::Granted);
-        assert_eq!(
-            flight.refused(5, Anew::Granted),
-            granted,
-            "it is just leaving"
-        );
-        flight.set_anew(Anew::No);
+        assert!(flight.in_grace(5));
         flight.first_left(100);
-        flight.first_left(5000);
-        assert_eq!(flight.refused(1100, Anew::Granted), granted);
-        assert!(flight.is_withdrawn());
-        assert_eq!(
-            flight.refused(1100, Anew::Asked),
-            granted,
-            "it is withdrawn as well"
-        );
-        for step in Anew::ALL {
-            flight.set_anew(step);
-            assert_eq!(flight.anew(), step);
-        }
-        assert_eq!(
-            flight.refused(1100, Anew::Granted),
-            None,
-            "the sender has ended"
-        );
-        flight.answer_anew(Anew::Granted);
-        assert_eq!(flight.anew(), Anew::Never);
-        flight.set_anew(Anew::No);
-        let late = flight.refused(1101, Anew::Granted);
-        assert_eq!(late, None, "so long it is not waited for");
-        flight.end_grace();
-        assert_eq!(
-            flight.refused(200, Anew::Granted),
-            None,
-            "the peer was there"
-        );
-        let flight = Flight::new(64, 0);
-        flight.first_left(100);
-        assert_eq!(
-            flight.refused(100, Anew::Granted),
-            None,
-            "nobody asked for it"
-        );
-    }
-
-    #[test]
-    fn trains_that_were_refused_leave_one_by_one_after_a_new_beginning() {
-        let flight = Flight::new(1024, 2);
-        flight.note(0, 4, 7, 0, false);
-        assert_eq!(flight.granule_len(0), 4);
-        flight.take_apart(8);
-        flight.attempt(8);
-        flight.depart(8);
-        flight.finish(8, 1);
-        flight.withdraw();
-        assert_eq!((flight.attempted(), flight.departed()), (0, 0));
-        assert_eq!(flight.finished(), None);
-        assert_eq!(flight.granule_len(0), 1);
-        flight.note(1, 1, 9, 0, false);
-        assert_eq!(flight.t1(1), 9);
+        flight.first_left(600);
+        assert!(flight.in_grace(1100) && !flight.in_grace(1101));
+        // The sender asks once, and the receiver decides.
+        assert!(!flight.is_asked());
+        flight.ask_whether_absent();
+        assert!(flight.is_asked() && !flight.is_asked());
+        assert!(!flight.is_absent());
+        flight.set_absent();
+        assert!(flight.is_absent());
+        // Another attempt has what is left of the time.
+        let next = Flight::new(64, 0).with_grace(flight.grace());
+        assert!(next.in_grace(1100) && !next.in_grace(1101) && !next.is_absent());
+        assert!(!Flight::new(64, 0).in_grace(1));
     }
 }

@@ -10,11 +10,11 @@ use mio::Waker;
 
 use super::assemble::Terms;
 use super::cores::Pair;
-use super::flight::Flight;
+use super::flight::{Flight, Grace};
 use super::hint::End;
 use super::intervals::{Begun, Counts};
 use super::live::{self, Intervals, Recorder, Update};
-use super::receiver::{self, Belief, Received};
+use super::receiver::{self, Attempt, Belief, Pipes, Received};
 use super::run::{Failure, Stop, join, spawn, start};
 use super::schedule::Schedule;
 use super::sender::{self, Sent};
@@ -87,11 +87,13 @@ impl<S> OpenLane<S> {
         let (send, receive, granted) = connected
             .map_err(|source| cannot_open(&share, End::There(share.remote.ip()), source))?;
         Ok(Lane {
-            padding: padding(&share, self.trains.most),
-            share,
-            trains: self.trains,
-            granted,
-            peer,
+            setup: Setup {
+                padding: padding(&share, self.trains.most),
+                share,
+                trains: self.trains,
+                granted,
+                peer,
+            },
             send,
             receive,
         })
@@ -149,14 +151,19 @@ impl Peer {
 
 /// A share of the load, with sockets open and no thread yet; what starts the halves, or the halves.
 pub(super) struct Lane<S, R> {
+    pub(super) setup: Setup,
+    pub(super) send: S,
+    pub(super) receive: R,
+}
+
+/// A share of the load, towards its peer.
+pub(super) struct Setup {
     pub(super) share: SessionConfig,
     pub(super) trains: Trains,
     pub(super) granted: Granted,
-    pub(super) peer: Peer,
+    peer: Peer,
     /// What the batch of the sender is filled with.
-    pub(super) padding: Vec<u8>,
-    pub(super) send: S,
-    pub(super) receive: R,
+    padding: Vec<u8>,
 }
 
 impl<S, R> Lane<S, R> {
@@ -167,13 +174,9 @@ impl<S, R> Lane<S, R> {
         receive: impl FnOnce(R) -> U,
     ) -> Lane<impl FnOnce() -> T, impl FnOnce() -> U> {
         let (tx, rx) = (self.send, self.receive);
-        let pristine = self.padding.clone();
+        let pristine = self.setup.padding.clone();
         Lane {
-            share: self.share,
-            trains: self.trains,
-            granted: self.granted,
-            peer: self.peer,
-            padding: self.padding,
+            setup: self.setup,
             send: move || send(tx, &pristine),
             receive: move || receive(rx),
         }
@@ -181,17 +184,41 @@ impl<S, R> Lane<S, R> {
 }
 
 /// A lane whose threads run.
-pub(super) struct Running {
-    pub(super) share: SessionConfig,
-    pub(super) granted: Granted,
-    pub(super) terms: Terms,
-    pub(super) flight: Arc<Flight>,
+pub(super) struct Running<S, R> {
+    setup: Setup,
+    place: Place,
     pub(super) live: Arc<receiver::Live>,
-    pub(super) sender: JoinHandle<io::Result<Sent>>,
-    pub(super) receiver: JoinHandle<io::Result<Received>>,
-    pub(super) delays: JoinHandle<Delays>,
-    pub(super) ready: Receiver<()>,
-    pub(super) begin: Sender<i64>,
+    delays: JoinHandle<Delays>,
+    /// Attempts that ended since the peer was not there yet.
+    given_up: u64,
+    going: Going<S, R>,
+}
+
+/// A lane whose threads run, and the happenings of its session where these are watched.
+type Started<S, R> = (Running<S, R>, Option<Blocks<live::Record>>);
+
+/// An attempt: its packet threads, which give back their halves.
+struct Going<S, R> {
+    flight: Arc<Flight>,
+    sender: JoinHandle<(S, Option<live::Copier>, io::Result<Sent>)>,
+    receiver: JoinHandle<(R, io::Result<Attempt>)>,
+    ready: Receiver<()>,
+    begin: Sender<i64>,
+}
+
+/// Which of the lanes it is, and where it runs.
+#[derive(Clone, Copy)]
+struct Place {
+    index: usize,
+    pair: Pair,
+}
+
+/// What an attempt has of those before.
+#[derive(Clone, Copy)]
+struct Before {
+    grace: Grace,
+    /// When the first one began, since the Unix epoch.
+    begun_ns: Option<i64>,
 }
 
 /// What a lane did.
@@ -232,11 +259,73 @@ impl Done {
     }
 }
 
-impl Running {
+impl<S: SendHalf + Send + 'static, R: ReceiveHalf + Send + 'static> Running<S, R> {
+    pub(super) fn departed(&self) -> u64 {
+        self.going.flight.departed()
+    }
+
+    /// Whether the attempt is set up; waits for that.
+    pub(super) fn is_ready(&self) -> bool {
+        self.going.ready.recv().is_ok()
+    }
+
+    /// Gives the word to begin, at this moment of the monotonic clock.
+    pub(super) fn begin(&self, at_ns: i64) {
+        // One that has gone tells why when it is waited for.
+        let _ = self.going.begin.send(at_ns);
+    }
+
+    /// Nothing is to be sent: another lane failed.
+    pub(super) fn call_off(&mut self) {
+        let going = &mut self.going;
+        going.begin = bounded(0).0;
+        if going.flight.finished().is_none() && going.sender.is_finished() {
+            // It is too late for its receiver to hear of it otherwise.
+            going.flight.finish(0, os::monotonic_ns());
+        }
+    }
+
+    /// Whether the attempt ended since the peer was not there yet.
+    pub(super) fn is_absent(&self) -> bool {
+        self.going.flight.is_absent()
+    }
+
+    /// Begins another attempt, on the same sockets.
+    pub(super) fn again(self, run: &Run<'_>) -> Result<Self, Failure> {
+        let (receive, attempt) = join("receiver", self.going.receiver)?;
+        let (send, copier, sent) = join("sender", self.going.sender)?;
+        sent.map_err(|source| start("sender", source))?;
+        let attempt = attempt.map_err(|source| start("receiver", source))?;
+        let Attempt::Absent(absent) = attempt else {
+            return Err(Failure::Bug { thread: "receiver" });
+        };
+        let grace = self.going.flight.grace();
+        let before = Before {
+            grace: if absent.last { Grace::default() } else { grace },
+            begun_ns: Some(absent.begun_ns),
+        };
+        let halves = (move || send, move || receive);
+        let ends = (absent.pipes, Arc::clone(&self.live), copier);
+        let going = self.setup.go(run, self.place, before, halves, ends)?;
+        let again = Self {
+            given_up: self.given_up + 1,
+            going,
+            ..self
+        };
+        if again.is_ready() {
+            again.begin(os::monotonic_ns() + AGAIN_NS);
+        }
+        Ok(again)
+    }
+
     pub(super) fn finish(self) -> Result<Done, Failure> {
-        let received = join("receiver", self.receiver)?;
-        let mut sent = join("sender", self.sender)?.map_err(|source| start("sender", source))?;
-        let mut received = received.map_err(|source| start("receiver", source))?;
+        let (_, received) = join("receiver", self.going.receiver)?;
+        let (_, _, sent) = join("sender", self.going.sender)?;
+        let mut sent = sent.map_err(|source| start("sender", source))?;
+        let received = received.map_err(|source| start("receiver", source))?;
+        let Attempt::Over(mut received) = received else {
+            return Err(Failure::Bug { thread: "receiver" });
+        };
         let mut delays = join("stats", self.delays)?;
         if received.facts.belief == Belief::Denied {
             // T2 and T3 are in all of them, and were read wrongly.
@@ -245,29 +334,35 @@ impl Running {
         }
         delays.know_own_steps(&received.facts.own_steps);
         sent.left_later(&received.facts.waits);
+        sent.began_anew = self.given_up;
         Ok(Done {
-            share: self.share,
-            granted: self.granted,
-            terms: self.terms,
-            window: self.flight.window(),
+            share: self.setup.share,
+            granted: self.setup.granted,
+            terms: self.setup.peer.terms,
+            window: self.going.flight.window(),
             sent,
-            received,
+            received: *received,
             delays,
         })
     }
 }
 
-/// What the lanes of a session have in common while they run.
-pub(super) struct Common<'a> {
+/// What the attempts of all lanes have in common.
+pub(super) struct Run<'a> {
     pub(super) config: &'a SessionConfig,
     pub(super) lanes: usize,
-    pub(super) begun: Begun,
     pub(super) stop: &'a Stop,
+    /// Told the index of a lane whose receiver has ended.
+    pub(super) done: Sender<usize>,
+}
+
+/// What lanes need to begin.
+pub(super) struct Common<'a> {
+    pub(super) run: &'a Run<'a>,
+    pub(super) begun: Begun,
     pub(super) updates: Sender<Update>,
     /// Where they are watched.
     pub(super) intervals: Option<Arc<Mutex<Intervals>>>,
-    /// Hung up when all receivers have ended.
-    pub(super) done: Sender<()>,
     /// No samples yet.
     pub(super) delays: Delays,
     /// CPUs of the senders: where other threads ran, packets would leave late.
@@ -276,8 +371,8 @@ pub(super) struct Common<'a> {
 
 impl<S, R, T, U> Lane<T, U>
 where
-    S: SendHalf,
-    R: ReceiveHalf,
+    S: SendHalf + Send + 'static,
+    R: ReceiveHalf + Send + 'static,
     T: FnOnce() -> S + Send + 'static,
     U: FnOnce() -> R + Send + 'static,
 {
@@ -286,81 +381,122 @@ where
     pub(super) fn start(
         self,
         common: &Common<'_>,
-        index: u64,
+        index: usize,
         pair: Pair,
-    ) -> Result<(Running, Option<Blocks<live::Record>>), Failure> {
-        let smallest = self.payloads().into_iter().min();
+    ) -> Result<Started<S, R>, Failure> {
+        let Self {
+            setup,
+            send,
+            receive,
+        } = self;
+        let smallest = setup.payloads().into_iter().min();
         assert!(
-            smallest.is_none_or(|payload| payload >= self.peer.format.padding_at()),
+            smallest.is_none_or(|payload| payload >= setup.peer.format.padding_at()),
             "packets have room for the fields of their format"
         );
-        self.tell(pair);
-        let flight = Arc::new(self.flight(common.lanes));
-        let live = Arc::new(receiver::Live::default());
-        let room = if is_frugal(&self.share, common.lanes) {
+        setup.tell(pair);
+        let run = common.run;
+        let room = if is_frugal(&setup.share, run.lanes) {
             FEW_BLOCKS
         } else {
             BLOCKS
         };
         let (samples, blocks) = pipe_of(room);
         let delays = common.start_stats(index, blocks)?;
-        let (records, watched) = self.share.watch.happenings.then(|| pipe_of(room)).unzip();
-        let pipes = (
+        let (records, watched) = setup.share.watch.happenings.then(|| pipe_of(room)).unzip();
+        let pipes = Pipes {
             samples,
-            self.tap(common, records),
-            self.copier(common, true),
-        );
-        let copier = self.copier(common, false);
-        let (ready_in, ready) = bounded(1);
-        let (begin, begin_out) = bounded(1);
-        let told = sender::Start {
-            ready: ready_in,
-            at: begin_out,
-            offset_ns: self.offset_ns(common.config.departures, index),
+            tap: setup.tap(common, records),
+            copier: setup.copier(common, true),
         };
-        let receiver_plan = self.receiver_plan(common.stop, pair);
-        let sender_plan = self.sender_plan(index, pair, told);
-        let (wish_in, wish_out) = bounded(BATCH);
-
-        let (receiver, waker) = {
-            let (flight, live) = (Arc::clone(&flight), Arc::clone(&live));
-            let start_receiving = self.receive;
-            common.start_receiver(move |ready| {
-                let mut half = start_receiving();
-                let plan = &receiver_plan;
-                let ready = |waker| ready(waker);
-                receiver::run(&mut half, plan, &flight, &live, pipes, ready, &wish_in)
-            })?
-        };
-        let sender = {
-            let (flight, stop) = (Arc::clone(&flight), common.stop.clone());
-            let start_sending = self.send;
-            spawn("sender", move || {
-                let mut half = start_sending();
-                let mut woken = None;
-                let ready = |waker| woken = Some(stop.wakes(waker));
-                let wishes = (&wish_out, copier);
-                let plan = sender_plan;
-                sender::run(&mut half, plan, &flight, stop.flag(), ready, &waker, wishes)
-            })?
+        let live = Arc::new(receiver::Live::default());
+        let ends = (pipes, Arc::clone(&live), setup.copier(common, false));
+        let place = Place { index, pair };
+        let grace_ns = setup.share.grace_ns.unwrap_or(0);
+        let before = Before {
+            grace: Grace {
+                ns: i64::try_from(grace_ns).unwrap_or(i64::MAX),
+                first_ns: 0,
+            },
+            begun_ns: None,
         };
         let running = Running {
-            share: self.share,
-            granted: self.granted,
-            terms: self.peer.terms,
-            flight,
+            going: setup.go(run, place, before, (send, receive), ends)?,
+            setup,
+            place,
             live,
-            sender,
-            receiver,
             delays,
-            ready,
-            begin,
+            given_up: 0,
         };
         Ok((running, watched))
     }
 }
 
-impl<S, R> Lane<S, R> {
+/// Between the end of an attempt and the next one: a server that has just said that it is ready opens its port
+/// within that time, and what is still under way comes back.
+const AGAIN_NS: i64 = 50_000_000;
+
+impl Setup {
+    /// Starts the threads of an attempt; the sender waits for the word to begin.
+    fn go<S: SendHalf + Send + 'static, R: ReceiveHalf + Send + 'static>(
+        &self,
+        run: &Run<'_>,
+        place: Place,
+        before: Before,
+        (send, receive): (
+            impl FnOnce() -> S + Send + 'static,
+            impl FnOnce() -> R + Send + 'static,
+        ),
+        (pipes, live, mut copier): (Pipes, Arc<receiver::Live>, Option<live::Copier>),
+    ) -> Result<Going<S, R>, Failure> {
+        let flight = Arc::new(self.flight(run.lanes).with_grace(before.grace));
+        let (ready_in, ready) = bounded(1);
+        let (begin, begin_out) = bounded(1);
+        let told = sender::Start {
+            ready: ready_in,
+            at: begin_out,
+            offset_ns: match before.begun_ns {
+                None => self.offset_ns(run.config.departures, place.index),
+                Some(_) => 0,
+            },
+        };
+        let receiver_plan = self.receiver_plan(run.stop, place.pair, before.begun_ns);
+        let sender_plan = self.sender_plan(place, before.begun_ns.is_some(), told);
+        let (wish_in, wish_out) = bounded(BATCH);
+
+        let (receiver, waker) = {
+            let flight = Arc::clone(&flight);
+            run.start_receiver(place.index, move |ready| {
+                let mut half = receive();
+                let plan = &receiver_plan;
+                let ready = |waker| ready(waker);
+                let result = receiver::run(&mut half, plan, &flight, &live, pipes, ready, &wish_in);
+                (half, result)
+            })?
+        };
+        let sender = {
+            let (flight, stop) = (Arc::clone(&flight), run.stop.clone());
+            spawn("sender", move || {
+                let mut half = send();
+                let mut woken = None;
+                let ready = |waker| woken = Some(stop.wakes(waker));
+                let wishes = (&wish_out, &mut copier);
+                let plan = sender_plan;
+                let result =
+                    sender::run(&mut half, plan, &flight, stop.flag(), ready, &waker, wishes);
+                // Else it has told all, and whoever watches is to know.
+                (half, copier.filter(|_| flight.is_absent()), result)
+            })?
+        };
+        Ok(Going {
+            flight,
+            sender,
+            receiver,
+            ready,
+            begin,
+        })
+    }
+
     fn tell(&self, pair: Pair) {
         let granted = &self.granted;
         let buffer = granted.receive_buffer;
@@ -392,9 +528,7 @@ impl<S, R> Lane<S, R> {
 
     fn flight(&self, lanes: usize) -> Flight {
         let shift = self.trains.shift;
-        let grace_ns = self.share.grace_ns.unwrap_or(0);
-        let flight = Flight::new(window(&self.share, self.trains, lanes), shift)
-            .with_grace(i64::try_from(grace_ns).unwrap_or(i64::MAX));
+        let flight = Flight::new(window(&self.share, self.trains, lanes), shift);
         flight.set_burst(self.trains.burst);
         flight
     }
@@ -421,11 +555,12 @@ impl<S, R> Lane<S, R> {
     }
 
     /// How long after the first lane this one begins: the packets or trains of all leave in turn.
-    fn offset_ns(&self, all: Departures, index: u64) -> i64 {
+    fn offset_ns(&self, all: Departures, index: usize) -> i64 {
         match all {
             Departures::Periodic(all) => {
                 let count = self.share.end.count.unwrap_or(u64::MAX);
                 let train = u64::from(self.trains.burst).min(count);
+                let index = u64::try_from(index).unwrap_or(0);
                 i64::try_from(all.due_ns(index * train)).unwrap_or(0)
             }
             // Random gaps keep them apart.
@@ -433,7 +568,12 @@ impl<S, R> Lane<S, R> {
         }
     }
 
-    fn receiver_plan(&self, stop: &Stop, pair: Pair) -> receiver::Plan {
+    fn receiver_plan(
+        &self,
+        stop: &Stop,
+        pair: Pair,
+        first_begun_ns: Option<i64>,
+    ) -> receiver::Plan {
         let (share, granted) = (&self.share, &self.granted);
         receiver::Plan {
             timeout_ns: self.timeout_ns(),
@@ -457,16 +597,17 @@ impl<S, R> Lane<S, R> {
             },
             cpu: pair.receiver,
             realtime: share.realtime,
+            first_begun_ns,
         }
     }
 
-    fn sender_plan(&self, index: u64, pair: Pair, start: sender::Start) -> sender::Plan {
+    fn sender_plan(&self, place: Place, again: bool, start: sender::Start) -> sender::Plan {
         let (share, granted) = (&self.share, &self.granted);
         let classes = &share.sizes.classes;
         let burst = self.trains.burst;
         let departures = Schedule::new(share.departures, share.end, classes, share.seed, burst);
         sender::Plan {
-            schedule: match index {
+            schedule: match place.index {
                 0 => departures,
                 _ => departures.beside_another(),
             },
@@ -481,13 +622,14 @@ impl<S, R> Lane<S, R> {
             mean_gap_ns: self.gap_ns(),
             format: share.format,
             pacing: share.pacing,
-            may_spin: pair.apart,
+            may_spin: place.pair.apart,
             stamps_kept: match (granted.transmit, granted.receive_buffer) {
                 (Some(_), Some(octets)) => u64::try_from(octets / STAMP_OCTETS).unwrap_or(u64::MAX),
                 _ => 0,
             },
-            cpu: pair.sender,
+            cpu: place.pair.sender,
             realtime: share.realtime,
+            again,
             start,
         }
     }
@@ -501,12 +643,11 @@ fn per_second(share: &SessionConfig) -> f64 {
 impl Common<'_> {
     fn start_stats(
         &self,
-        index: u64,
+        index: usize,
         blocks: Blocks<Sample, Counts>,
     ) -> Result<JoinHandle<Delays>, Failure> {
-        let thread = usize::try_from(index).unwrap_or(0);
         let intervals = self.intervals.as_ref();
-        let intervals = intervals.map(|all| (thread, Arc::clone(all)));
+        let intervals = intervals.map(|all| (index, Arc::clone(all)));
         let mut recorder = Recorder::new(self.delays.alike(), intervals);
         let off = self.punctual.clone();
         spawn("stats", move || {
@@ -515,28 +656,51 @@ impl Common<'_> {
             recorder.finish()
         })
     }
+}
 
+/// A receiver thread, with its half and what it found.
+type Receiving<R> = JoinHandle<(R, io::Result<Attempt>)>;
+
+impl Run<'_> {
     /// Starts a receiver, which `run` is to tell a waker of; returns it with that.
-    fn start_receiver(
+    fn start_receiver<R: Send + 'static>(
         &self,
-        run: impl FnOnce(&mut dyn FnMut(Arc<Waker>)) -> io::Result<Received> + Send + 'static,
-    ) -> Result<(JoinHandle<io::Result<Received>>, Arc<Waker>), Failure> {
+        index: usize,
+        run: impl FnOnce(&mut dyn FnMut(Arc<Waker>)) -> (R, io::Result<Attempt>) + Send + 'static,
+    ) -> Result<(Receiving<R>, Arc<Waker>), Failure> {
         let (waker_in, waker_out) = bounded(1);
-        let (done, stop) = (self.done.clone(), self.stop.clone());
+        let stop = self.stop.clone();
+        let ended = Ended {
+            index,
+            done: self.done.clone(),
+        };
         let receiver = spawn("receiver", move || {
+            let _ended = ended;
             // There is room for the one waker, and whoever waits for it is still there.
             let mut ready = |waker: Arc<Waker>| drop(waker_in.send(stop.wakes(waker)));
-            let result = run(&mut ready);
-            drop(done);
-            result
+            run(&mut ready)
         })?;
         if let Ok(waker) = waker_out.recv() {
             return Ok((receiver, waker));
         }
-        let result = join("receiver", receiver)?;
-        Err(result.map_or_else(
-            |source| start("receiver", source),
-            |_| Failure::Bug { thread: "receiver" },
-        ))
+        let (_, result) = join("receiver", receiver)?;
+        Err(result
+            .err()
+            .map_or(Failure::Bug { thread: "receiver" }, |source| {
+                start("receiver", source)
+            }))
+    }
+}
+
+/// Tells that a receiver has ended, also by a bug.
+struct Ended {
+    index: usize,
+    done: Sender<usize>,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // Nobody waits for it where the session did not come about.
+        let _ = self.done.try_send(self.index);
     }
 }

@@ -23,7 +23,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use self::answer::Answer;
 use self::waiting::Waiting;
 use super::cores::merged;
-use super::flight::{Anew, Flight, PROBES, Wish};
+use super::flight::{Flight, PROBES, Wish};
 use super::icmp::IcmpErrors;
 use super::intervals;
 use super::live::{Copier, Tap};
@@ -75,10 +75,6 @@ const SEQ_AT: usize = offset_of!(ReplyHead, seq);
 const SENDER_SEQ_AT: usize = offset_of!(ReplyHead, sender_seq);
 /// Protected replies that are opened together.
 const STAGED: usize = 16;
-/// While all begins anew, the next step is looked for this often.
-const ANEW_NS: i64 = 1_000_000;
-/// Calls that take what is left of packets that were withdrawn.
-const LEFT_OVER: usize = 1024;
 /// Of zeros, so that a table of them costs nothing before it is used.
 const NO_STAMP: (u64, i64) = (0, 0);
 
@@ -114,6 +110,32 @@ pub(crate) struct Plan {
     pub(crate) gather_ns: i64,
     pub(crate) cpu: Option<usize>,
     pub(crate) realtime: bool,
+    /// When the first attempt began, since the Unix epoch, where this is another one.
+    pub(crate) first_begun_ns: Option<i64>,
+}
+
+/// Where a receiver puts what it finds.
+pub(crate) struct Pipes {
+    pub(crate) samples: Pipe<Sample, intervals::Counts>,
+    /// Where the session is watched.
+    pub(crate) tap: Option<Tap>,
+    pub(crate) copier: Option<Copier>,
+}
+
+/// How an attempt ended.
+pub(crate) enum Attempt {
+    Over(Box<Received>),
+    /// The peer was not there yet, and nothing was answered.
+    Absent(Box<Absent>),
+}
+
+/// What is left of an attempt that was given up.
+pub(crate) struct Absent {
+    /// When the first one began, since the Unix epoch.
+    pub(crate) begun_ns: i64,
+    /// An answer came: the peer is there now.
+    pub(crate) last: bool,
+    pub(crate) pipes: Pipes,
 }
 
 /// Live figures for whoever shows progress.
@@ -330,7 +352,7 @@ impl Facts {
     }
 }
 
-/// Takes replies until the session is over.
+/// Takes replies until the session is over, or the peer is found not to be there yet.
 ///
 /// # Errors
 /// The system's, from setting up the event loop; `flight` is then left to the sender.
@@ -339,10 +361,10 @@ pub(crate) fn run<R: ReceiveHalf>(
     plan: &Plan,
     flight: &Flight,
     live: &Live,
-    (pipe, tap, copier): (Pipe<Sample, intervals::Counts>, Option<Tap>, Option<Copier>),
+    pipes: Pipes,
     ready: impl FnOnce(Arc<Waker>),
     wishes: &Sender<Wish>,
-) -> io::Result<Received> {
+) -> io::Result<Attempt> {
     let mut events = EventLoop::new()?;
     half.register(events.registry(), Token(0))?;
     let waker = Arc::new(Waker::new(events.registry(), Token(1))?);
@@ -353,8 +375,8 @@ pub(crate) fn run<R: ReceiveHalf>(
         let _ = os::set_realtime();
     }
     // Its memory takes milliseconds to come by: nothing is sent before.
-    let mut matcher = Matcher::new(plan, flight, pipe);
-    (matcher.tap, matcher.copier) = (tap, copier);
+    let mut matcher = Matcher::new(plan, flight, pipes.samples);
+    (matcher.tap, matcher.copier) = (pipes.tap, pipes.copier);
     ready(waker);
     let mut ending = Ending::new(plan, wishes);
     let mut bundles = false;
@@ -394,16 +416,12 @@ pub(crate) fn run<R: ReceiveHalf>(
         live.received
             .store(received, std::sync::atomic::Ordering::Relaxed);
         live.ignored.show(&matcher.facts.ignored);
-        let until = match flight.anew() {
-            Anew::No | Anew::Forgotten | Anew::Never => ending.next(&mut matcher, now),
-            step => {
-                if begin_anew(half, &mut matcher, plan, step, wishes) {
-                    ending = Ending::new(plan, wishes);
-                }
-                Some(now + ANEW_NS)
-            }
-        };
-        let Some(until) = until else {
+        if flight.has_grace() && matcher.is_absent() {
+            flight.set_absent();
+            half.deregister(events.registry());
+            return Ok(matcher.absent());
+        }
+        let Some(until) = ending.next(&mut matcher, now) else {
             break;
         };
         match drained {
@@ -421,11 +439,11 @@ pub(crate) fn run<R: ReceiveHalf>(
     let failure = failure.or(patience.failing(half.receive_call()));
     let kernel_drops = half.kernel_drops();
     let sent = flight.finished().map_or(0, |(sent, _)| sent);
-    Ok(Received {
+    Ok(Attempt::Over(Box::new(Received {
         refused_call: half.refused_call(),
         failure,
         ..matcher.finish(sent, kernel_drops, cpus)
-    })
+    })))
 }
 
 enum Drained {
@@ -469,9 +487,7 @@ fn drain<R: ReceiveHalf>(
             matcher.release(if look { i64::MIN } else { matcher.now_ns });
         }
         matcher.look_at_clocks();
-        if matcher.withdrawn {
-            // They are answers to packets that do not count.
-            taken += half.recv(|_| {}).unwrap_or(0);
+        if matcher.absent {
             return (Drained::after(taken), 0);
         }
         let came = half.recv(|datagram| matcher.on_datagram(&datagram));
@@ -503,42 +519,6 @@ fn drain<R: ReceiveHalf>(
         }
     }
     (Drained::More, total)
-}
-
-/// The receiver's part of a new beginning; true when it is done.
-fn begin_anew<R: ReceiveHalf>(
-    half: &mut R,
-    matcher: &mut Matcher<'_>,
-    plan: &Plan,
-    step: Anew,
-    wishes: &Sender<Wish>,
-) -> bool {
-    let flight = matcher.flight;
-    match step {
-        // An answer was under way when the sender was told that there is nobody.
-        Anew::Asked if matcher.answered() > 0 => flight.answer_anew(Anew::No),
-        Anew::Asked => flight.answer_anew(Anew::Granted),
-        Anew::Granted => {
-            if !matcher.told_sender {
-                // It may have sent all that it has. Where there is no room it has been told.
-                let _ = wishes.try_send(Wish::Anew);
-            }
-            (matcher.withdrawn, matcher.told_sender) = (true, true);
-        }
-        Anew::Withdrawn => {
-            for _ in 0..LEFT_OVER {
-                let taken = half.events(|_| {}) + half.recv(|_| {}).unwrap_or(0);
-                if taken == 0 {
-                    break;
-                }
-            }
-            matcher.forget(plan);
-            flight.set_anew(Anew::Forgotten);
-            return true;
-        }
-        Anew::No | Anew::Forgotten | Anew::Never => {}
-    }
-    false
 }
 
 /// How a session ends, step by step.
@@ -673,7 +653,7 @@ impl Ending {
     fn send_probe(&mut self, matcher: &mut Matcher<'_>) -> Option<usize> {
         let index = self.asked;
         matcher.probing = true;
-        self.wishes.as_ref()?.send(Wish::Probe(index)).ok()?;
+        self.wishes.as_ref()?.send(index).ok()?;
         self.asked += 1;
         Some(index)
     }
@@ -758,11 +738,12 @@ pub(super) struct Matcher<'a> {
     /// Where replies are protected.
     stage: Option<Box<Stage>>,
     begun_ns: i64,
-    /// What left between then and `begun_ns` was withdrawn.
+    /// What left between then and `begun_ns` is of attempts before, and does not count.
     first_begun_ns: i64,
-    /// What is under way is being withdrawn, and the sender was told.
-    withdrawn: bool,
-    told_sender: bool,
+    /// The peer is not there yet, and what left does not count.
+    absent: bool,
+    /// The first answer came.
+    any_answer: bool,
     hardware: bool,
     errors_queued: bool,
     /// For each granule of the window one more than its number, and the time of its transmit stamp; each
@@ -819,9 +800,9 @@ impl<'a> Matcher<'a> {
                 .collect(),
             stage: plan.protection.clone().map(|p| Box::new(Stage::new(p))),
             begun_ns,
-            first_begun_ns: begun_ns,
-            withdrawn: false,
-            told_sender: false,
+            first_begun_ns: plan.first_begun_ns.unwrap_or(begun_ns),
+            absent: false,
+            any_answer: false,
             hardware: plan.hardware,
             errors_queued: plan.errors_queued,
             stamps: vec![NO_STAMP; places],
@@ -840,26 +821,32 @@ impl<'a> Matcher<'a> {
         }
     }
 
-    /// Forgets all that was sent and came; the sender begins anew.
-    fn forget(&mut self, plan: &Plan) {
-        self.tracker = Tracker::counting_from(self.flight.window(), plan.first_seq);
-        self.facts = Facts::new(plan.payloads.len());
+    /// Whether the peer is found not to be there yet. The sender may ask: an answer may have been under way.
+    fn is_absent(&mut self) -> bool {
+        if self.flight.is_asked() {
+            if self.answered() == 0 {
+                self.absent = true;
+            } else if !self.errors_queued {
+                self.on_icmp(&Icmp::of_errno(libc::ECONNREFUSED));
+            }
+        }
+        self.absent
+    }
+
+    /// Gives up this attempt.
+    fn absent(mut self) -> Attempt {
         if let Some(tap) = &mut self.tap {
             tap.begin_anew();
         }
-        if let Some(stage) = &mut self.stage {
-            stage.replies.clear();
-            stage.came.clear();
-        }
-        self.begun_ns = os::realtime_ns();
-        self.time_format = TimeFormat::default();
-        self.held.forget();
-        self.stamps.fill(NO_STAMP);
-        self.waiting.clear();
-        (self.longest_ns, self.step_below) = (0, 0);
-        self.left_ns = i64::MIN;
-        self.flight.forget();
-        (self.withdrawn, self.told_sender) = (false, false);
+        Attempt::Absent(Box::new(Absent {
+            begun_ns: self.first_begun_ns,
+            last: self.any_answer,
+            pipes: Pipes {
+                samples: self.pipe,
+                tap: self.tap,
+                copier: self.copier,
+            },
+        }))
     }
 
     /// Packets that need not be waited for.
@@ -869,6 +856,10 @@ impl<'a> Matcher<'a> {
 
     pub(super) fn on_event(&mut self, event: Event<'_>) {
         self.told += u64::from(matches!(event, Event::Icmp(_)));
+        if self.flight.attempted() == 0 {
+            // It is of an attempt before.
+            return;
+        }
         match event {
             Event::Departed { seq, ns } => self.on_stamp(seq, ns),
             Event::Icmp(icmp) if !self.probing => self.on_icmp(&icmp),
@@ -882,21 +873,14 @@ impl<'a> Matcher<'a> {
     /// A quirk of servers that open a session's test port only after they have answered
     /// Start-Sessions: the first packets meet a closed port.
     fn on_icmp(&mut self, icmp: &Icmp) {
-        let step = if icmp.message.is_port_unreachable() {
-            self.flight.refused(os::monotonic_ns(), Anew::Granted)
-        } else {
-            None
-        };
-        match step {
-            None => {
-                self.facts.icmp.note(icmp);
-                if let Some(tap) = &mut self.tap {
-                    tap.icmp(icmp);
-                }
-            }
-            // It is of a packet that was withdrawn and forgotten, and says nothing of those that leave next.
-            Some(Anew::Forgotten) => {}
-            Some(_) => self.withdrawn = true,
+        let early = icmp.message.is_port_unreachable() && self.flight.in_grace(os::monotonic_ns());
+        if early && self.answered() == 0 {
+            self.absent = true;
+            return;
+        }
+        self.facts.icmp.note(icmp);
+        if let Some(tap) = &mut self.tap {
+            tap.icmp(icmp);
         }
     }
 
@@ -1127,16 +1111,14 @@ impl<'a> Matcher<'a> {
 
     /// Whether the first answer of all, to packet `seq`, only says that the peer is there now: where
     /// it was not before, the packets in front of this one met a closed port, although not each of
-    /// them was refused (systems send few ICMP errors a second). All begins anew, for the last time.
+    /// them was refused (systems send few ICMP errors a second). Another attempt begins, the last one.
     #[cold]
     fn comes_too_soon(&mut self, seq: u64) -> bool {
-        if !self.withdrawn {
-            let was_refused = self.first_begun_ns < self.begun_ns;
-            let refused = || self.flight.refused(os::monotonic_ns(), Anew::Granted);
-            self.withdrawn = was_refused && seq > 0 && refused().is_some();
-            self.flight.end_grace();
-        }
-        self.withdrawn
+        let was_refused = self.first_begun_ns < self.begun_ns;
+        let early = self.flight.in_grace(os::monotonic_ns());
+        self.absent |= was_refused && seq > 0 && early;
+        self.any_answer = true;
+        self.absent
     }
 
     /// A reply of the peer that is none to a packet under way: forged, to one that somebody else sent from
@@ -1699,6 +1681,7 @@ mod tests {
 
     use super::*;
     use crate::config::{IoKind, ReflectorConfig, SocketOptions, WatchConfig};
+    use crate::engine::flight::Grace;
     use crate::engine::intervals::Begun;
     use crate::engine::live::{self, tap};
     use crate::engine::reflector::{Answer, Reflector, stamp};
@@ -1729,6 +1712,7 @@ mod tests {
             gather_ns: 0,
             cpu: None,
             realtime: false,
+            first_begun_ns: None,
         }
     }
 
@@ -1928,9 +1912,16 @@ mod tests {
         };
         let live = Live::default();
         flight.finish(1, os::monotonic_ns());
-        let pipes = (samples, None, None);
-        let received = run(&mut half, &short, &flight, &live, pipes, drop, &wishes);
-        (received.unwrap(), half.calls, flight.is_abandoned())
+        let pipes = Pipes {
+            samples,
+            tap: None,
+            copier: None,
+        };
+        let attempt = run(&mut half, &short, &flight, &live, pipes, drop, &wishes);
+        let Attempt::Over(received) = attempt.unwrap() else {
+            panic!("there is no grace");
+        };
+        (*received, half.calls, flight.is_abandoned())
     }
 
     #[test]
@@ -2261,7 +2252,7 @@ mod tests {
         matcher.tracker.on_probe(2, 10);
         assert_eq!(ending.next(&mut matcher, now + 1), None);
         let asked: Vec<Wish> = wanted.try_iter().collect();
-        assert_eq!(asked, [0, 1, 2].map(Wish::Probe));
+        assert_eq!(asked, [0, 1, 2]);
     }
 
     /// A receiving half of which every call takes as much, that counts the looks at the error queue.
@@ -2677,40 +2668,50 @@ mod tests {
     }
 
     #[test]
-    fn refusals_withdraw_what_left_until_there_is_an_answer() {
-        let flight = Flight::new(64, 0).with_grace(i64::MAX);
-        let (samples, _blocks) = pipe();
-        let plan = plan(false);
-        let mut matcher = Matcher::new(&plan, &flight, samples);
+    fn an_attempt_ends_where_a_packet_is_refused_before_any_answer() {
+        let grace = Grace {
+            ns: i64::MAX,
+            first_ns: 1,
+        };
+        let attempt = |first_begun_ns| {
+            let flight = Flight::new(64, 0).with_grace(grace);
+            let plan = Plan {
+                first_begun_ns,
+                ..plan(false)
+            };
+            (flight, plan)
+        };
         let mut mirror = reflector(false, Format::Ntp);
+        let (flight, plan) = attempt(None);
+        let (samples, _blocks) = pipe();
+        let mut matcher = Matcher::new(&plan, &flight, samples);
         let t1_ns = matcher.begun_ns + 1;
-        flight.first_left(1);
-        let withdrawn = request(&flight, 0, t1_ns, false);
+        let former = request(&flight, 0, t1_ns, false);
         matcher.on_event(Event::Icmp(Icmp::of_errno(libc::EHOSTUNREACH)));
-        assert!(!matcher.withdrawn, "only a closed port may open");
+        assert!(!matcher.is_absent(), "only a closed port may open");
         refusal(&mut matcher);
-        refusal(&mut matcher);
-        assert!(matcher.withdrawn && flight.is_withdrawn());
+        assert!(matcher.is_absent());
         assert_eq!(matcher.facts.icmp.total(), 1);
+        let Attempt::Absent(before) = matcher.absent() else {
+            panic!("it was given up");
+        };
+        assert!(!before.last);
 
         while os::realtime_ns() <= t1_ns {}
-        flight.withdraw();
-        matcher.forget(&plan);
-        flight.set_anew(Anew::Forgotten);
+        let (flight, plan) = attempt(Some(before.begun_ns));
+        let (samples, _blocks) = pipe();
+        let mut matcher = Matcher::new(&plan, &flight, samples);
         refusal(&mut matcher);
         assert!(
-            !matcher.withdrawn,
-            "it came too late to be of what leaves next"
+            !matcher.is_absent(),
+            "nothing has left: it is of the attempt before"
         );
-        flight.set_anew(Anew::No);
         assert_eq!(matcher.facts.icmp.total(), 0);
-        // An answer to what was withdrawn is none, before the first packet leaves and after it.
-        let stale = reply(&mut mirror, &withdrawn, t1_ns + 5, Format::Ntp);
+        // An answer to a packet of that one is none, before the first packet leaves and after it.
+        let stale = reply(&mut mirror, &former, t1_ns + 5, Format::Ntp);
         arrive(&mut matcher, &stale, t1_ns + 10);
         let t1_ns = matcher.begun_ns + 1;
-        let packets: Vec<_> = (0..2)
-            .map(|seq| request(&flight, seq, t1_ns, false))
-            .collect();
+        let packets = [0, 1].map(|seq| request(&flight, seq, t1_ns, false));
         arrive(&mut matcher, &stale, t1_ns + 10);
         assert_eq!((matcher.answered(), matcher.facts.ignored.total()), (0, 0));
         // One to another packet than the first says that the port has just been opened.
@@ -2718,21 +2719,50 @@ mod tests {
         arrive(&mut matcher, &second, t1_ns + 10);
         arrive(&mut matcher, &second, t1_ns + 10);
         assert_eq!(matcher.answered(), 0);
-        assert!(matcher.withdrawn && flight.is_withdrawn());
+        assert!(matcher.is_absent());
+        let Attempt::Absent(before) = matcher.absent() else {
+            panic!("it was given up");
+        };
+        assert!(before.last);
 
-        flight.withdraw();
-        matcher.forget(&plan);
-        flight.set_anew(Anew::No);
+        // Then there is no grace any more.
+        let (_, plan) = attempt(Some(before.begun_ns));
+        let flight = Flight::new(64, 0);
+        let (samples, _blocks) = pipe();
+        let mut matcher = Matcher::new(&plan, &flight, samples);
         let t1_ns = matcher.begun_ns + 1;
-        let packets: Vec<_> = (0..2)
-            .map(|seq| request(&flight, seq, t1_ns, false))
-            .collect();
+        let packets = [0, 1].map(|seq| request(&flight, seq, t1_ns, false));
         let second = reply(&mut mirror, &packets[1], t1_ns + 5, Format::Ntp);
         arrive(&mut matcher, &second, t1_ns + 10);
         assert_eq!(matcher.answered(), 1, "the first packet is lost");
         refusal(&mut matcher);
-        assert!(!matcher.withdrawn);
+        assert!(!matcher.is_absent());
         assert_eq!(matcher.facts.icmp.total(), 1);
+    }
+
+    /// The sender may be told of a refusal while an answer is under way.
+    #[test]
+    fn a_refusal_that_the_sender_met_ends_no_attempt_that_has_an_answer() {
+        for answered in [false, true] {
+            let grace = Grace {
+                ns: i64::MAX,
+                first_ns: 1,
+            };
+            let flight = Flight::new(64, 0).with_grace(grace);
+            let (samples, _blocks) = pipe();
+            let plan = plan(false);
+            let mut matcher = Matcher::new(&plan, &flight, samples);
+            let mut mirror = reflector(false, Format::Ntp);
+            let t1_ns = matcher.begun_ns + 1;
+            let octets = request(&flight, 0, t1_ns, false);
+            if answered {
+                let octets = reply(&mut mirror, &octets, t1_ns + 5, Format::Ntp);
+                arrive(&mut matcher, &octets, t1_ns + 10);
+            }
+            flight.ask_whether_absent();
+            assert_eq!(matcher.is_absent(), !answered);
+            assert!(!flight.is_asked());
+        }
     }
 
     /// T2 and T3 as a quirk of some peers has them: the seconds of a Unix clock, the fraction of NTP.

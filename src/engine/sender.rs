@@ -9,13 +9,13 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crossbeam_channel::{Receiver, Sender as ChannelSender, TryRecvError};
+use crossbeam_channel::{Receiver, Sender as ChannelSender};
 use mio::{Token, Waker};
 use zerocopy::IntoBytes;
 
 use super::cores::merged;
 use super::error_estimate::error_estimate;
-use super::flight::{Anew, Flight, Wish};
+use super::flight::{Flight, Wish};
 use super::icmp::{self, IcmpErrors};
 use super::live::Copier;
 use super::schedule::{Departure, Schedule};
@@ -43,13 +43,8 @@ const GIVE_UP_NS: i64 = 2_000_000_000;
 const BEHIND_NS: i64 = 20_000_000;
 /// How often the clock's quality is asked for.
 const QUALITY_NS: i64 = 1_000_000_000;
-/// Between the last packet that is withdrawn and a new beginning: a server that has just said that it
-/// is ready opens its port within that time, and what is still under way comes back.
-const ANEW_NS: i64 = 50_000_000;
-/// A sender that may have to begin anew looks for that this often.
+/// A sender whose peer may not be there yet looks for that this often.
 const GRACE_LOOK_NS: i64 = 5_000_000;
-/// It waits for the receiver in steps of this.
-const STEP_NS: i64 = 1_000_000;
 
 /// What the sender thread needs to know.
 pub(crate) struct Plan {
@@ -78,6 +73,8 @@ pub(crate) struct Plan {
     pub(crate) stamps_kept: u64,
     pub(crate) cpu: Option<usize>,
     pub(crate) realtime: bool,
+    /// Packets of an attempt before stand in the places of the batch.
+    pub(crate) again: bool,
     pub(crate) start: Start,
 }
 
@@ -292,27 +289,21 @@ pub(crate) fn run<S: SendHalf>(
     stop: &AtomicBool,
     ready: impl FnOnce(Waker),
     receiver: &Waker,
-    (wishes, copier): (&Receiver<Wish>, Option<Copier>),
+    (wishes, copier): (&Receiver<Wish>, &mut Option<Copier>),
 ) -> io::Result<Sent> {
     let over = Over { flight, receiver };
     let events = EventLoop::new()?;
     ready(Waker::new(events.registry(), Token(0))?);
     let mut thread = Sender::new(half, plan, flight, stop, events, copier);
     thread.settle_in();
-    let mut start = thread.plan.start.wait();
-    loop {
-        if let Some(start) = start {
-            thread.depart(start);
-        }
-        if !flight.is_withdrawn() {
-            // Refused packets may have been announced: they are not under way.
-            flight.attempt(thread.seq);
-            over.tell(thread.seq, thread.totals.last_ns);
-            if !thread.fulfil(wishes) {
-                break;
-            }
-        }
-        start = Some(thread.begin_anew(receiver, wishes));
+    if let Some(start) = thread.plan.start.wait() {
+        thread.depart(start);
+    }
+    // Refused packets may have been announced: they are not under way.
+    flight.attempt(thread.seq);
+    over.tell(thread.seq, thread.totals.last_ns);
+    for probe in wishes {
+        thread.probe(probe);
     }
     if thread.totals.sent > 0 {
         let failure = thread.totals.failure;
@@ -341,7 +332,6 @@ impl Over<'_> {
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
-        self.flight.set_anew(Anew::Never);
         if self.flight.finished().is_none() {
             self.tell(0, os::monotonic_ns());
         }
@@ -427,7 +417,7 @@ pub(super) struct Sender<'a, S> {
     quality_until: i64,
     stamps: Stamps,
     totals: Sent,
-    copier: Option<Copier>,
+    copier: &'a mut Option<Copier>,
 }
 
 impl<'a, S: SendHalf> Sender<'a, S> {
@@ -437,11 +427,14 @@ impl<'a, S: SendHalf> Sender<'a, S> {
         flight: &'a Flight,
         stop: &'a AtomicBool,
         events: EventLoop,
-        copier: Option<Copier>,
+        copier: &'a mut Option<Copier>,
     ) -> Self {
         let places = half.places();
         let mut fixed = vec![0; plan.test.fixed_len()];
         plan.test.fill(&mut fixed, None);
+        if plan.again {
+            wipe(half, &plan);
+        }
         Self {
             half,
             flight,
@@ -496,7 +489,7 @@ impl<'a, S: SendHalf> Sender<'a, S> {
                 self.flight.set_interrupted();
                 return;
             }
-            if self.flight.is_withdrawn() || self.flight.is_abandoned() {
+            if self.flight.is_absent() || self.flight.is_abandoned() {
                 return;
             }
             // What is held is due.
@@ -523,56 +516,6 @@ impl<'a, S: SendHalf> Sender<'a, S> {
         }
     }
 
-    /// Does what the receiver wants until it hangs up; true where all is to begin anew instead.
-    fn fulfil(&mut self, wishes: &Receiver<Wish>) -> bool {
-        for wish in wishes {
-            match wish {
-                Wish::Probe(index) => self.probe(index),
-                Wish::Anew if self.flight.is_withdrawn() => return true,
-                // It was noticed before.
-                Wish::Anew => {}
-            }
-        }
-        false
-    }
-
-    /// Withdraws all that has left, and waits until the receiver has forgotten it; returns when to
-    /// begin.
-    fn begin_anew(&mut self, receiver: &Waker, wishes: &Receiver<Wish>) -> i64 {
-        let until = os::monotonic_ns() + ANEW_NS;
-        while os::monotonic_ns() < until && !self.stop.load(Ordering::Relaxed) {
-            self.events.wait_until(until);
-        }
-        let before = std::mem::take(&mut self.totals);
-        self.totals = Sent {
-            by_class: vec![0; self.plan.payloads.len()],
-            unfolded: before.unfolded,
-            cpus: before.cpus,
-            realtime_refused: before.realtime_refused,
-            began_anew: before.began_anew + 1,
-            ..Sent::default()
-        };
-        (self.seq, self.trains, self.lag) = (0, 0, Lag::default());
-        self.refusals.end();
-        self.batch.clear();
-        self.held.clear();
-        let plan = &self.plan;
-        self.stamps = Stamps::new(plan.stamps_kept, plan.mean_gap_ns, plan.count);
-        self.flight.withdraw();
-        self.flight.set_anew(Anew::Withdrawn);
-        while self.flight.anew() == Anew::Withdrawn {
-            // It wakes up by itself as well.
-            let _ = receiver.wake();
-            if let Err(TryRecvError::Disconnected) = wishes.try_recv() {
-                // It has ended, and will say why.
-                break;
-            }
-            self.events.wait_until(os::monotonic_ns() + STEP_NS);
-        }
-        self.flight.set_anew(Anew::No);
-        os::monotonic_ns() + LEAD_NS
-    }
-
     /// Waits until a moment, or until something else wakes the thread; returns the time.
     fn wait_for(&mut self, due: i64) -> i64 {
         let spin = self.plan.may_spin || self.plan.pacing == Pacing::Spin;
@@ -583,7 +526,7 @@ impl<'a, S: SendHalf> Sender<'a, S> {
             Pacing::Auto | Pacing::Sleep => 0,
         };
         let mut now = os::monotonic_ns();
-        let due = if self.flight.in_grace() {
+        let due = if self.flight.in_grace(now) {
             due.min(now + GRACE_LOOK_NS)
         } else {
             due
@@ -677,8 +620,9 @@ impl<'a, S: SendHalf> Sender<'a, S> {
                     // It tells of a former packet; this one has not been tried.
                     io::ErrorKind::ConnectionRefused if former < MOST_FORMER => {
                         former += 1;
-                        let step = self.flight.refused(os::monotonic_ns(), Anew::Asked);
-                        if step.is_none() {
+                        if self.flight.in_grace(os::monotonic_ns()) {
+                            self.flight.ask_whether_absent();
+                        } else {
                             self.totals.icmp.note(&Icmp::of_errno(libc::ECONNREFUSED));
                         }
                     }
@@ -801,7 +745,7 @@ impl<'a, S: SendHalf> Sender<'a, S> {
         for packet in octets.chunks_exact_mut(payload) {
             self.head.seq = number.into();
             packet[..SENDER_LEN].copy_from_slice(self.head.as_bytes());
-            if let Some(copier) = &mut self.copier {
+            if let Some(copier) = self.copier.as_mut() {
                 copier.copy(&packet[..SENDER_LEN], payload, os::monotonic_ns());
             }
             number = number.wrapping_add(1);
@@ -830,7 +774,7 @@ impl<'a, S: SendHalf> Sender<'a, S> {
         let t1 = Timestamp::from_unix_ns(os::realtime_ns(), self.plan.format);
         protection.stamp::<protected::SenderPacket>(octets, payload, t1);
         self.head.timestamp = t1;
-        if let Some(copier) = &mut self.copier {
+        if let Some(copier) = self.copier.as_mut() {
             for number in 0..count {
                 // In clear, as whoever watches can read it.
                 self.head.seq = first.wrapping_add(number).into();
@@ -932,6 +876,16 @@ impl<'a, S: SendHalf> Sender<'a, S> {
                 }
             }
         }
+    }
+}
+
+/// Restores the padding in all places.
+fn wipe<S: SendHalf>(half: &mut S, plan: &Plan) {
+    let payload = plan.payloads.iter().copied().max().unwrap_or(0);
+    let packets = usize::try_from(plan.most_burst).unwrap_or(1);
+    for place in 0..half.places() {
+        let octets = half.set(place, payload, packets, None);
+        octets.copy_from_slice(&plan.padding[..octets.len()]);
     }
 }
 

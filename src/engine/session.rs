@@ -8,12 +8,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, select, tick};
+use crossbeam_channel::{Receiver, bounded, never, select, tick};
 
 use super::assemble::{self, Differs, Parts, Terms};
 use super::cores::{self, Pair};
 use super::intervals::{Begun, Clocks};
-use super::lane::{Agreed, Common, Done, Lane, OpenLane, Peer, Running};
+use super::lane::{Agreed, Common, Done, Lane, OpenLane, Peer, Run, Running};
 use super::live::{self, Intervals, Progress, Update};
 use super::receiver::Received;
 use super::reflecting::Reflecting;
@@ -172,8 +172,8 @@ impl Opened {
                 let all = lanes.len();
                 let connect = |(lane, peer): (OpenLane<linux::OpenSession>, _)| {
                     let lane = lane.connect(peer, linux::OpenSession::connect)?;
-                    let places = match lane.trains.burst {
-                        1 if is_frugal(&lane.share, all) => FEW_PLACES,
+                    let places = match lane.setup.trains.burst {
+                        1 if is_frugal(&lane.setup.share, all) => FEW_PLACES,
                         1 => BATCH,
                         _ => TRAINS,
                     };
@@ -220,7 +220,7 @@ fn together<'a>(mut lanes: impl Iterator<Item = &'a SessionConfig>) -> SessionCo
 }
 
 /// Starts the threads, waits for them, and reports.
-fn run<S: SendHalf, R: ReceiveHalf>(
+fn run<S: SendHalf + Send + 'static, R: ReceiveHalf + Send + 'static>(
     config: &SessionConfig,
     mut lanes: Vec<Lane<impl FnOnce() -> S + Send + 'static, impl FnOnce() -> R + Send + 'static>>,
     reflector: Option<Reflecting>,
@@ -230,21 +230,27 @@ fn run<S: SendHalf, R: ReceiveHalf>(
     log::debug!("{}", config.command().join(" "));
     resolve_next_hops(&mut lanes, stop);
     let pairs = pairs(config, lanes.len(), reflector.as_ref());
-    let receive = lanes.first().map(|lane| lane.granted.receive);
+    let receive = lanes.first().map(|lane| lane.setup.granted.receive);
     // The interface's clock and this system's are no one clock.
     let stamps_only = receive == Some(StampKind::Hardware);
     let (updates_in, updates) = live::updates();
-    let (done_in, done_out) = bounded::<()>(1);
+    let (done_in, done) = bounded(lanes.len());
+    let run = Run {
+        config,
+        lanes: lanes.len(),
+        stop,
+        done: done_in,
+    };
     let begun = Begun {
         at_ns: os::monotonic_ns(),
         wall_ns: os::realtime_ns(),
     };
-    let delays = if lanes.iter().all(|l| is_frugal(&l.share, lanes.len())) {
+    let delays = if lanes.iter().all(|l| is_frugal(&l.setup.share, lanes.len())) {
         Delays::frugal(config.sizes.classes.len(), stamps_only)
     } else {
         Delays::new(config.sizes.classes.len(), stamps_only)
     };
-    let here = |lane: &Lane<_, _>| is_local(lane.share.remote.ip());
+    let here = |lane: &Lane<_, _>| is_local(lane.setup.share.remote.ip());
     let clocks = Clocks {
         one: !stamps_only && lanes.iter().all(here),
         ours_synchronised: os::clock_quality().is_some_and(|(synchronised, _)| synchronised),
@@ -252,18 +258,15 @@ fn run<S: SendHalf, R: ReceiveHalf>(
     let intervals = (config.watch.interval_ns)
         .map(|_| Intervals::new(lanes.len(), &delays, clocks, begun, updates_in.clone()));
     let common = Common {
-        config,
-        lanes: lanes.len(),
+        run: &run,
         begun,
-        stop,
         updates: updates_in,
         intervals,
-        done: done_in,
         delays,
         punctual: pairs.iter().filter_map(|pair| pair.sender).collect(),
     };
 
-    let mut running: Vec<Running> = Vec::new();
+    let mut running = Vec::new();
     let mut watched = Vec::new();
     for (index, (lane, pair)) in (0..).zip(lanes.into_iter().zip(pairs)) {
         let (lane, tapped) = lane.start(&common, index, pair)?;
@@ -285,7 +288,7 @@ fn run<S: SendHalf, R: ReceiveHalf>(
     drop(common);
 
     begin(&mut running);
-    wait(&running, &updates, &done_out, watch);
+    let running = wait(&run, running, &updates, &done, watch)?;
     if let Some(thread) = live_thread {
         join("live", thread)?;
     }
@@ -312,49 +315,65 @@ fn pairs(config: &SessionConfig, lanes: usize, reflector: Option<&Reflecting>) -
 }
 
 /// Gives the word to begin, once all are ready; where one failed, to none.
-fn begin(running: &mut [Running]) {
-    if running.iter().all(|lane| lane.ready.recv().is_ok()) {
+fn begin<S, R>(running: &mut [Running<S, R>])
+where
+    S: SendHalf + Send + 'static,
+    R: ReceiveHalf + Send + 'static,
+{
+    if running.iter().all(Running::is_ready) {
         let begin = os::monotonic_ns() + sender::LEAD_NS;
-        for lane in running {
-            // One that has gone tells why when it is waited for.
-            let _ = lane.begin.send(begin);
-        }
-        return;
-    }
-    // Hung up on, the others send nothing; why one failed is found when they are waited for.
-    for lane in running {
-        lane.begin = bounded(0).0;
-        if lane.flight.finished().is_none() && lane.sender.is_finished() {
-            // It is too late for its receiver to hear of it otherwise.
-            lane.flight.finish(0, os::monotonic_ns());
-        }
+        running.iter().for_each(|lane| lane.begin(begin));
+    } else {
+        // Hung up on, the others send nothing; why one failed is found when they are waited for.
+        running.iter_mut().for_each(Running::call_off);
     }
 }
 
-/// Hands updates on until all receivers have ended.
-fn wait(
-    running: &[Running],
+/// Hands updates on until all receivers have ended. Where a peer was not there yet its lane begins again.
+fn wait<S, R>(
+    run: &Run<'_>,
+    mut running: Vec<Running<S, R>>,
     updates: &Receiver<Update>,
-    done: &Receiver<()>,
+    done: &Receiver<usize>,
     mut watch: impl FnMut(Update),
-) {
+) -> Result<Vec<Running<S, R>>, Failure>
+where
+    S: SendHalf + Send + 'static,
+    R: ReceiveHalf + Send + 'static,
+{
     let again = tick(PROGRESS);
-    loop {
+    let nothing = never();
+    let mut updates = updates;
+    let mut over = 0;
+    while over < running.len() {
         select! {
             recv(updates) -> update => match update {
                 Ok(update) => watch(update),
                 // Nothing more to tell, or nothing was to be told at all.
-                Err(_) => match done.recv_timeout(PROGRESS) {
-                    Err(RecvTimeoutError::Timeout) => watch(progress(running)),
-                    _ => break,
-                }
+                Err(_) => updates = &nothing,
             },
-            recv(again) -> _ => watch(progress(running)),
+            recv(done) -> index => match index {
+                Ok(index) if running[index].is_absent() => {
+                    let lane = running.remove(index).again(run)?;
+                    running.insert(index, lane);
+                }
+                _ => over += 1,
+            },
+            recv(again) -> _ => watch(progress(&running)),
         }
     }
+    // What the last ones have to tell is under way still; then they hang up, or have done so.
+    if !std::ptr::eq(updates, &raw const nothing) {
+        updates.iter().for_each(watch);
+    }
+    Ok(running)
 }
 
-fn progress(running: &[Running]) -> Update {
+fn progress<S, R>(running: &[Running<S, R>]) -> Update
+where
+    S: SendHalf + Send + 'static,
+    R: ReceiveHalf + Send + 'static,
+{
     let received = running
         .iter()
         .map(|lane| lane.live.received.load(Ordering::Relaxed));
@@ -363,7 +382,7 @@ fn progress(running: &[Running]) -> Update {
         ignored.add(&lane.live.ignored.read());
     }
     Update::Progress(Progress {
-        sent: running.iter().map(|lane| lane.flight.departed()).sum(),
+        sent: running.iter().map(Running::departed).sum(),
         received: received.sum(),
         ignored,
     })
@@ -433,17 +452,19 @@ fn parts<'a>(lane: &'a Done, reflected: Option<&'a InProcess>) -> Parts<'a> {
 fn resolve_next_hops<S, R>(lanes: &mut [Lane<S, R>], stop: &Stop) {
     let mut known: Vec<(IpAddr, Option<NextHop>)> = Vec::new();
     for lane in lanes {
-        let host = lane.share.remote.ip();
+        let host = lane.setup.share.remote.ip();
         let before = known.iter().find(|(known, _)| *known == host);
-        lane.granted.next_hop = before.map_or_else(
+        lane.setup.granted.next_hop = before.map_or_else(
             || {
-                let interface = lane.share.socket.interface.as_deref();
-                let local = lane.granted.local.ip();
-                resolve_next_hop(lane.share.remote, local, interface, || stop.requested())
+                let interface = lane.setup.share.socket.interface.as_deref();
+                let local = lane.setup.granted.local.ip();
+                resolve_next_hop(lane.setup.share.remote, local, interface, || {
+                    stop.requested()
+                })
             },
             |(_, hop)| *hop,
         );
-        known.push((host, lane.granted.next_hop));
+        known.push((host, lane.setup.granted.next_hop));
     }
 }
 

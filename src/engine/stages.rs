@@ -131,6 +131,7 @@ pub fn sending(load: Load, run: impl FnOnce(&mut Sending<'_>)) -> io::Result<()>
         stamps_kept: WINDOW,
         cpu: None,
         realtime: false,
+        again: false,
         start: Start {
             ready: bounded(1).0,
             at: bounded(1).1,
@@ -138,8 +139,9 @@ pub fn sending(load: Load, run: impl FnOnce(&mut Sending<'_>)) -> io::Result<()>
         },
     };
     let events = EventLoop::new()?;
+    let mut copier = None;
     run(&mut Sending {
-        sender: Sender::new(&mut half, plan, &flight, &stop, events, None),
+        sender: Sender::new(&mut half, plan, &flight, &stop, events, &mut copier),
         flight: &flight,
         load,
         built: 0,
@@ -265,6 +267,7 @@ pub fn matching(load: Load, run: impl FnOnce(&mut Matching<'_>)) {
         gather_ns: 0,
         cpu: None,
         realtime: false,
+        first_begun_ns: None,
     };
     let mut octets = vec![0; load.octets()];
     fill_padding(&mut octets, 1);

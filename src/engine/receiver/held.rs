@@ -61,11 +61,6 @@ impl Held {
     pub(super) fn take(&mut self) -> Vec<Told> {
         std::mem::take(&mut self.told)
     }
-
-    /// They are of packets that do not count.
-    pub(super) fn forget(&mut self) {
-        self.told.clear();
-    }
 }
 
 #[cfg(test)]

@@ -108,13 +108,6 @@ impl Waiting {
         }
         reply
     }
-
-    /// Forgets all.
-    pub(super) fn clear(&mut self) {
-        self.passed = self.pushed();
-        self.queue.clear();
-        (self.lost, self.lost_with) = (0, (0, 0));
-    }
 }
 
 #[cfg(test)]

@@ -29,7 +29,8 @@ where
     adapt(&mut plan);
     let mut wire = Wire::new(8, refuse);
     let events = EventLoop::new().unwrap();
-    let mut sender = Sender::new(&mut wire, plan, &flight, stop, events, None);
+    let mut copier = None;
+    let mut sender = Sender::new(&mut wire, plan, &flight, stop, events, &mut copier);
     look(&mut sender)
 }
 

@@ -1,13 +1,12 @@
 //! What leaves where the system refuses packets or whole trains: tests of the sender thread over a
 //! wire in memory.
 
-use std::sync::atomic::AtomicU32;
-
 use crossbeam_channel::{Sender as ChannelSender, bounded};
 use nix::errno::Errno;
 
 use super::*;
 use crate::config::{Departures, End, SizeClass};
+use crate::engine::flight::Grace;
 
 /// A place of the batch.
 #[derive(Clone, Debug, Default)]
@@ -114,6 +113,7 @@ pub(super) fn plan(sizes: &[usize], count: u64, start: (ChannelSender<()>, Recei
         stamps_kept: 1 << 20,
         cpu: None,
         realtime: false,
+        again: false,
         start: Start {
             ready: start.0,
             at: start.1,
@@ -158,7 +158,7 @@ where
     let classes: Vec<SizeClass> = sizes.iter().map(|payload| class(*payload)).collect();
     let departures = Departures::Periodic(rate.parse().unwrap());
     plan.schedule = Schedule::new(departures, end, &classes, 1, BURST);
-    let others = (&wishes, None);
+    let others = (&wishes, &mut None);
     let sent = run(&mut wire, plan, &flight, &stop, drop, &receiver, others).unwrap();
     let left = wire.left;
     assert_eq!(u64::try_from(left.len()).unwrap(), sent.sent);
@@ -196,19 +196,21 @@ fn come_to(what: &str, so_far: impl Fn() -> bool) {
 }
 
 #[test]
-fn a_session_that_is_refused_at_first_begins_anew_with_number_0() {
-    let flight = Flight::new(64, 0).with_grace(i64::MAX);
+fn an_attempt_that_is_refused_asks_and_ends_once_it_is_told() {
+    let grace = Grace {
+        ns: i64::MAX,
+        first_ns: 0,
+    };
+    let flight = Flight::new(64, 0).with_grace(grace);
     let events = EventLoop::new().unwrap();
     let receiver = Waker::new(events.registry(), Token(0)).unwrap();
     let (ready, _started) = bounded(1);
     let (begin, at) = bounded(1);
     begin.send(os::monotonic_ns()).unwrap();
     let (wishes, wanted) = bounded(8);
-    // What the first packets met is told to a later one, and again after a new beginning.
-    let refusals = AtomicU32::new(2);
+    // What the first packets met is told to a later one, again and again.
     let mut wire = Wire::new(8, |_, _| {
-        let refused = flight.anew() == Anew::No && flight.departed() >= 2;
-        (refused && refusals.load(Ordering::Relaxed) > 0).then_some(Errno::ECONNREFUSED)
+        (flight.departed() >= 2 && !flight.is_absent()).then_some(Errno::ECONNREFUSED)
     });
     let stop = AtomicBool::new(false);
     let mut plan = plan(&[SMALL], 20, (ready, at));
@@ -228,36 +230,45 @@ fn a_session_that_is_refused_at_first_begins_anew_with_number_0() {
     );
     let sent = std::thread::scope(|scope| {
         let sender = scope.spawn(|| {
-            let others = (&wanted, None);
+            let others = (&wanted, &mut None);
             run(&mut wire, plan, &flight, &stop, drop, &receiver, others).unwrap()
         });
-        for _ in 0..2 {
-            come_to("it asks", || flight.anew() == Anew::Asked);
-            refusals.fetch_sub(1, Ordering::Relaxed);
-            flight.answer_anew(Anew::Granted);
-            wishes.send(Wish::Anew).unwrap();
-            come_to("it has withdrawn all", || flight.anew() == Anew::Withdrawn);
-            let known = (flight.attempted(), flight.departed(), flight.finished());
-            assert_eq!(known, (0, 0, None));
-            flight.set_anew(Anew::Forgotten);
-        }
-        flight.end_grace();
-        come_to("it has sent all", || flight.finished().is_some());
-        // All that it was told before is of former beginnings.
-        wishes.send(Wish::Anew).unwrap();
+        come_to("it asks", || flight.is_asked());
+        flight.set_absent();
+        come_to("it has ended", || flight.finished().is_some());
         drop(wishes);
         sender.join().unwrap()
     });
-    assert_eq!((sent.sent, sent.icmp.total(), sent.began_anew), (20, 0, 2));
-    assert_eq!(sent.by_class, [20]);
-    let numbers: Vec<u32> = wire.left.iter().map(|left| left.seq).collect();
-    let last = numbers.len() - 20;
-    assert!(
-        last > 0 && numbers[last..].iter().copied().eq(0..20),
-        "{numbers:?}"
-    );
-    for (seq, left) in (0..).zip(&wire.left[last..]) {
-        assert_eq!(flight.t1(seq), left.t1);
+    assert!((2..20).contains(&sent.sent), "{sent:?}");
+    assert_eq!(sent.icmp.total(), 0);
+}
+
+/// Packets of an attempt before stand in the places of the batch, and their fields are in nobody's padding.
+#[test]
+fn another_attempt_begins_with_pristine_places() {
+    let mut wire = Wire::new(4, |_, _| None);
+    for place in 0..4 {
+        wire.set(place, LARGE, 1, None).fill(0xaa);
+    }
+    let (ready, _started) = bounded(1);
+    let (_begin, at) = bounded(1);
+    let plan = Plan {
+        again: true,
+        ..plan(&[LARGE, SMALL], 4, (ready, at))
+    };
+    let padding = plan.padding.clone();
+    let (flight, stop) = (Flight::new(64, 0), AtomicBool::new(false));
+    let (events, mut copier) = (EventLoop::new().unwrap(), None);
+    drop(Sender::new(
+        &mut wire,
+        plan,
+        &flight,
+        &stop,
+        events,
+        &mut copier,
+    ));
+    for place in 0..4 {
+        assert_eq!(wire.set(place, LARGE, 1, None), &padding[..LARGE]);
     }
 }
 
@@ -404,7 +415,7 @@ fn where_no_call_is_left_the_session_ends() {
     let (_, wishes) = bounded(0);
     let stop = AtomicBool::new(false);
     let plan = plan(&[SMALL], 4000, (ready, at));
-    let others = (&wishes, None);
+    let others = (&wishes, &mut None);
     let sent = run(&mut half, plan, &flight, &stop, drop, &receiver, others).unwrap();
     assert_eq!((sent.sent, sent.refused, sent.interrupted), (12, 0, false));
     let failure = sent.failure.map(|call| (call.call, call.errno));
@@ -425,7 +436,7 @@ fn nothing_leaves_once_nobody_takes_replies() {
     let (_, wishes) = bounded(0);
     let stop = AtomicBool::new(false);
     let plan = plan(&[SMALL], 4000, (ready, at));
-    let others = (&wishes, None);
+    let others = (&wishes, &mut None);
     let sent = run(&mut wire, plan, &flight, &stop, drop, &receiver, others).unwrap();
     assert_eq!((sent.sent, sent.interrupted), (0, false));
 }
