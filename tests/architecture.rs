@@ -64,9 +64,6 @@ const STILL_IN_A_RING: &[&str] = &[
     "engine/reflector",
     "engine/reflector/thread",
     "engine/sender",
-    "engine/served",
-    "engine/served/serving",
-    "engine/served/thread",
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

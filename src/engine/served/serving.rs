@@ -9,7 +9,8 @@ use crossbeam_channel::Sender;
 use mio::Token;
 use zerocopy::IntoBytes;
 
-use super::{Allowance, Served, ServedCounts, ServedEvent, ServedId};
+use super::allowance::Allowance;
+use super::granted::{Served, ServedCounts, ServedEvent, ServedId};
 use crate::config::Dscp;
 use crate::engine::admission::LoopGuard;
 use crate::engine::error_estimate::error_estimate;

@@ -1,24 +1,33 @@
+use std::collections::HashMap;
 use std::io::{ErrorKind, IoSliceMut};
-use std::net::UdpSocket;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use mio::Poll;
+use crossbeam_channel::{Receiver, bounded, unbounded};
+use mio::{Poll, Token, Waker};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
 use proptest::prelude::*;
 use socket2::SockRef;
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::reflectors::local;
+use super::serving::{Serving, Session, source};
+use super::thread::{Command, NewPort, Shared, Thread};
 use super::*;
-use crate::config::Rate;
-use crate::engine::reflector::{Answer, Decides, OneBundle, Queued};
-use crate::io::Request;
+use crate::config::{Dscp, IoKind, Rate, ServedConfig, SocketOptions};
+use crate::engine::reflector::{Answer, Decides, Desk, OneBundle, Queued};
+use crate::engine::run::Stop;
+use crate::io::{Port, Request, SocketPlan, linux};
 use crate::os;
 use crate::report::ignored::Kind;
-use crate::wire::protected::{self, Protection};
+use crate::wire::protected::{self, Protection, TestKeys};
 use crate::wire::{
-    ErrorEstimate, Modes, ReflectorPacket, SecurityMode, SenderPacket, Timestamp, parse_request,
+    ErrorEstimate, Format, Modes, ReflectorPacket, SecurityMode, SenderPacket, TestFormat,
+    Timestamp, parse_request,
 };
 
 /// Nothing that is waited for takes so long.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crossbeam_channel::Receiver;
 use mio::Waker;
 
-use super::ServedId;
+use super::granted::ServedId;
 use super::serving::{Serving, Session};
 use crate::engine::reflector::Desk;
 use crate::engine::tally::{Tally, UnsentTally};

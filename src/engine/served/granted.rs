@@ -1,0 +1,113 @@
+//! A session as it is granted, what is told of it, and what it counts.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::allowance::Allowance;
+use crate::config::Dscp;
+use crate::report::ignored::{Ignored, Kind};
+use crate::wire::protected::TestKeys;
+use crate::wire::{Format, TestFormat};
+
+/// A session as a Server grants it.
+#[derive(Debug)]
+pub struct Served {
+    /// Where the Session-Sender sends from: from nowhere else packets are taken. A link-local address
+    /// has the interface as its scope.
+    pub sender: SocketAddr,
+    /// The address that it sends to, without a port. One that is link-local is of the interface of
+    /// `sender`.
+    pub receiver: IpAddr,
+    /// How its packets look.
+    pub format: TestFormat,
+    /// The keys of its packets, where `format` has them protected.
+    pub keys: Option<TestKeys>,
+    /// DSCP of the replies, whatever arrives (RFC 5357 §3.5).
+    pub dscp: Dscp,
+    /// Format of T2 and T3.
+    pub timestamps: Format,
+    /// REFWAIT: a session that runs is told to be [`Silent`](ServedEvent::Silent) after so many
+    /// nanoseconds without a packet, and ends (RFC 5357 §4.2).
+    pub refwait_ns: i64,
+    /// What its client may have answered, together with its other sessions.
+    pub allowance: Arc<Allowance>,
+    /// A session that only goes on for its Timeout: if it has this one's source on the port that this
+    /// one gets, it ends, and its packets are this one's.
+    pub replaces: Option<ServedId>,
+}
+
+/// A session of [`Reflectors`]; no two have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServedId(pub(super) u64);
+
+/// Why a session was not added.
+#[derive(Debug, thiserror::Error)]
+pub enum NotServed {
+    /// All ports that were tried have another user, or a session from the same address and port.
+    #[error("no free port")]
+    NoPort,
+    /// The system refuses the address or the socket.
+    #[error("cannot open {at}: {source}")]
+    Open {
+        /// Address and port.
+        at: SocketAddr,
+        /// The system's error.
+        source: io::Error,
+    },
+}
+
+/// Counts of one session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServedCounts {
+    /// Datagrams from its sender.
+    pub received: u64,
+    /// Octets of UDP payload in them.
+    pub received_octets: u64,
+    /// Replies that were sent.
+    pub reflected: u64,
+    /// Replies that could not be sent.
+    pub unsent: u64,
+    /// Datagrams that were not answered; over the limit are those beyond the [`Allowance`].
+    pub ignored: Ignored,
+    /// Requests that came in bundles.
+    pub bundled: u64,
+    /// Requests whose Error Estimate has Multiplier 0: they are answered all the same.
+    pub estimates_unusable: u64,
+}
+
+impl ServedCounts {
+    /// Datagrams that are no request that can be answered: too short or long, to many, or replies that
+    /// came back.
+    #[must_use]
+    pub fn malformed(&self) -> u64 {
+        self.ignored.total() - self.forged() - self.over_allowance() - self.early()
+    }
+
+    /// Requests whose HMAC is not theirs.
+    #[must_use]
+    pub fn forged(&self) -> u64 {
+        self.ignored.of(Kind::Forged)
+    }
+
+    /// Requests beyond the [`Allowance`].
+    #[must_use]
+    pub fn over_allowance(&self) -> u64 {
+        self.ignored.of(Kind::OverLimit)
+    }
+
+    /// Requests before the session was started.
+    #[must_use]
+    pub fn early(&self) -> u64 {
+        self.ignored.of(Kind::Early)
+    }
+}
+
+/// What happened to a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServedEvent {
+    /// REFWAIT ended it. [`Ended`](Self::Ended) follows.
+    Silent(ServedId),
+    /// It has ended, and its port is free: told once of each session that was added.
+    Ended(ServedId, ServedCounts),
+}
