@@ -56,14 +56,6 @@ const STILL_IN_A_RING: &[&str] = &[
     "cli/reflector",
     "cli/server",
     "cli/signals",
-    "engine/assemble",
-    "engine/impaired",
-    "engine/intervals",
-    "engine/live",
-    "engine/receiver",
-    "engine/reflector",
-    "engine/reflector/thread",
-    "engine/sender",
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -1,12 +1,12 @@
 //! From a reflector's counts to its account: plain data, for whoever shows it.
 
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime};
 
 use super::admission::Record;
 use super::reflector::{Reflected, no_request};
 use crate::config::ReflectorConfig;
 use crate::report::ignored::Kind;
+use crate::report::moment;
 use crate::report::reflector::{Account, Schema, Session, TestMode, Totals};
 
 /// Sessions that are listed at most.
@@ -82,8 +82,8 @@ fn session(record: &Record, injected: bool) -> Session {
         address: record.from.ip(),
         port: record.from.port(),
         local_address: record.to,
-        first_packet: rfc3339(record.first_ns),
-        last_packet: rfc3339(record.last_ns),
+        first_packet: moment::to_the_millisecond(record.first_ns),
+        last_packet: moment::to_the_millisecond(record.last_ns),
         received: record.received,
         received_octets: record.octets,
         reflected: record.reflected,
@@ -92,9 +92,4 @@ fn session(record: &Record, injected: bool) -> Session {
         refused: record.refused,
         injected: injected.then_some(record.injected),
     }
-}
-
-fn rfc3339(unix_ns: i64) -> String {
-    let since = Duration::from_nanos(u64::try_from(unix_ns).unwrap_or(0));
-    humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + since).to_string()
 }

@@ -1,6 +1,6 @@
 //! Puts a session's report together from what its threads counted.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -13,6 +13,7 @@ use crate::config::{Departures, Dscp, IoKind, SessionConfig, SizeProfile};
 use crate::io::{Granted, StampKind};
 use crate::os;
 use crate::report::ignored::Kind;
+use crate::report::moment;
 use crate::report::{self, ReasonCode, Report, finite};
 use crate::stats::delay::Delays;
 use crate::stats::sequence::{Counts, Directions};
@@ -96,12 +97,6 @@ pub(super) struct Differs {
     pub(super) tos: bool,
 }
 
-/// Nanoseconds since the Unix epoch as RFC 3339 writes them, UTC.
-pub(super) fn rfc3339(unix_ns: i64) -> String {
-    let since = Duration::from_nanos(u64::try_from(unix_ns).unwrap_or(0));
-    humantime::format_rfc3339_nanos(SystemTime::UNIX_EPOCH + since).to_string()
-}
-
 pub(super) fn report(parts: &Parts<'_>) -> Report {
     let Parts {
         config,
@@ -111,7 +106,7 @@ pub(super) fn report(parts: &Parts<'_>) -> Report {
         ..
     } = *parts;
     let duration_ns = (sent.sent > 0).then(|| (sent.last_ns - sent.first_ns).unsigned_abs());
-    let started = (sent.sent > 0).then(|| rfc3339(sent.started_ns));
+    let started = (sent.sent > 0).then(|| moment::to_the_nanosecond(sent.started_ns));
     let mut load = load(parts);
     let mut delay_ns = parts.delays.report();
     if parts.ports.len() > 1 {
@@ -419,7 +414,7 @@ fn clocks(parts: &Parts<'_>, same_clock: bool) -> report::Clock {
     let facts = &parts.received.facts;
     let course = parts.delays.course();
     let steps = course.steps.iter().map(|step| report::ClockStep {
-        at: rfc3339(step.at_ns),
+        at: moment::to_the_nanosecond(step.at_ns),
         at_ns: step.at_ns,
         by_ns: step.by_ns,
         whose: step.whose,
@@ -443,8 +438,8 @@ fn clocks(parts: &Parts<'_>, same_clock: bool) -> report::Clock {
         steps: steps.collect(),
         set_too_often: course.lost,
         remote_tick_ns: course.tick_ns.filter(|_| !parts.differs.host),
-        one_way_from: from_ns.map(rfc3339),
-        one_way_until: until_ns.map(rfc3339),
+        one_way_from: from_ns.map(moment::to_the_nanosecond),
+        one_way_until: until_ns.map(moment::to_the_nanosecond),
         drift_ppm: drift.map(|drift| drift.ppm),
         drift_error_ppm: drift.map(|drift| drift.error_ppm),
         drift_changed: drift.map(|drift| drift.bent),

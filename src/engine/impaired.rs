@@ -7,7 +7,9 @@
 use zerocopy::FromBytes;
 
 use super::impair::{Fate, Parcel, Stage};
-use super::reflector::{Answer, Decides, Desk, Reflector, stamp};
+use super::reflector::desk::{Answer, Decides, Desk};
+use super::reflector::light::Reflector;
+use super::reflector::train::stamp;
 use crate::config::Direction;
 use crate::io::{BATCH, Mirror, Request};
 use crate::os;

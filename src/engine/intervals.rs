@@ -297,7 +297,7 @@ fn told(before: Counts, now: Counts, interval: DelaySet, session: DelaySet) -> O
     Some(Interval {
         schema: IntervalSchema::default(),
         number: now.number,
-        at: super::assemble::rfc3339(now.wall_ns),
+        at: crate::report::moment::to_the_nanosecond(now.wall_ns),
         at_ns: now.wall_ns,
         length_ns: u64::try_from(now.at_ns - before.at_ns).unwrap_or(0),
         samples_not_recorded: now.unrecorded,

@@ -1684,7 +1684,8 @@ mod tests {
     use crate::engine::flight::Grace;
     use crate::engine::intervals::Begun;
     use crate::engine::live::{self, tap};
-    use crate::engine::reflector::{Answer, Reflector, stamp};
+    use crate::engine::reflector::train::stamp;
+    use crate::engine::reflector::{Answer, Reflector};
     use crate::io::Request;
     use crate::sample::pipe;
     use crate::stats::delay::Delays;

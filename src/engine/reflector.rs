@@ -4,13 +4,13 @@
 //! written last, right before the call that sends.
 
 mod bundle;
-mod desk;
-mod light;
+pub(super) mod desk;
+pub(super) mod light;
 #[cfg(test)]
 mod test_link;
 mod thread;
 mod totals;
-mod train;
+pub(super) mod train;
 
 pub(super) use self::desk::{Answer, CHUNK, Decides, Desk, Queued};
 pub(super) use self::light::{Blank, QUALITY_NS, Reflector, no_request};
@@ -19,4 +19,4 @@ pub(super) use self::test_link::OneBundle;
 pub(super) use self::thread::run;
 pub(super) use self::totals::Live;
 pub use self::totals::Reflected;
-pub(super) use self::train::{Admitted, MOST_SEGMENTS, stamp, stamp_train, write_train};
+pub(super) use self::train::{Admitted, MOST_SEGMENTS, stamp_train, write_train};

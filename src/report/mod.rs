@@ -10,6 +10,7 @@ mod host;
 pub mod icmp;
 pub mod ignored;
 mod interval;
+pub(crate) mod moment;
 pub mod not_sent;
 pub mod reflector;
 pub mod server;

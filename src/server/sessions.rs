@@ -9,7 +9,6 @@ use std::hash::Hash;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use super::caller::{Caller, Whose};
 use super::clients::{ClientAddress, Clients};
@@ -17,6 +16,7 @@ use crate::config::{Dscp, Ports};
 use crate::control::server::{Asked, Ending as Ended, Grant};
 use crate::engine::served::{NotServed, Reflectors, Served, ServedCounts, ServedEvent, ServedId};
 use crate::os;
+use crate::report::moment;
 use crate::report::server::{Ending, Session, Totals};
 use crate::wire::{Accept, Format, ModeRefused, Modes, SessionRequest, Sid, TestFormat};
 
@@ -387,9 +387,9 @@ impl<I> Record<I> {
             receiver: self.receiver.ip(),
             receiver_port: self.receiver.port(),
             dscp: self.dscp.value(),
-            granted: rfc3339(self.granted_ns),
-            started: self.started_ns.map(rfc3339),
-            ended: rfc3339(os::realtime_ns()),
+            granted: moment::to_the_millisecond(self.granted_ns),
+            started: self.started_ns.map(moment::to_the_millisecond),
+            ended: moment::to_the_millisecond(os::realtime_ns()),
             ending: self.ending.unwrap_or(Ending::Shutdown),
             received: counts.received,
             received_octets: counts.received_octets,
@@ -570,12 +570,6 @@ pub(super) fn cannot_accept(error: &io::Error) -> bool {
                 | libc::EOPNOTSUPP
         )
     )
-}
-
-/// UTC, to the millisecond.
-fn rfc3339(unix_ns: i64) -> String {
-    let since = Duration::from_nanos(u64::try_from(unix_ns).unwrap_or(0));
-    humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + since).to_string()
 }
 
 /// None are asked for: sessions are told apart by their addresses and ports.
