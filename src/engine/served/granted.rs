@@ -37,7 +37,7 @@ pub struct Served {
     pub replaces: Option<ServedId>,
 }
 
-/// A session of [`Reflectors`]; no two have the same.
+/// A session of [`Reflectors`](super::reflectors::Reflectors); no two have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServedId(pub(super) u64);
 
