@@ -1,14 +1,17 @@
 //! Names and addresses of the command line: every address of a name, in the order in which they are tried.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs, UdpSocket};
 
 use clap::Args;
 
-use super::{DEFAULT_PORT, Error, usage};
+use super::error::{Error, usage};
 use crate::config::{Endpoint, Family, Host};
 use crate::engine::{self, Failure, plain};
 
 /// Which addresses of a name are used.
+/// The reflector's port, and the one a sender asks, unless another is given.
+pub(super) const DEFAULT_PORT: u16 = 20_001;
+
 #[derive(Clone, Copy, Debug, Default, Args)]
 #[command(next_help_heading = "IP header")]
 pub(super) struct FamilyArgs {
@@ -91,6 +94,16 @@ fn wrong_family(endpoint: &Endpoint, family: Family) -> Error {
     usage(format!(
         "{endpoint} is not of the family that {flag} asks for; use {other}, or neither"
     ))
+}
+
+/// The wildcard of each family that this host has.
+pub(super) fn every_address(port: u16) -> Vec<SocketAddr> {
+    let families: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    let usable = families.iter().filter(|addr| {
+        // A family that is switched off is no error.
+        UdpSocket::bind((**addr, 0)).is_ok()
+    });
+    usable.map(|addr| SocketAddr::new(*addr, port)).collect()
 }
 
 /// The addresses of a reflector, of which the first one that answers is measured; at least one.

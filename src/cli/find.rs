@@ -3,18 +3,20 @@
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
-use clap::Args;
-
 use super::address::{possible, remotes, why_this};
-use super::failed_by;
-use super::{
-    Again, Error, Hangup, ProgressLine, Room, ScheduleArg, SenderArgs, SizeArgs, StatsArg,
-    catch_signals, complain, first_of, inside_reflector, print, say, session, sizes,
-    stop_when_unread, usage,
-};
+use super::error::{Error, usage};
+use super::messages::{complain, say};
+use super::print::print;
+use super::progress::ProgressLine;
+use super::sender::{begin, first_of};
+use super::sender_args::{ScheduleArg, SenderArgs, StatsArg};
+use super::sender_plan::{inside_reflector, session};
+use super::signals::{Again, Hangup, catch_signals, stop_when_unread};
+use super::sizes::{Room, SizeArgs, sizes};
+use super::verdict::failed_by;
 use crate::config::{
-    Family, Fraction, FrameSize, FrameSizes, Rate, Seconds, SessionConfig, SizeClass, SizeProfile,
-    Sizes, frame_of_payload, payload_of_frame,
+    Family, FrameSize, FrameSizes, Rate, Seconds, SessionConfig, SizeClass, SizeProfile, Sizes,
+    frame_of_payload, payload_of_frame,
 };
 use crate::engine::{self, Progress, Reflecting, Stop};
 use crate::output::find_rate;
@@ -32,44 +34,6 @@ const LEAST_TRIAL_NS: u64 = 100_000_000;
 const ETHERNET: usize = 14;
 /// What is assumed where the system does not tell.
 const USUAL_MTU: usize = 1500;
-
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Search for the fastest rate")]
-pub(super) struct FindArgs {
-    /// Search the fastest rate without loss (RFC 2544 section 26.1), for each of --sizes or for the
-    /// size given; --duration is the length of one trial, 2 s by default, where RFC 2544 section 24
-    /// wants 60 s at least
-    #[arg(
-        long,
-        conflicts_with_all = [
-            "rate", "bandwidth", "interval", "count", "print_responses", "timestamps", "stats_interval", "hlog", "histogram",
-        ]
-    )]
-    pub(super) find_rate: bool,
-    /// With --find-rate: packets that may be lost, in percent, less than 100 [example: 0.001%;
-    /// default: 0]
-    #[arg(long, value_name = "PERCENT", allow_hyphen_values = true)]
-    pub(super) loss: Option<Fraction>,
-    /// With --find-rate: try no faster rate, in packets a second with k, M or G [example: 100k;
-    /// default: no bound]
-    #[arg(long, value_name = "RATE", allow_hyphen_values = true)]
-    pub(super) max_rate: Option<Rate>,
-}
-
-/// Refuses flags that only a search has.
-pub(super) fn refuse_without_search(args: &SenderArgs) -> Result<(), Error> {
-    let flags = [
-        ("--loss", args.find.loss.is_some()),
-        ("--max-rate", args.find.max_rate.is_some()),
-        ("--sizes", args.sizes.sizes.is_some()),
-    ];
-    match flags.into_iter().find(|(_, given)| *given) {
-        Some((flag, _)) => Err(usage(format!(
-            "{flag} is for --find-rate; add that, or leave it out"
-        ))),
-        None => Ok(()),
-    }
-}
 
 /// What a search needs beside the session: its sizes, bounds and the length of its trials.
 pub(super) fn plan(
@@ -113,6 +77,7 @@ pub(super) fn plan(
 }
 
 pub(super) fn run(args: &SenderArgs) -> Result<u8, Error> {
+    begin(args)?;
     let inside = args
         .remote
         .is_none()

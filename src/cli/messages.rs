@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Error, LogArgs, usage};
+use clap::Args;
+
+use super::error::{Error, usage};
 
 /// Standard error's writer; without a thread, lines are written where they are said.
 static STDERR: OnceLock<Option<Writer>> = OnceLock::new();
@@ -26,6 +28,25 @@ const PIECE: usize = 4096;
 const STALLED: Duration = Duration::from_millis(300);
 /// The longest time that is given to what waits, at the end.
 const MOST_WAIT: Duration = Duration::from_secs(3);
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Messages")]
+pub(super) struct LogArgs {
+    /// No messages, only results
+    #[arg(short, long)]
+    pub(super) quiet: bool,
+    /// Say what is done: sessions, and the replies that a sender gets; for one module alone set TWAMP_BLAST_LOG, such as
+    /// twamp_blast::engine=debug
+    #[arg(short, long, conflicts_with = "quiet")]
+    pub(super) verbose: bool,
+    /// Say everything; a sender shows packets field by field
+    #[arg(short, long, conflicts_with_all = ["quiet", "verbose"])]
+    pub(super) debug: bool,
+    /// Write messages to a file (-: standard output); SIGHUP has a reflector and a server open it
+    /// again [default: standard error]
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) logfile: Option<PathBuf>,
+}
 
 /// One line to the user.
 pub(super) fn complain(what: impl Display) {

@@ -7,13 +7,15 @@ use std::time::{Duration, Instant, SystemTime};
 use clap::Args;
 use rand::RngExt;
 
-use super::address::Narrow;
-use super::service_ended;
-use super::{
-    Again, DEFAULT_PORT, Error, Hangup, HostArgs, LogArgs, News, catch_signals, check_host,
-    check_log, every_address, format, io_kind, open_log, parse_interface, parse_threads, parse_ttl,
-    print, resolve, say, to_many, usage,
-};
+use super::address::{DEFAULT_PORT, Narrow, every_address, resolve, to_many};
+use super::error::{Error, usage};
+use super::host::{HostArgs, check_host, format, io_kind};
+use super::messages::{LogArgs, check_log, open_log, say};
+use super::print::print;
+use super::progress::News;
+use super::signals::{Again, Hangup, catch_signals};
+use super::values::{parse_interface, parse_threads, parse_ttl, whole};
+use super::verdict::service_ended;
 use crate::config::{
     Direction, Dscp, Endpoint, Fraction, Impairment, IoKind, Prefix, Rate, ReflectorConfig,
     Seconds, SocketOptions,
@@ -134,7 +136,7 @@ struct TestArgs {
     rate_limit: Option<Rate>,
     /// Seed of all draws; the same seed and packets give the same draws [example: 7; default:
     /// random, and shown]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, allow_negative_numbers = true, value_parser = super::whole::<u64>)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, allow_negative_numbers = true, value_parser = whole::<u64>)]
     seed: Option<u64>,
     /// Where: inbound, after a reply has its number (the sender sees it on the way back), or
     /// outbound, before a request has a number and T2 [example: outbound; default: inbound]

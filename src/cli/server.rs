@@ -7,13 +7,15 @@ use std::time::SystemTime;
 
 use clap::Args;
 
-use super::address::Narrow;
-use super::service_ended;
-use super::{
-    Again, Error, FormatArg, Hangup, HostArgs, IoArg, LogArgs, News, catch_signals, check_host,
-    check_log, every_address, io_kind, open_log, parse_interface, parse_threads, parse_ttl, print,
-    resolve, say, to_many, usage,
-};
+use super::address::{Narrow, every_address, resolve, to_many};
+use super::error::{Error, usage};
+use super::host::{FormatArg, HostArgs, IoArg, check_host, io_kind};
+use super::messages::{LogArgs, check_log, open_log, say};
+use super::print::print;
+use super::progress::News;
+use super::signals::{Again, Hangup, catch_signals};
+use super::values::{parse_interface, parse_threads, parse_ttl, whole};
+use super::verdict::service_ended;
 use crate::config::{
     CpuList, DEFAULT_POLICY, Endpoint, Feature, Policy, Seconds, ServedConfig, ServerConfig,
     SocketOptions,
@@ -74,11 +76,11 @@ pub(super) struct ServerArgs {
     features: Vec<FeatureArg>,
     /// Iterations of the key derivation that clients are asked for: a power of two, 1024 to 32768
     /// [example: 32768]
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_COUNT, allow_negative_numbers = true, value_parser = super::whole::<u32>)]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_COUNT, allow_negative_numbers = true, value_parser = whole::<u32>)]
     count: u32,
     /// The most that --count may be; above 32768 clients refuse unless they were told otherwise
     /// [example: 65536]
-    #[arg(long, value_name = "N", default_value_t = Count::DEFAULT_MOST.value(), allow_negative_numbers = true, value_parser = super::whole::<u32>)]
+    #[arg(long, value_name = "N", default_value_t = Count::DEFAULT_MOST.value(), allow_negative_numbers = true, value_parser = whole::<u32>)]
     max_count: u32,
     /// How long a connection without a running session may be silent (SERVWAIT); a bare number is
     /// seconds [example: 5m; default: the policy's, 15m]

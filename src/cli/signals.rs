@@ -11,7 +11,7 @@ use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
-use super::Error;
+use super::error::Error;
 use super::messages::{self, say};
 use crate::engine::Stop;
 
