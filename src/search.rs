@@ -386,7 +386,7 @@ impl<E, S: FnMut(Update<'_>)> Hunt<'_, '_, E, S> {
             return Ok(Some((true, 0)));
         }
         // Why nothing was sent, or what the network said.
-        self.found.notes = report.notes;
+        self.found.notes = report.notes.iter().map(ToString::to_string).collect();
         let mut icmp = report.packets.icmp.iter().flatten();
         let refused = icmp.find(|icmp| icmp.kind == IcmpKind::PortUnreachable);
         if let (Some(refused), 0) = (refused, warm_up.received) {

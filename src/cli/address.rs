@@ -7,6 +7,7 @@ use clap::Args;
 use super::error::{Error, usage};
 use crate::config::{Endpoint, Family, Host};
 use crate::engine::{self, Failure, plain};
+use crate::report::note::{Passed, Peer};
 
 /// Which addresses of a name are used.
 /// The reflector's port, and the one a sender asks, unless another is given.
@@ -253,7 +254,7 @@ fn of_name(
 pub(super) fn possible<A: Target, T>(
     addrs: Vec<A>,
     make: impl Fn(&A) -> Result<T, Error>,
-) -> Result<(Vec<T>, Vec<String>), Error> {
+) -> Result<(Vec<T>, Vec<Passed>), Error> {
     let (mut made, mut passed, mut first) = (Vec::new(), Vec::new(), None);
     for addr in addrs {
         match make(&addr) {
@@ -298,18 +299,13 @@ pub(super) fn reason(failure: &Failure) -> String {
 }
 
 /// Why it is not this address of several.
-pub(super) fn not_this(addr: IpAddr, why: impl std::fmt::Display) -> String {
-    format!("{addr} ({why})")
+pub(super) fn not_this(address: IpAddr, why: String) -> Passed {
+    Passed { address, why }
 }
 
 /// Why it is this one, where it is not the first.
-pub(super) fn why_this(addr: IpAddr, passed: &[String]) -> Option<String> {
-    (!passed.is_empty()).then(|| {
-        format!(
-            "of the addresses of this name {addr} is measured, not {}",
-            passed.join(", ")
-        )
-    })
+pub(super) fn why_this(measured: IpAddr, passed: Vec<Passed>) -> Option<Peer> {
+    (!passed.is_empty()).then_some(Peer::AddressChosen { measured, passed })
 }
 
 /// The zone of an address (RFC 4007 §11): a link-local one is of the interface that is bound to.

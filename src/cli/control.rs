@@ -15,6 +15,7 @@ use crate::controller::{Dialled, Failed, NotNow, Passphrase, Path as ControlPath
 use crate::engine::{self, plain};
 use crate::output::heading;
 use crate::report::Security;
+use crate::report::note::{Passed, Peer};
 use crate::wire::control::{Count, KeyId};
 use crate::wire::{
     Ends, Format, Interval, Modes, ReflectOctets, SecurityMode, SessionRequest, TestFormat,
@@ -226,10 +227,10 @@ impl ControlArgs {
 }
 
 /// Why a Server's address is not the first one of its name.
-pub(super) fn elsewhere(mut passed: Vec<String>, dialled: &Dialled) -> Option<String> {
+pub(super) fn elsewhere(mut passed: Vec<Passed>, dialled: &Dialled) -> Option<Peer> {
     let tried = dialled.passed.iter();
     passed.extend(tried.map(|(server, error)| not_this(server.ip(), plain(error))));
-    why_this(dialled.path().server.ip(), &passed)
+    why_this(dialled.path().server.ip(), passed)
 }
 
 /// The layout of test packets in a mode that both sides have agreed on.

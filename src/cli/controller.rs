@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use clap::Args;
 
@@ -29,7 +28,8 @@ use crate::controller::{Connection, Path as ControlPath, dial, start_time};
 use crate::engine::{self, Agreed, Measured, Opened, Progress, Stop, Update};
 use crate::output::{heading, text};
 use crate::report::find_rate::FindRate;
-use crate::report::{Protocol, Report, Security};
+use crate::report::note::Peer;
+use crate::report::{Note, Protocol, Report, Security};
 use crate::search::Plan;
 use crate::wire::{Accept, Interval, Modes, ReflectOctets, SessionRequest, TestFormat};
 
@@ -159,8 +159,8 @@ pub(super) fn run(args: &ControllerArgs) -> Result<u8, Error> {
     }
     let all = std::iter::once(&mut measured.report).chain(&mut measured.parts);
     for report in all {
-        report.notes.extend(elsewhere.clone());
-        report.notes.extend(trouble.clone());
+        report.notes.extend(elsewhere.clone().map(Note::from));
+        report.notes.extend(trouble.clone().map(Note::from));
         report.key_id = args.control.key_in_use(run.security);
     }
     let Measured { report, parts } = measured;
@@ -244,7 +244,7 @@ impl<'a> Run<'a> {
         mut connection: Connection,
         lanes: &[SessionConfig],
         watch: impl FnMut(Update),
-    ) -> Result<(Connection, Measured, Option<String>), Error> {
+    ) -> Result<(Connection, Measured, Option<Peer>), Error> {
         let opened = engine::open(lanes.to_vec())?;
         let agreed = self.agree(&mut connection, lanes, &opened)?;
         connection.start()?;
@@ -259,13 +259,12 @@ impl<'a> Run<'a> {
             Err(_) => Accept::InternalError,
         };
         let trouble = match ended {
-            Some((after_ns, why)) => Some(format!(
-                "the control connection ended {} s after the start ({why}): the server may have \
-                 stopped answering then",
-                seconds(after_ns)
-            )),
-            None => connection.stop(accept).err().map(|why| {
-                format!("the server may not know that the sessions have stopped: {why}")
+            Some((after_ns, why)) => Some(Peer::ControlEnded {
+                after_ns: u64::try_from(after_ns).unwrap_or(0),
+                why: why.to_string(),
+            }),
+            None => connection.stop(accept).err().map(|why| Peer::StopNotTold {
+                why: why.to_string(),
             }),
         };
         Ok((connection, measured?, trouble))
@@ -300,7 +299,7 @@ impl<'a> Run<'a> {
             let lanes = self.args.lanes(session)?;
             let (after, measured, trouble) = self.measure(before, &lanes, watch)?;
             if let Some(trouble) = trouble {
-                return Err(Error::Runtime(trouble));
+                return Err(Error::Runtime(trouble.to_string()));
             }
             connection = Some(after);
             granted.borrow_mut().extend(measured.report.remote);
@@ -473,11 +472,6 @@ impl ControllerArgs {
         }
         words
     }
-}
-
-fn seconds(ns: i64) -> String {
-    let ns = u64::try_from(ns).unwrap_or(0);
-    format!("{:.1}", Duration::from_nanos(ns).as_secs_f64())
 }
 
 fn parse_sessions(text: &str) -> Result<usize, String> {

@@ -106,7 +106,7 @@ pub(super) fn run(args: &SenderArgs) -> Result<u8, Error> {
     }
     catch_signals(&stop, talk, Again::EndsAll, Hangup::Ends)?;
     stop_when_unread(&stop)?;
-    let mut why = why_this(plan.session.remote.ip(), &passed);
+    let mut why = why_this(plan.session.remote.ip(), passed.clone());
     if sessions.len() > 1 {
         let questions: Vec<SessionConfig> = sessions.iter().map(search::question).collect();
         let answered;
@@ -122,7 +122,7 @@ pub(super) fn run(args: &SenderArgs) -> Result<u8, Error> {
         Ok(search::light(session, inside.as_ref(), &stop, progress)?)
     };
     let about = heading(args, &plan, "sender", Protocol::TwampLight);
-    let tell = |found: &mut FindRate| found.notes.extend(why.clone());
+    let tell = |found: &mut FindRate| found.notes.extend(why.as_ref().map(ToString::to_string));
     search(args, &plan, &stop, &mut trial, &about, tell)
 }
 

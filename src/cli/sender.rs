@@ -17,7 +17,8 @@ use super::watcher::Watcher;
 use crate::config::{SessionConfig, SizeClass, Sizes};
 use crate::engine::{self, Measured, Reflecting, Stop, Update};
 use crate::output::text;
-use crate::report::Report;
+use crate::report::note::{Passed, Peer};
+use crate::report::{Note, Report};
 
 /// Bits a second from which a rate of packets is doubted where the interface tells no speed.
 const SPEED_IN_DOUBT: u64 = 5_000_000_000;
@@ -93,14 +94,14 @@ pub(super) fn begin(args: &SenderArgs) -> Result<(), Error> {
 fn first_that_answers(
     args: &SenderArgs,
     configs: &[SessionConfig],
-    passed: Vec<String>,
+    passed: Vec<Passed>,
     inside: Option<Reflecting>,
     stop: &Stop,
 ) -> Result<Measured, Error> {
     let (mut measured, why) = first_of(args, configs, passed, inside, stop)?;
     let all = std::iter::once(&mut measured.report).chain(&mut measured.parts);
     for report in all {
-        report.notes.extend(why.clone());
+        report.notes.extend(why.clone().map(Note::from));
     }
     Ok(measured)
 }
@@ -109,10 +110,10 @@ fn first_that_answers(
 pub(super) fn first_of(
     args: &SenderArgs,
     configs: &[SessionConfig],
-    mut passed: Vec<String>,
+    mut passed: Vec<Passed>,
     mut inside: Option<Reflecting>,
     stop: &Stop,
-) -> Result<(Measured, Option<String>), Error> {
+) -> Result<(Measured, Option<Peer>), Error> {
     let talk = !args.log.quiet;
     for (index, config) in configs.iter().enumerate() {
         let addr = config.remote.ip();
@@ -140,13 +141,15 @@ pub(super) fn first_of(
         }
         watcher.finish();
         let Some(why) = why else {
-            return Ok((measured?, why_this(addr, &passed)));
+            return Ok((measured?, why_this(addr, passed)));
         };
-        passed.push(not_this(addr, why));
+        let not_this = not_this(addr, why);
         if talk {
-            let now = passed.last().map_or("", String::as_str);
-            complain(format!("not {now}: trying the next address of this name"));
+            complain(format!(
+                "not {not_this}: trying the next address of this name"
+            ));
         }
+        passed.push(not_this);
     }
     Err(usage("there is nobody to measure; name a REMOTE"))
 }

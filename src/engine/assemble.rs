@@ -4,98 +4,23 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::receiver::{Belief, Facts};
-use super::reflector::Reflected;
+mod notes;
+mod parts;
+mod reasons;
+
+use super::receiver::Belief;
 use super::run::failed;
-use super::sockets::{BUFFER_NS, BUFFER_OVERHEAD};
-use super::{receiver::Received, sender::Sent};
-use crate::config::{Departures, Dscp, IoKind, SessionConfig, SizeProfile};
-use crate::io::{Granted, StampKind};
+use super::sender::Sent;
+use crate::config::{Departures, IoKind, SessionConfig, SizeProfile};
+use crate::io::StampKind;
 use crate::os;
-use crate::report::ignored::Kind;
 use crate::report::moment;
-use crate::report::{self, ReasonCode, Report, finite};
-use crate::stats::delay::Delays;
-use crate::stats::sequence::{Counts, Directions};
+use crate::report::{self, ReasonCode, Report};
+use crate::stats::sequence::Directions;
 use crate::stats::spread::Spread;
-use crate::wire::{Reading, Sid};
-
-/// Share of departures later than one interval from which the host is said to have missed them:
-/// one in this many.
-const MISSED_ONE_IN: u64 = 20;
-/// The largest buffer that the system can be asked for.
-const MOST_BUFFER: u64 = 1 << 30;
-/// The share of the rate that must be achieved.
-const KEPT: f64 = 0.999;
-/// The same where the last departure was late by no more than [`END`].
-const KEPT_BUT_FOR_THE_END: f64 = 0.99;
-/// Intervals by which the last departure of a short run may be late.
-const A_FEW: f64 = 3.0;
-/// So long a thread may not run at all where others want its core.
-const END: Duration = Duration::from_millis(100);
-/// Any host is late by so much now and then, in nanoseconds.
-const MOMENT_NS: i64 = 20_000_000;
-/// Most ports that are listed one by one.
-const LISTED: usize = 64;
-/// Large packets that are lost by chance.
-const FEW_LARGE: u64 = 5;
-/// So many late departures say nothing yet.
-const FEW_LATE: u64 = 2;
-
-/// Everything a report is made of.
-pub(super) struct Parts<'a> {
-    pub(super) scope: report::Scope,
-    pub(super) config: &'a SessionConfig,
-    pub(super) granted: &'a Granted,
-    /// Who agreed on the session.
-    pub(super) terms: Terms,
-    /// These are all figures of this process: what the system says of it belongs to them.
-    pub(super) whole: bool,
-    /// What differs, where these are the figures of several: none of their values is said to be that
-    /// of all.
-    pub(super) differs: Differs,
-    /// The source ports of all threads, where these are the figures of several.
-    pub(super) ports: &'a [u16],
-    /// Those of them to which nothing came back.
-    pub(super) silent: &'a [u16],
-    /// Packets that this system took and that never left it, as far as it tells.
-    pub(super) never_left: u64,
-    pub(super) window: u64,
-    pub(super) sent: &'a Sent,
-    pub(super) received: &'a Received,
-    pub(super) delays: &'a Delays,
-    /// A reflector of this process, and who stamped T2 there.
-    pub(super) reflected: Option<&'a (Reflected, Option<StampKind>)>,
-}
-
-/// Who agreed on a session, and on what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Terms {
-    /// Nobody: TWAMP Light.
-    Light,
-    /// A Control-Client and a Server. Of several sessions together there is no SID.
-    Agreed {
-        security: report::Security,
-        sid: Option<Sid>,
-    },
-}
-
-impl Terms {
-    fn are_agreed(self) -> bool {
-        self != Self::Light
-    }
-}
-
-/// What several sessions do not have in common.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Differs {
-    /// Address or port of the Session-Reflector.
-    pub(super) remote: bool,
-    /// Its address.
-    pub(super) host: bool,
-    /// TOS of the packets.
-    pub(super) tos: bool,
-}
+use crate::wire::Reading;
+pub(super) use parts::{Differs, Parts, Terms};
+use parts::{kind, ratio, shares_stamps, turned_away};
 
 pub(super) fn report(parts: &Parts<'_>) -> Report {
     let Parts {
@@ -117,12 +42,8 @@ pub(super) fn report(parts: &Parts<'_>) -> Report {
             delay.jitter = None;
         }
     }
-    let packets = packets(parts);
-    let mut notes = notes(parts, received, &delay_ns, &packets);
-    notes.extend(lost_for_size(
-        &load.sizes,
-        packets.icmp.as_deref().unwrap_or_default(),
-    ));
+    let (packets, path) = (packets(parts), path(parts));
+    let notes = notes::notes(parts, &delay_ns, &packets, &path, &load.sizes);
     Report {
         schema: report::Schema::default(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -164,18 +85,10 @@ pub(super) fn report(parts: &Parts<'_>) -> Report {
         packets,
         delay_ns,
         timestamps: timestamps(parts),
-        path: path(parts),
+        path,
         notes,
         histograms: parts.delays.histograms(),
     }
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "counts and nanoseconds of a rate: 53 bits are more than its precision"
-)]
-fn ratio(a: u64, b: u64) -> Option<f64> {
-    finite(a as f64 / b as f64)
 }
 
 fn load(parts: &Parts<'_>) -> report::Load {
@@ -345,11 +258,6 @@ fn not_sent(sent: &Sent, parts: &Parts<'_>) -> Vec<report::NotSent> {
     causes
 }
 
-/// Packets that the system refused for what was no full queue and no size.
-fn turned_away(sent: &Sent) -> u64 {
-    sent.refused.saturating_sub(sent.no_room + sent.too_large)
-}
-
 /// How long consecutive packets of one flow take at the mean rate, in nanoseconds.
 #[expect(
     clippy::cast_precision_loss,
@@ -365,14 +273,6 @@ fn lasted_ns(parts: &Parts<'_>, packets: u64) -> Option<u64> {
 fn rejected(parts: &Parts<'_>) -> u64 {
     let facts = &parts.received.facts;
     parts.delays.rejected() + facts.rejected + facts.misread + facts.untold + facts.unstamped
-}
-
-fn kind(kind: StampKind) -> report::StampKind {
-    match kind {
-        StampKind::Hardware => report::StampKind::Hardware,
-        StampKind::Kernel => report::StampKind::Kernel,
-        StampKind::Userspace => report::StampKind::Userspace,
-    }
 }
 
 fn timestamps(parts: &Parts<'_>) -> report::Timestamps {
@@ -473,11 +373,6 @@ fn of_other_dscp(tos: &[u64; 256], sent: u8) -> u64 {
     other.map(|(_, count)| count).sum()
 }
 
-/// Whether packets left as trains or came in bundles, and have timestamps in common.
-fn shares_stamps(parts: &Parts<'_>) -> bool {
-    parts.sent.longest_burst > 1 || parts.received.facts.bundled > 0
-}
-
 /// The value seen most often; `None` where none was.
 fn most_often(counts: &[u64; 256]) -> Option<u8> {
     let values = (0..=u8::MAX).zip(counts).filter(|(_, count)| **count > 0);
@@ -556,7 +451,9 @@ fn host(parts: &Parts<'_>, load: &report::Load) -> report::Host {
         (a, b) => a.or(b),
     };
     let asked = parts.granted.transmit.is_some();
-    let (codes, reasons): (Vec<_>, Vec<_>) = reasons(parts, kernel_drops, load).into_iter().unzip();
+    let (codes, reasons): (Vec<_>, Vec<_>) = reasons::reasons(parts, kernel_drops, load)
+        .into_iter()
+        .unzip();
     let usage = os::usage().filter(|_| whole);
     report::Host {
         verdict: match (reasons.is_empty(), received.counts.received) {
@@ -607,630 +504,14 @@ fn failure(parts: &Parts<'_>) -> Option<report::FailedCall> {
     own.or_else(reflector)
 }
 
-/// One sentence for each way in which this host, not the path, made the figures what they are.
-fn reasons(
-    parts: &Parts<'_>,
-    kernel_drops: Option<u64>,
-    load: &report::Load,
-) -> Vec<(ReasonCode, String)> {
-    let (sent, received) = (parts.sent, parts.received);
-    let mut reasons = Vec::new();
-    if let Some(call) = received.failure.map(failed) {
-        reasons.push((ReasonCode::ReceivingFailed, format!(
-            "receiving failed until the end ({call}): replies that came then were not seen, and loss is \
-             not known"
-        )));
-    }
-    if let Some(call) = sent.failure.map(failed) {
-        reasons.push((
-            ReasonCode::SendingFailed,
-            format!("sending failed until the end ({call}): what was due then did not leave"),
-        ));
-    }
-    if let Some((totals, _)) = parts.reflected
-        && let Some(call) = &totals.failure
-    {
-        reasons.push((
-            ReasonCode::ReflectorFailed,
-            format!("the reflector in this process failed for good ({call}): loss is its doing"),
-        ));
-    }
-    if let Some(drops) = kernel_drops.filter(|drops| *drops > 0) {
-        // The kernel counts a bundle that it drops as one.
-        let what = if shares_stamps(parts) {
-            format!("at least {drops} datagrams, bundles of several counted as one,")
-        } else {
-            format!("{drops} datagrams")
-        };
-        reasons.push((ReasonCode::SocketDrops, format!(
-            "this host's own sockets dropped {what} for want of room; they count as lost, and are \
-             not the path's loss"
-        )));
-    }
-    if sent.overdue > 0 {
-        reasons.push((
-            ReasonCode::BehindSchedule,
-            format!(
-                "{} packets were further behind schedule than the timeout and were not sent",
-                sent.overdue
-            ),
-        ));
-    }
-    let turned_away = turned_away(sent);
-    if turned_away > 0 {
-        reasons.push((
-            ReasonCode::Refused,
-            format!("this system refused {turned_away} packets: the load was less than asked for"),
-        ));
-    }
-    if sent.gave_up > 0 {
-        reasons.push((
-            ReasonCode::GaveUp,
-            format!(
-                "{} threads stopped after 2 s: this system refused all of their packets",
-                sent.gave_up
-            ),
-        ));
-    }
-    if sent.no_room > 0 {
-        reasons.push((ReasonCode::QueueFull, format!(
-            "this host's queue in front of the interface dropped {} packets; they were not sent",
-            sent.no_room
-        )));
-    }
-    if parts.never_left > 0 {
-        reasons.push((
-            ReasonCode::NeverLeft,
-            format!(
-                "{} packets never left this host (they have no transmit timestamp, and those that were \
-                 answered do): a link without carrier or a next hop that does not answer dropped them; \
-                 they were not sent",
-                parts.never_left
-            ),
-        ));
-    }
-    reasons.extend(waited(parts));
-    if let Some((offered, achieved)) = load.offered_pps.zip(load.achieved_pps)
-        && !kept(parts, offered, achieved)
-        && sent.late_departures > FEW_LATE
-    {
-        reasons.push((
-            ReasonCode::RateNotKept,
-            format!(
-                "this host could not keep the rate: {:.2} % of it",
-                achieved / offered * 100.0
-            ),
-        ));
-    }
-    // Departures that were late and made up for it leave a burstier load, which is told with the load:
-    // loss and delays are those of the packets as they left.
-    if sent.late_departures * MISSED_ONE_IN > sent.sent
-        && matches!(
-            parts.config.departures,
-            Departures::Poisson(_) | Departures::Uniform { .. }
-        )
-        && fell_behind(sent)
-    {
-        reasons.push((
-            ReasonCode::LateDepartures,
-            format!(
-                "{} of {} packets left more than one interval late: this host fell behind",
-                sent.late_departures, sent.sent
-            ),
-        ));
-    }
-    let missing = sent
-        .stamps_requested
-        .saturating_sub(received.facts.stamps_back + parts.never_left);
-    let unanswered = sent
-        .sent
-        .saturating_sub(received.counts.received + parts.never_left);
-    if missing > 0 && may_not_have_left(parts) {
-        let (missing, lost) = (missing.min(unanswered), unanswered);
-        reasons.push((
-            ReasonCode::MayNotHaveLeft,
-            format!(
-                "{missing} packets or trains of those that asked for a transmit timestamp have none and were not \
-                 answered, while all that were answered have theirs: they may never have left this host, and \
-                 others that asked for none neither; they are among the {lost} that are missing"
-            ),
-        ));
-    } else if missing > 0 && received.facts.stamps_back > 0 {
-        reasons.push((
-            ReasonCode::TransmitStampsMissing,
-            format!(
-                "{missing} of {} transmit timestamps did not come back",
-                sent.stamps_requested
-            ),
-        ));
-    }
-    if received.unrecorded > 0 {
-        reasons.push((
-            ReasonCode::SamplesNotRecorded,
-            format!(
-                "{} replies are missing from the delay figures: the statistics could not keep up \
-             (packet counts are exact)",
-                received.unrecorded
-            ),
-        ));
-    }
-    reasons
-}
-
-/// Whether the load had its rate. Random gaps do not add up to it: what they make of it is not this
-/// host's doing.
-/// Whether packets whose transmit timestamp is missing can have stayed in this host: none of those that were
-/// answered is without.
-fn may_not_have_left(parts: &Parts<'_>) -> bool {
-    let (sent, received) = (parts.sent, parts.received);
-    let unanswered = received.counts.received + parts.never_left < sent.sent;
-    received.facts.stamps_back > 0 && received.facts.stamps_lost == 0 && unanswered
-}
-
-/// What is said of packets that waited in this host.
-fn waited(parts: &Parts<'_>) -> Vec<(ReasonCode, String)> {
-    let (sent, received) = (parts.sent, parts.received);
-    let (waits, late) = (&received.facts.waits, received.counts.late);
-    let mut reasons = Vec::new();
-    let many = waits.count > FEW_LATE && waits.count * MISSED_ONE_IN > sent.stamps_requested;
-    let of_late = late > 0 && waits.count > 0;
-    if many || of_late {
-        let longest = Duration::from_nanos(waits.longest_ns.unsigned_abs());
-        reasons.push((
-            ReasonCode::WaitedInHost,
-            format!(
-                "packets waited in this host for up to {longest:.1?} before they left ({} of {} transmit \
-                 timestamps tell of more than an interval): for room in the queue in front of the interface, \
-                 or for the next hop",
-                waits.count, sent.stamps_requested
-            ),
-        ));
-    }
-    if of_late {
-        reasons.push((
-            ReasonCode::LateForWaiting,
-            format!(
-                "{late} replies came after their timeout, which began before their packets left this host: \
-                 these count as lost, and may not be the path's loss"
-            ),
-        ));
-    }
-    reasons
-}
-
-fn kept(parts: &Parts<'_>, offered: f64, achieved: f64) -> bool {
-    let even = matches!(parts.config.departures, Departures::Periodic(_));
-    let share = achieved / offered;
-    let took = Duration::from_nanos(took_ns(parts.sent).unsigned_abs());
-    // By so much the last departure was late. The others may have been in time.
-    let late = took.mul_f64((1.0 - share).clamp(0.0, 1.0));
-    let alone = late <= END && late.as_secs_f64() <= A_FEW / offered;
-    !even || share >= KEPT || share >= KEPT_BUT_FOR_THE_END && late <= END || alone
-}
-
-fn took_ns(sent: &Sent) -> i64 {
-    sent.last_ns.saturating_sub(sent.first_ns)
-}
-
-/// Whether departures were later than a moment, and than a hundredth of the time that they took.
-fn fell_behind(sent: &Sent) -> bool {
-    sent.max_slip_ns > MOMENT_NS.max(took_ns(sent) / 100)
-}
-
-fn notes(
-    parts: &Parts<'_>,
-    received: &Received,
-    delays: &report::DelaySet,
-    packets: &report::Packets,
-) -> Vec<String> {
-    let (config, sent, counts) = (parts.config, parts.sent, &received.counts);
-    let mut notes = parts.granted.remarks.clone();
-    if let Some(hop) = parts.granted.next_hop
-        && !hop.resolved
-    {
-        notes.push(format!(
-            "the next hop {} did not answer (ARP, neighbour discovery): until it does, this host keeps \
-             few packets for it and drops the others",
-            hop.addr
-        ));
-    }
-    if parts.reflected.is_some() {
-        notes.push("the reflector runs in this process, over loopback".to_owned());
-    }
-    let (flows, flow) = if parts.terms.are_agreed() {
-        ("sessions", "session")
-    } else {
-        ("threads", "thread")
-    };
-    if parts.ports.len() > 1 {
-        notes.push(format!(
-            "{} {flows} sent from the ports {}; IPDV and loss periods are those within each flow, and \
-             jitter is told of each {flow} alone",
-            parts.ports.len(),
-            list(parts.ports)
-        ));
-        if !parts.silent.is_empty() && received.counts.received > 0 {
-            notes.push(format!(
-                "nothing came back to the ports {}",
-                list(parts.silent)
-            ));
-        }
-    }
-    if let SizeProfile::Imix = config.sizes.profile
-        && config.remote.is_ipv6()
-    {
-        notes.push(
-            "the smallest frames are of 76 bytes: over IPv6 a test packet fits no frame of 64"
-                .to_owned(),
-        );
-    }
-    if sent.began_anew > 0 {
-        notes.push(format!(
-            "the Session-Reflector's port was closed at first (ICMP port unreachable): the session was \
-             begun anew {}, and packets before that are not counted",
-            times(sent.began_anew)
-        ));
-    }
-    if let Some(error) = &sent.realtime_refused {
-        notes.push(format!("no real-time scheduling: {error}"));
-    }
-    // Each thread has a buffer.
-    let each = config.departures.rate();
-    if let Some(rate) = each.map(|rate| rate.shared_by(parts.ports.len()))
-        && let Some(buffer) = parts.granted.receive_buffer
-    {
-        let largest = config
-            .sizes
-            .classes
-            .iter()
-            .map(|c| c.payload)
-            .max()
-            .unwrap_or(0);
-        let each = BUFFER_OVERHEAD + u64::try_from(largest).unwrap_or(0);
-        let packets = rate
-            .count_in(BUFFER_NS)
-            .min(config.end.count.unwrap_or(u64::MAX));
-        let need = packets.saturating_mul(each);
-        let buffer = u64::try_from(buffer).unwrap_or(u64::MAX);
-        if buffer < need && need > MOST_BUFFER {
-            notes.push(format!(
-                "the receive buffer of {buffer} bytes is small for this rate, and none can be large \
-                 enough"
-            ));
-        } else if buffer < need {
-            notes.push(format!(
-                "the receive buffer of {buffer} bytes is small for this rate; allow more with: \
-                 sysctl -w net.core.rmem_max={}",
-                need.next_power_of_two()
-            ));
-        }
-    }
-    // The others are among the reasons of the verdict.
-    let told = |not_sent: &&report::NotSent| {
-        matches!(
-            not_sent.cause,
-            report::Cause::TooLarge | report::Cause::Refused
-        )
-    };
-    let told = packets.not_sent_causes.iter().filter(told);
-    notes.extend(told.map(ToString::to_string));
-    for call in [received.refused_call, sent.refused_call] {
-        if let Some(call) = call.map(failed) {
-            notes.push(format!(
-                "this system refuses calls for many packets ({call}): each packet took a call of its \
-                 own, with the same timestamps"
-            ));
-        }
-    }
-    if let Some(errno) = sent.unfolded {
-        notes.push(format!(
-            "this system refuses trains of some or all of these sizes ({}): their packets left one \
-             by one",
-            Errno::from_raw(errno).desc()
-        ));
-    }
-    notes.extend(
-        packets
-            .icmp
-            .iter()
-            .flatten()
-            .map(|icmp| format!("ICMP {icmp}")),
-    );
-    if let Some(directions) = &counts.directions
-        && directions.duplicates_outbound > 0
-        && directions.lost_outbound + directions.lost_inbound > 0
-    {
-        notes.push(format!(
-            "{} packets were duplicated before the reflector: where copies were lost too, loss by \
-             direction is an estimate",
-            directions.duplicates_outbound
-        ));
-    }
-    notes.extend(no_direction(counts, config.probes));
-    if counts.counter_began_at > 0 && counts.directions.is_some() && counts.followed() {
-        notes.push(format!(
-            "the reflector's counter began at {}: loss by direction is told from there on",
-            // As it was on the wire.
-            counts.counter_began_at & u64::from(u32::MAX)
-        ));
-    }
-    if counts.given_to_others > 0 {
-        let left_out = match counts.directions {
-            Some(_) => ", and loss by direction leaves out what they took of its count",
-            None => "",
-        };
-        notes.push(format!(
-            "the reflector answered {} packets that are not of this session but came from its address and port \
-             (sent by somebody else there, or forged): their replies are among the invalid ones{left_out}",
-            counts.given_to_others
-        ));
-    }
-    let forged = received.facts.ignored.of(Kind::Forged);
-    if forged > 0 {
-        notes.push(format!(
-            "{forged} datagrams were not made with the keys of the session, or were changed on the way: \
-             they are among the invalid ones"
-        ));
-    }
-    if let Some(from) = received.facts.elsewhere_from {
-        notes.push(format!(
-            "{} replies came from {from}, not from the Session-Reflector's address: they are among the \
-             invalid ones, and answer no packet",
-            received.facts.ignored.of(Kind::Elsewhere)
-        ));
-    }
-    if received.facts.other_format > 0 {
-        notes.push(format!(
-            "{} replies claim a timestamp format that T2 and T3 are not in (they repeat our Z bit): \
-             these were read in the other one",
-            received.facts.other_format
-        ));
-    }
-    for reading in &received.facts.readings {
-        let mixed = match reading {
-            Reading::Ntp | Reading::Ptp => continue,
-            Reading::UnixFraction => "seconds since 1970 where NTP counts from 1900",
-            Reading::NtpNanoseconds => "nanoseconds where NTP has a fraction of 2^32",
-        };
-        let read = match received.facts.belief {
-            Belief::Denied => "",
-            Belief::Shown | Belief::Assumed => ": they were read so",
-        };
-        notes.push(format!(
-            "the Session-Reflector writes T2 and T3 in a mix of formats, {mixed}{read}"
-        ));
-    }
-    if received.facts.misread > 0 && received.facts.belief != Belief::Denied {
-        notes.push(format!(
-            "{} of {} replies have T2 and T3 in another format than the first ones: their delays are left out",
-            received.facts.misread, counts.received
-        ));
-    } else if received.facts.misread > 0 {
-        notes.push(format!(
-            "the first replies left open whether T2 and T3 have a fraction of 2^32 or nanoseconds, and later \
-             ones denied what was taken: the delays of {} replies are not known",
-            received.facts.misread
-        ));
-    }
-    if received.facts.exchanged > 0 {
-        notes.push(format!(
-            "{} replies had T1 and T3 in each other's place: they were read so",
-            received.facts.exchanged
-        ));
-    }
-    notes.extend(oversize(&received.facts));
-    notes.extend(other_dscp(parts));
-    if received.facts.estimates.unusable > 0 {
-        notes.push(format!(
-            "{} replies have an Error Estimate with Multiplier 0, which RFC 4656 forbids: the \
-             Session-Reflector does not say how good its clock is, or whether it is synchronised",
-            received.facts.estimates.unusable
-        ));
-    }
-    if received.facts.untold > 0 {
-        notes.push(format!(
-            "{} replies tell no time at the reflector (T2 or T3 is 0): their delays are not known",
-            received.facts.untold
-        ));
-    }
-    if counts.restarts > 0 && !counts.senseless {
-        notes.push(format!(
-            "the reflector's counter began anew {}",
-            times(counts.restarts)
-        ));
-    }
-    if parts.delays.course().lost {
-        notes.push(
-            "a clock was set too often to tell a stretch between: one-way delays are not known"
-                .to_owned(),
-        );
-    }
-    let rejected = received.facts.rejected + parts.delays.rejected();
-    if rejected > 0 {
-        notes.push(format!(
-            "{rejected} of {} replies have timestamps that contradict each other (T3 before T2, a \
-             reply before its request) or were under way when a clock was set: their delays are \
-             left out",
-            counts.received
-        ));
-    }
-    if received.facts.unstamped > 0 {
-        let (of, remedy) = match parts.granted.receive {
-            StampKind::Hardware => ("of the interface", ": measure without --hw-timestamps"),
-            StampKind::Kernel | StampKind::Userspace => ("of the kernel", ""),
-        };
-        notes.push(format!(
-            "{} of {} replies came without the receive timestamp {of} that was asked for: their delays are \
-             not known{remedy}",
-            received.facts.unstamped, counts.received
-        ));
-    }
-    if received.facts.short_replies > 0 {
-        notes.push(format!(
-            "{} replies carried no TTL field (fewer than 41 octets)",
-            received.facts.short_replies
-        ));
-    }
-    if config.socket.ttl != 255 && counts.received > 0 {
-        notes.push(format!(
-            "packets left with TTL {}: hops outbound can be told of 255 alone",
-            config.socket.ttl
-        ));
-    }
-    if delays.reflector.is_none() && delays.inbound.is_some() {
-        notes.push(
-            "T2 and T3 are the same in every reply: the reflector does not tell its own time, which \
-             is in the inbound and the roundtrip delay"
-                .to_owned(),
-        );
-    }
-    if shares_stamps(parts) && delays.inbound.is_some() {
-        notes.push(
-            "packets of a train or bundle share their timestamps: between them IPDV and jitter find \
-             no variation, whatever there was"
-                .to_owned(),
-        );
-    }
-    if received.facts.cut > 0 {
-        notes.push(format!(
-            "the system cut control messages off {} replies: some timestamps or TTLs are missing",
-            received.facts.cut
-        ));
-    }
-    if received.facts.more_reply_sizes {
-        notes.push("there were more sizes of replies than are listed".to_owned());
-    }
-    let within = config
-        .departures
-        .rate()
-        .map(|r| r.count_in(config.timeout_ns));
-    if parts.window < within.unwrap_or(0).min(sent.sent) {
-        notes.push(format!(
-            "at this rate {} packets are told apart: a reply that is further behind counts as late",
-            parts.window
-        ));
-    }
-    notes
-}
-
-/// Why something that happened has no direction.
-fn no_direction(counts: &Counts, probes: bool) -> Option<String> {
-    let what = match counts.directions {
-        // Not one reply came: there is nothing to explain.
-        None if counts.received == 0 => return None,
-        None => "loss by direction is not told",
-        Some(_) if counts.duplicates + counts.reordered > 0 => {
-            "duplicates and reordering by direction are not told"
-        }
-        Some(_) => return None,
-    };
-    let why = match counts.own_counter {
-        _ if counts.senseless => {
-            "the reflector's numbers are no count of its replies to this session"
-        }
-        Some(true) if counts.unresolved > 0 => {
-            "packets that were still awaited when interrupted may be lost on either way"
-        }
-        Some(true) => return None,
-        Some(false) => "the reflector copies our sequence numbers (stateless)",
-        None if !probes => {
-            "without probes (--no-probe) nothing proved that the reflector counts its replies"
-        }
-        None => "whether the reflector counts its replies could not be proved",
-    };
-    Some(format!("{why}: {what}"))
-}
-
-/// What to think where large packets are lost and small ones are not, and nobody said why.
-fn lost_for_size(sizes: &[report::SizeEntry], icmp: &[report::Icmp]) -> Option<String> {
-    let mut sizes: Vec<_> = sizes.iter().filter(|size| size.packets > 0).collect();
-    sizes.sort_by_key(|size| size.payload_bytes);
-    let none = |size: &&report::SizeEntry| size.received == Some(0);
-    let small = sizes.iter().rposition(|size| !none(size))? + 1;
-    let (small, large) = sizes.split_at(small);
-    let count = |sizes: &[&report::SizeEntry]| sizes.iter().map(|size| size.packets).sum::<u64>();
-    let came = small.iter().filter_map(|size| size.received).sum::<u64>();
-    let told = (icmp.iter()).any(|icmp| icmp.kind == report::IcmpKind::PacketTooBig);
-    if told || count(large) < FEW_LARGE || came * 2 <= count(small) {
-        return None;
-    }
-    let frame = large.first()?.frame_bytes_l2;
-    let fragments = large.iter().any(|size| size.fragments > Some(1));
-    let why = if fragments {
-        "a hop that takes no packets of this size, or a firewall that takes no fragments,"
-    } else {
-        "a hop that takes no packets of this size"
-    };
-    Some(format!(
-        "none of {} packets of {frame} bytes or more came back, of smaller ones {came} of {}: {why} may \
-         drop them without a word (ICMP may be filtered)",
-        count(large),
-        count(small)
-    ))
-}
-
-/// A quirk of reflectors that pad every reply to one size, such as the largest that was agreed on: the way
-/// back carries a multiple of the load.
-fn oversize(facts: &Facts) -> Option<String> {
-    let (octets, due) = (facts.reply_octets, facts.due_octets);
-    if octets.saturating_mul(2) < due.saturating_mul(3) {
-        return None;
-    }
-    let times = ratio(octets, due)?;
-    let all = match facts.reply_sizes.as_slice() {
-        [size] => format!(", all of {size} octets"),
-        _ => String::new(),
-    };
-    Some(format!(
-        "replies are {times:.1} times as large as they should be for their requests (RFC 5357 §4.2.1){all}: \
-         the way back carries that much more load"
-    ))
-}
-
-/// Who changed the DSCP, as far as replies tell.
-fn other_dscp(parts: &Parts<'_>) -> Option<String> {
-    let path = path(parts);
-    let other = path.replies_of_other_dscp.filter(|n| *n > 0)?;
-    let (sent, came) = (path.dscp_sent?, path.dscp_received?);
-    let name = |dscp| Dscp::new(dscp).map_or(String::new(), |dscp| dscp.to_string());
-    let all: u64 = parts.received.facts.tos_in.iter().sum();
-    let came = if came == sent {
-        "another DSCP".to_owned()
-    } else {
-        format!("DSCP {}", name(came))
-    };
-    let who = match path.dscp_at_reflector {
-        Some(there) if there != sent => "the way there changed it",
-        Some(_) => "the Session-Reflector or the way back changed it",
-        None => "the Session-Reflector or the path changed it",
-    };
-    Some(format!(
-        "{other} of {all} replies came with {came} where packets left with {}: {who}",
-        name(sent)
-    ))
-}
-
-fn list(ports: &[u16]) -> String {
-    let (shown, rest) = ports.split_at(ports.len().min(LISTED));
-    let ports: Vec<String> = shown.iter().map(ToString::to_string).collect();
-    let more = match rest.len() {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    ports.join(", ") + &more
-}
-
-fn times(count: u64) -> String {
-    match count {
-        1 => "once".to_owned(),
-        count => format!("{count} times"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::{End, Pacing, Rate, SizeClass, Sizes, SocketOptions, WatchConfig};
+    use crate::engine::receiver::{Facts, Received};
+    use crate::io::Granted;
+    use crate::stats::delay::Delays;
+    use crate::stats::sequence::Counts;
     use crate::wire::Format;
 
     fn config() -> SessionConfig {
@@ -1377,37 +658,6 @@ mod tests {
     }
 
     #[test]
-    fn sizes_that_are_lost_as_a_whole_are_suspected() {
-        let size = |frame, packets, received, fragments| report::SizeEntry {
-            payload_bytes: frame - 42,
-            frame_bytes_l2: frame,
-            packets,
-            received: Some(received),
-            roundtrip: None,
-            fragments: Some(fragments),
-        };
-        let suspected = |sizes: &[report::SizeEntry]| lost_for_size(sizes, &[]);
-        let lost = suspected(&[size(1514, 40, 0, 1), size(83, 60, 59, 1)]).unwrap();
-        assert!(
-            lost.starts_with("none of 40 packets of 1514 bytes"),
-            "{lost}"
-        );
-        assert!(!lost.contains("fragments"), "{lost}");
-        let lost = suspected(&[size(83, 60, 59, 1), size(9014, 40, 0, 7)]).unwrap();
-        assert!(lost.contains("no fragments"), "{lost}");
-        for none in [
-            [size(83, 60, 0, 1), size(1514, 40, 0, 1)],
-            [size(83, 60, 0, 1), size(1514, 40, 40, 1)],
-            [size(83, 60, 20, 1), size(1514, 40, 0, 1)],
-            [size(83, 60, 60, 1), size(1514, 40, 1, 1)],
-            [size(83, 60, 60, 1), size(1514, 4, 0, 1)],
-            [size(83, 60, 60, 1), size(1514, 0, 0, 1)],
-        ] {
-            assert_eq!(suspected(&none), None, "{none:?}");
-        }
-    }
-
-    #[test]
     fn random_gaps_are_not_called_a_rate_that_was_not_kept() {
         let kept = |departures: Departures| {
             let config = SessionConfig {
@@ -1427,7 +677,7 @@ mod tests {
             };
             let received = Received::together(1, std::iter::empty());
             let reasons = put_together(&config, &sent, &received, Differs::default(), |parts| {
-                reasons(parts, None, &load)
+                reasons::reasons(parts, None, &load)
             });
             !reasons
                 .iter()
@@ -1459,7 +709,7 @@ mod tests {
         };
         let received = Received::together(1, std::iter::empty());
         put_together(&config, &sent, &received, Differs::default(), |parts| {
-            let reasons = reasons(parts, None, &load).into_iter();
+            let reasons = reasons::reasons(parts, None, &load).into_iter();
             reasons.map(|(code, _)| code).collect()
         })
     }
@@ -1517,6 +767,11 @@ mod tests {
         put_together(&config(), &sent, &received, Differs::default(), report)
     }
 
+    fn words(report: &Report) -> String {
+        let notes: Vec<String> = report.notes.iter().map(ToString::to_string).collect();
+        notes.join(" ")
+    }
+
     #[test]
     fn a_counter_that_nobody_needs_is_not_said_to_be_unproved() {
         let clean = Counts {
@@ -1524,7 +779,6 @@ mod tests {
             directions: Some(Directions::default()),
             ..Counts::default()
         };
-        let words = |report: &Report| report.notes.join(" ");
         for own_counter in [None, Some(false), Some(true)] {
             let counts = Counts {
                 own_counter,
@@ -1565,7 +819,7 @@ mod tests {
 
     #[test]
     fn notes_on_directions_fit_what_is_told_of_them() {
-        let said = |counts: Counts| counted(counts, 0).notes.join(" ");
+        let said = |counts: Counts| words(&counted(counts, 0));
         let doubled = |lost_inbound: u64| Counts {
             received: 1000 - lost_inbound,
             duplicates: 3,

@@ -80,16 +80,26 @@ pub fn wrap(text: &str, indent: usize) -> String {
 
 /// A DSCP with its name, where it has one and that is not the usual: `34 (af41)`, `0`.
 pub(crate) fn dscp(value: u8) -> String {
-    let name = match value {
+    let name = class_name(value).filter(|_| value != 0);
+    name.map_or(value.to_string(), |name| format!("{value} ({name})"))
+}
+
+/// A DSCP by its name, as it can be typed: `af41`, `cp7`.
+pub(super) fn class(value: u8) -> String {
+    class_name(value).unwrap_or_else(|| format!("cp{value}"))
+}
+
+fn class_name(value: u8) -> Option<String> {
+    Some(match value {
+        0 => "be".to_owned(),
         1 => "le".to_owned(),
         44 => "va".to_owned(),
         46 => "ef".to_owned(),
-        8.. if value.is_multiple_of(8) => format!("cs{}", value / 8),
+        _ if value.is_multiple_of(8) => format!("cs{}", value / 8),
         // Class 1 to 4, drop precedence 1 to 3 (RFC 2597 §6).
         10..=38 if value.is_multiple_of(2) => format!("af{}{}", value / 8, value % 8 / 2),
-        _ => return value.to_string(),
-    };
-    format!("{value} ({name})")
+        _ => return None,
+    })
 }
 
 pub(super) fn cell(ns: Option<f64>) -> String {

@@ -10,6 +10,7 @@ pub mod histogram;
 pub mod hlog;
 pub mod ignored;
 pub mod live;
+pub mod notes;
 pub mod reflector;
 pub mod server;
 pub mod text;

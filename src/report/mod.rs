@@ -12,6 +12,7 @@ pub mod ignored;
 mod interval;
 pub(crate) mod moment;
 pub mod not_sent;
+pub mod note;
 pub mod reflector;
 pub mod server;
 mod session;
@@ -26,6 +27,7 @@ pub use icmp::{Icmp, IcmpKind};
 pub use ignored::Ignored;
 pub use interval::{Happening, Interval, IntervalFigures, IntervalPackets, IntervalSchema};
 pub use not_sent::{Cause, NotSent};
+pub use note::Note;
 pub use session::{
     Load, LossBursts, NextHop, PacedBy, Packets, PathFacts, Profile, Protocol, Report, Role,
     Schedule, Schema, Scope, Security, SizeEntry, finite,

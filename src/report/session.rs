@@ -9,6 +9,7 @@ use super::host::{Cpu, Host, Io, Verdict};
 use super::icmp::Icmp;
 use super::ignored::Ignored;
 use super::not_sent::NotSent;
+use super::note::{self, Note};
 use super::timestamps::Timestamps;
 
 /// One session's result: one line of JSON.
@@ -56,8 +57,9 @@ pub struct Report {
     pub path: PathFacts,
     /// Whether this host kept up.
     pub host: Host,
-    /// Remarks on how the figures are to be read, one sentence each.
-    pub notes: Vec<String>,
+    /// Remarks on how the figures are to be read: `notes` in JSON, a sentence each, and `notes_detail`.
+    #[serde(flatten, serialize_with = "note::twice")]
+    pub notes: Vec<Note>,
     /// The delays behind `delay_ns`, cell by cell; too many for a line of JSON.
     #[serde(skip)]
     pub histograms: Histograms,
@@ -115,7 +117,7 @@ impl Report {
                 cpu: Cpu::default(),
                 peak_memory_bytes: None,
             },
-            notes: vec!["The sender runs elsewhere: nothing was measured here.".to_owned()],
+            notes: vec![note::Peer::SenderElsewhere.into()],
             histograms: Histograms::default(),
         }
     }
@@ -624,7 +626,7 @@ pub(crate) mod tests {
                 },
                 peak_memory_bytes: Some(12 << 20),
             },
-            notes: vec!["one-way delays contain the clocks' offset".into()],
+            notes: vec![note::Replies::SharedStamps.into()],
             histograms: Histograms::default(),
         }
     }
@@ -722,6 +724,22 @@ pub(crate) mod tests {
     fn full_and_minimal_reports_obey_the_schema() {
         assert_eq!(violations(&full()), Vec::<String>::new());
         assert_eq!(violations(&minimal()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_note_is_the_schemas_and_every_code_of_it_is_a_note() {
+        let mut report = full();
+        report.notes = note::tests::each();
+        assert_eq!(violations(&report), Vec::<String>::new());
+        let value = serde_json::to_value(&report).unwrap();
+        assert_eq!(value["notes"].as_array().unwrap().len(), report.notes.len());
+        let schema: Value = serde_json::from_str(SCHEMA).unwrap();
+        let codes = |list: &Value, at: &str| -> Vec<Value> {
+            let list = list.as_array().unwrap().iter();
+            list.map(|one| one.pointer(at).unwrap().clone()).collect()
+        };
+        let known = codes(&schema["$defs"]["note"]["oneOf"], "/properties/code/const");
+        assert_eq!(codes(&value["notes_detail"], "/code"), known);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::output::figures::{DAY_NS, MINUTE_NS};
+use crate::report::note::Sender;
 use crate::report::{
     Bin, Clock, Cpu, DelaySet, Histograms, Host, Ipdv, LossBursts, OutOfRange, PathFacts, Pdv,
     Protocol, ReasonCode, Role, SamplesNeeded, Schema, Scope, Security,
@@ -212,9 +213,11 @@ fn full() -> Report {
             peak_memory_bytes: Some(12 << 20),
         },
         notes: vec![
-            "the receive buffer of 212992 bytes is small for this rate; allow more with: \
-             sysctl -w net.core.rmem_max=4194304"
-                .into(),
+            Sender::ReceiveBufferSmall {
+                buffer_bytes: 212_992,
+                allow_bytes: Some(4_194_304),
+            }
+            .into(),
         ],
         histograms: Histograms::default(),
     }
