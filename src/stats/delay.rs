@@ -1438,7 +1438,8 @@ impl Cells {
     }
 
     fn highest_of(&self, cell: u64) -> u64 {
-        self.histogram.highest_equivalent(cell)
+        // What is beyond the bound is in none.
+        self.histogram.highest_equivalent(cell).min(BOUND_NS)
     }
 
     fn lowest_of(&self, cell: u64) -> u64 {
@@ -1770,6 +1771,23 @@ mod tests {
         assert_eq!((got.median, got.p99), (2 * HOUR, Some(2 * HOUR)));
         let got = filled(Distribution::from_zero(), &[-2 * HOUR; 3000]);
         assert_eq!((got.median, got.p99), (-2 * HOUR, Some(-2 * HOUR)));
+    }
+
+    #[test]
+    fn a_cell_ends_at_the_bound() {
+        const HOUR: i64 = 3_600_000_000_000;
+        for sign in [1, -1] {
+            let mut distribution = Distribution::from_zero();
+            let few = [HOUR - 5, HOUR + 5].into_iter();
+            for (seq, value) in (0..).zip(few.chain([7; 2000])) {
+                distribution.record(seq, sign * value);
+            }
+            let beyond = sign * (HOUR + 5);
+            let cells = distribution.histogram().cells;
+            assert_eq!(cells.iter().map(|cell| cell.count).sum::<u64>(), 2001);
+            let inside = |cell: &report::Cell| (cell.lowest..=cell.highest).contains(&beyond);
+            assert!(!cells.iter().any(inside), "{cells:?}");
+        }
     }
 
     #[test]
