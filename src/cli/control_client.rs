@@ -17,7 +17,7 @@ use super::signals::{Again, Hangup, catch_signals};
 use super::sizes::{Room, SizeArgs, sizes};
 use super::values::parse_interface;
 use crate::config::{Dscp, Endpoint, Family, Seconds};
-use crate::controller::{Connection, dial, start_time};
+use crate::controller::{Connection, Path as ControlPath, Wish, dial, start_time};
 use crate::engine::{self, Stop};
 use crate::output::{heading, text};
 use crate::report::Report;
@@ -83,29 +83,9 @@ pub(super) fn run(args: &ClientArgs) -> Result<u8, Error> {
         Ok(path.clone())
     })?;
     let duration = bounded("--duration", args.duration, 1)?;
-    if matches!(
-        control.mode,
-        Some(ModeArg::Authenticated | ModeArg::Encrypted)
-    ) {
-        return Err(usage(
-            "--mode: the sender has no keys for protected test packets, which only this connection \
-             knows; use unauthenticated or mixed",
-        ));
-    }
-    let mut wish = control.wish(control.features(FormatArg::Ntp))?;
-    if wish.mode.is_none() {
-        // The strongest in which whoever sends needs no keys.
-        wish.mode = Some(match wish.key {
-            Some(_) => SecurityMode::Mixed,
-            None => SecurityMode::Unauthenticated,
-        });
-    }
-    let largest = |server: IpAddr, room: &Room| {
-        let sizes = sizes(&args.sizes, Family::of(server), room)?;
-        Ok::<_, Error>(sizes.classes.iter().map(|class| class.payload).max())
-    };
+    let wish = wish(control)?;
     for path in &paths {
-        largest(path.server.ip(), &Room::LIGHT)?;
+        payload(args, path.server.ip(), &Room::LIGHT)?;
     }
     let talk = !args.log.quiet;
     let stop = Stop::default();
@@ -118,51 +98,7 @@ pub(super) fn run(args: &ClientArgs) -> Result<u8, Error> {
     }
     let sender = third_party(&args.sender, path.server)?;
     let mut connection = Connection::over(dialled, wish, &stop)?;
-    let modes = connection.modes();
-    let format = format_of(modes, 0, [0; 2])?;
-    let payload = largest(path.server.ip(), &room(&format, modes, 0))?.unwrap_or(0);
-    let padding = payload.saturating_sub(format.padding_at());
-    let receiver = SocketAddr::new(path.server.ip(), control.test_port);
-    let dscp = args.dscp.unwrap_or_default();
-    let request = SessionRequest {
-        ends: third_party_ends(sender, receiver, control.zero_addresses)?,
-        padding_len: u32::try_from(padding).unwrap_or(u32::MAX),
-        start_time: start_time(None),
-        timeout: Interval::from_ns(TIMEOUT_NS),
-        dscp: dscp.value(),
-        reflect: None,
-    };
-    let answer = connection.request(&request, "the session")?;
-    connection.start()?;
-    let remote = with_scope(
-        SocketAddr::new(path.server.ip(), answer.port.get()),
-        path.server,
-    );
-    let told = format!(
-        "{sender} may send to {remote}, {payload} bytes of UDP payload, DSCP {}; SID {}\n",
-        text::dscp(dscp.value()),
-        answer.sid
-    );
-    let security = security(modes);
-    let mut words = vec!["controlclient".to_owned(), sender.to_string()];
-    words.extend(control.words(&path, security));
-    words.extend(["--payload-size".to_owned(), payload.to_string()]);
-    words.extend(["--dscp".to_owned(), dscp.value().to_string()]);
-    if let Some(time) = args.duration {
-        words.extend(["--duration".to_owned(), time.to_string()]);
-    }
-    if let Some(interface) = &args.interface {
-        words.extend(["--interface".to_owned(), interface.clone()]);
-    }
-    let report = Report {
-        command: words,
-        security,
-        sid: Some(answer.sid.to_string()),
-        key_id: control.key_in_use(security),
-        local: Some(sender),
-        remote: Some(remote),
-        ..Report::of_control_client(std::time::SystemTime::now())
-    };
+    let (report, told) = ask(args, &mut connection, &path, sender)?;
     if args.json {
         if talk {
             say(&format!("twamp-blast: {told}"));
@@ -190,6 +126,91 @@ pub(super) fn run(args: &ClientArgs) -> Result<u8, Error> {
     } else {
         0
     })
+}
+
+/// How the connection is to be: in a mode in which whoever sends needs no keys.
+fn wish(control: &ControlArgs) -> Result<Wish, Error> {
+    if matches!(
+        control.mode,
+        Some(ModeArg::Authenticated | ModeArg::Encrypted)
+    ) {
+        return Err(usage(
+            "--mode: the sender has no keys for protected test packets, which only this connection \
+             knows; use unauthenticated or mixed",
+        ));
+    }
+    let mut wish = control.wish(control.features(FormatArg::Ntp))?;
+    if wish.mode.is_none() {
+        // The strongest of those.
+        wish.mode = Some(match wish.key {
+            Some(_) => SecurityMode::Mixed,
+            None => SecurityMode::Unauthenticated,
+        });
+    }
+    Ok(wish)
+}
+
+/// The largest UDP payload that the sender will send, in octets.
+fn payload(args: &ClientArgs, server: IpAddr, room: &Room) -> Result<usize, Error> {
+    let sizes = sizes(&args.sizes, Family::of(server), room)?;
+    let all = sizes.classes.iter().map(|class| class.payload);
+    Ok(all.max().unwrap_or(0))
+}
+
+/// Has the server begin the session; returns what is reported of it, and a line for whoever sends.
+fn ask(
+    args: &ClientArgs,
+    connection: &mut Connection,
+    path: &ControlPath,
+    sender: SocketAddr,
+) -> Result<(Report, String), Error> {
+    let control = &args.control;
+    let modes = connection.modes();
+    let format = format_of(modes, 0, [0; 2])?;
+    let payload = payload(args, path.server.ip(), &room(&format, modes, 0))?;
+    let padding = payload.saturating_sub(format.padding_at());
+    let receiver = SocketAddr::new(path.server.ip(), control.test_port);
+    let dscp = args.dscp.unwrap_or_default();
+    let request = SessionRequest {
+        ends: third_party_ends(sender, receiver, control.zero_addresses)?,
+        padding_len: u32::try_from(padding).unwrap_or(u32::MAX),
+        start_time: start_time(None),
+        timeout: Interval::from_ns(TIMEOUT_NS),
+        dscp: dscp.value(),
+        reflect: None,
+    };
+    let answer = connection.request(&request, "the session")?;
+    connection.start()?;
+    let remote = with_scope(
+        SocketAddr::new(path.server.ip(), answer.port.get()),
+        path.server,
+    );
+    let told = format!(
+        "{sender} may send to {remote}, {payload} bytes of UDP payload, DSCP {}; SID {}\n",
+        text::dscp(dscp.value()),
+        answer.sid
+    );
+    let security = security(modes);
+    let mut words = vec!["controlclient".to_owned(), sender.to_string()];
+    words.extend(control.words(path, security));
+    words.extend(["--payload-size".to_owned(), payload.to_string()]);
+    words.extend(["--dscp".to_owned(), dscp.value().to_string()]);
+    if let Some(time) = args.duration {
+        words.extend(["--duration".to_owned(), time.to_string()]);
+    }
+    if let Some(interface) = &args.interface {
+        words.extend(["--interface".to_owned(), interface.clone()]);
+    }
+    let report = Report {
+        command: words,
+        security,
+        sid: Some(answer.sid.to_string()),
+        key_id: control.key_in_use(security),
+        local: Some(sender),
+        remote: Some(remote),
+        ..Report::of_control_client(std::time::SystemTime::now())
+    };
+    Ok((report, told))
 }
 
 /// Where the Session-Sender sends from.

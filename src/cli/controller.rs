@@ -109,11 +109,7 @@ pub(super) fn run(args: &ControllerArgs) -> Result<u8, Error> {
         }
         Ok(path.clone())
     })?;
-    let mut features = args.control.features(sender.host.timestamp_format);
-    if args.reflect_octets.is_some() {
-        features = features | Modes::REFLECT_OCTETS;
-    }
-    let wish = args.control.wish(features)?;
+    let wish = args.control.wish(args.features())?;
     let results = Results::open(&sender.results)?;
     let talk = !sender.log.quiet;
     let stop = Stop::default();
@@ -146,23 +142,9 @@ pub(super) fn run(args: &ControllerArgs) -> Result<u8, Error> {
     let measured = run.measure(connection, &lanes, |update| watcher.show(&update));
     watcher.finish();
     let (_, mut measured, trouble) = measured?;
-    let words = args.words(&path, run.security);
-    if measured.parts.is_empty() {
-        measured.report.command = command(&measured.report.command, &words);
-    } else {
-        // What each session sends, and the flags that make several of them.
-        measured.report.command = command(&base.command(), &words);
-    }
-    for (report, lane) in measured.parts.iter_mut().zip(&lanes) {
-        let words = args.words_of_one(&path, run.security, lane);
-        report.command = command(&report.command, &words);
-    }
-    let all = std::iter::once(&mut measured.report).chain(&mut measured.parts);
-    for report in all {
-        report.notes.extend(elsewhere.clone().map(Note::from));
-        report.notes.extend(trouble.clone().map(Note::from));
-        report.key_id = args.control.key_in_use(run.security);
-    }
+    let remarks = [elsewhere.map(Note::from), trouble.clone().map(Note::from)];
+    let remarks: Vec<Note> = remarks.into_iter().flatten().collect();
+    run.complete(&mut measured, &base, &lanes, &path, &remarks);
     let Measured { report, parts } = measured;
     for reason in &report.host.reasons {
         log::info!("tool-limited: {reason}");
@@ -268,6 +250,34 @@ impl<'a> Run<'a> {
             }),
         };
         Ok((connection, measured?, trouble))
+    }
+
+    /// Adds to the reports what only this subcommand knows.
+    fn complete(
+        &self,
+        measured: &mut Measured,
+        base: &SessionConfig,
+        lanes: &[SessionConfig],
+        path: &ControlPath,
+        remarks: &[Note],
+    ) {
+        let (args, security) = (self.args, self.security);
+        let words = args.words(path, security);
+        if measured.parts.is_empty() {
+            measured.report.command = command(&measured.report.command, &words);
+        } else {
+            // What each session sends, and the flags that make several of them.
+            measured.report.command = command(&base.command(), &words);
+        }
+        for (report, lane) in measured.parts.iter_mut().zip(lanes) {
+            let words = args.words_of_one(path, security, lane);
+            report.command = command(&report.command, &words);
+        }
+        let all = std::iter::once(&mut measured.report).chain(&mut measured.parts);
+        for report in all {
+            report.notes.extend(remarks.iter().cloned());
+            report.key_id = args.control.key_in_use(security);
+        }
     }
 
     fn search(
@@ -385,6 +395,14 @@ fn command(of_sender: &[String], words: &[String]) -> Vec<String> {
 }
 
 impl ControllerArgs {
+    fn features(&self) -> Modes {
+        let features = self.control.features(self.sender.host.timestamp_format);
+        match self.reflect_octets {
+            Some(_) => features | Modes::REFLECT_OCTETS,
+            None => features,
+        }
+    }
+
     /// The sessions of each class, each shared by its threads.
     fn lanes(&self, base: &SessionConfig) -> Result<Vec<SessionConfig>, Error> {
         let dscps = &self.sender.ip.dscp;

@@ -118,28 +118,26 @@ pub(super) fn sizes(args: &SizeArgs, family: Family, room: &Room) -> Result<Size
         }
         return Ok(fixed(payload));
     }
-    let (fewest, most) = (least - room.header, MAX_UDP_PAYLOAD - room.header);
-    let padding = match args.padding {
-        None => room.even,
-        Some(bytes) => match usize::try_from(bytes) {
-            Ok(bytes) if (fewest..=most).contains(&bytes) => bytes,
-            Ok(bytes) if bytes < fewest => {
-                return Err(usage(format!(
-                    "--padding {bytes}: these test packets need {fewest} bytes; use {fewest} to {most}"
-                )));
-            }
-            Ok(bytes) => {
-                return Err(usage(format!(
-                    "--padding {bytes}: a UDP payload holds at most {MAX_UDP_PAYLOAD} bytes; use \
-                     {most} or less"
-                )));
-            }
-            Err(_) => {
-                return Err(usage(format!(
-                    "--padding {bytes}: use {fewest} to {most}, or -1 for IMIX"
-                )));
-            }
-        },
+    Ok(fixed(room.header + padding(args, room)?))
+}
+
+/// Octets of padding, as they are asked for or so that request and reply have one size.
+fn padding(args: &SizeArgs, room: &Room) -> Result<usize, Error> {
+    let (fewest, most) = (room.least - room.header, MAX_UDP_PAYLOAD - room.header);
+    let Some(bytes) = args.padding else {
+        return Ok(room.even);
     };
-    Ok(fixed(room.header + padding))
+    match usize::try_from(bytes) {
+        Ok(bytes) if (fewest..=most).contains(&bytes) => Ok(bytes),
+        Ok(bytes) if bytes < fewest => Err(usage(format!(
+            "--padding {bytes}: these test packets need {fewest} bytes; use {fewest} to {most}"
+        ))),
+        Ok(bytes) => Err(usage(format!(
+            "--padding {bytes}: a UDP payload holds at most {MAX_UDP_PAYLOAD} bytes; use \
+                     {most} or less"
+        ))),
+        Err(_) => Err(usage(format!(
+            "--padding {bytes}: use {fewest} to {most}, or -1 for IMIX"
+        ))),
+    }
 }
