@@ -440,6 +440,27 @@ fn a_session_goes_on_without_an_option_and_leaves_out_what_depends_on_it() {
     }
 }
 
+/// A system that does not tell what a socket has: transmit timestamps come all the same, and drops that nobody
+/// counts are not 0.
+#[test]
+fn where_a_socket_tells_nothing_of_itself_no_figure_is_made_up() {
+    let reflector = Reflector::start("127.0.0.1:0");
+    let silent = || refused(libc::SYS_getsockopt, EPERM);
+    let uncounted = option(libc::SOL_SOCKET, libc::SO_RXQ_OVFL, EPERM);
+    for (calls, drops) in [
+        (vec![silent()], Value::from(0)),
+        (vec![silent(), uncounted], Value::Null),
+    ] {
+        let line = format!("sender {} -c 50 -i 2ms --json", reflector.address());
+        let Some(outcome) = run(&calls, &line) else {
+            return;
+        };
+        let report = outcome.measured();
+        assert_eq!(report["timestamps"]["t1"], "kernel", "{report:#}");
+        assert_eq!(report["host"]["kernel_drops"], drops, "{report:#}");
+    }
+}
+
 #[test]
 fn an_option_that_was_asked_for_and_is_refused_is_named() {
     let reflector = Reflector::start("127.0.0.1:0");

@@ -20,7 +20,8 @@ use super::schedule::Schedule;
 use super::sender::{self, Sent};
 use super::sockets::socket_plan;
 use super::tuning::{
-    FEW_BLOCKS, GATHER_RATE, STAMP_OCTETS, Trains, gather_ns, is_frugal, padding, window,
+    FEW_BLOCKS, GATHER_RATE, STAMP_OCTETS, Trains, USUAL_BUFFER, gather_ns, is_frugal, padding,
+    window,
 };
 
 use crate::config::{Departures, IoKind, SessionConfig};
@@ -623,10 +624,10 @@ impl Setup {
             format: share.format,
             pacing: share.pacing,
             may_spin: place.pair.apart,
-            stamps_kept: match (granted.transmit, granted.receive_buffer) {
-                (Some(_), Some(octets)) => u64::try_from(octets / STAMP_OCTETS).unwrap_or(u64::MAX),
-                _ => 0,
-            },
+            stamps_kept: granted.transmit.map_or(0, |_| {
+                let octets = granted.receive_buffer.unwrap_or(USUAL_BUFFER);
+                u64::try_from(octets / STAMP_OCTETS).unwrap_or(u64::MAX)
+            }),
             cpu: place.pair.sender,
             realtime: share.realtime,
             again,

@@ -33,6 +33,8 @@ const GATHER_OCTETS: f64 = 524_288.0;
 /// As much of the socket's buffer may fill meanwhile, unless that would take no longer than this.
 const GATHER_BUFFER: f64 = 0.125;
 const LEAST_GATHER_NS: f64 = 100_000.0;
+/// Octets of a socket buffer where the system does not tell: what Linux gives whoever asks for nothing.
+pub(super) const USUAL_BUFFER: usize = 212_992;
 /// Octets of socket buffer that one waiting transmit stamp may take.
 pub(super) const STAMP_OCTETS: usize = 1024;
 

@@ -147,6 +147,7 @@ pub(crate) struct OpenSession {
     rx: Socket,
     facts: SendFacts,
     receive: StampKind,
+    tells_drops: bool,
     granted: Granted,
 }
 
@@ -196,7 +197,7 @@ pub(crate) fn open_session(plan: &SocketPlan) -> io::Result<OpenSession> {
     };
     let what = "ICMP errors are not counted, and what this host's own queue drops counts as lost";
     let icmp = recverr.set(&rx, what, &mut remarks) && recverr.set(&tx, what, &mut remarks);
-    ask_for_header_fields(&rx, plan.local.is_ipv4(), Asker::Sender, &mut remarks);
+    let tells_drops = ask_for_header_fields(&rx, plan.local.is_ipv4(), Asker::Sender, &mut remarks);
     let receive = receive_stamps(&rx, hardware, &mut remarks);
     // Departures and arrivals are of one clock.
     let hardware = receive == StampKind::Hardware;
@@ -245,6 +246,7 @@ pub(crate) fn open_session(plan: &SocketPlan) -> io::Result<OpenSession> {
             with_id: takes_stamp_identity(),
         },
         receive,
+        tells_drops,
         granted,
     })
 }
@@ -285,6 +287,7 @@ impl OpenSession {
             stamps: tx,
             identity,
             receive: self.receive,
+            tells_drops: self.tells_drops,
         };
         Ok((send, receive, self.granted))
     }
@@ -342,7 +345,7 @@ pub(crate) fn open_mirrors(
         raise_buffers(&socket, plan.buffer, &mut remarks);
         let any_address = plan.local.ip().is_unspecified();
         let asker = Asker::Reflector { any_address };
-        ask_for_header_fields(&socket, plan.local.is_ipv4(), asker, &mut remarks);
+        let tells_drops = ask_for_header_fields(&socket, plan.local.is_ipv4(), asker, &mut remarks);
         receive = receive_stamps(&socket, false, &mut remarks);
         busy_poll(&socket, plan, &mut remarks);
         if plan.bundles {
@@ -356,7 +359,7 @@ pub(crate) fn open_mirrors(
             stamped: receive != StampKind::Userspace,
             receiving: Calls::RECEIVING,
             sending: Calls::SENDING,
-            drops: 0,
+            drops: tells_drops.then_some(0),
         });
     }
     if plan.hardware {
@@ -447,7 +450,13 @@ enum Asker {
     },
 }
 
-fn ask_for_header_fields(socket: &Socket, v4: bool, asker: Asker, remarks: &mut Vec<String>) {
+/// Asks for what the headers of datagrams say. Whether they will also carry the count of drops.
+fn ask_for_header_fields(
+    socket: &Socket,
+    v4: bool,
+    asker: Asker,
+    remarks: &mut Vec<String>,
+) -> bool {
     let (ttl, tos, info) = if v4 {
         (
             wanted!(IPPROTO_IP, IP_RECVTTL),
@@ -474,13 +483,14 @@ fn ask_for_header_fields(socket: &Socket, v4: bool, asker: Asker, remarks: &mut 
     ttl.set(socket, no_ttl, remarks);
     tos.set(socket, no_tos, remarks);
     // Carried by datagrams once there were drops; newer kernels also tell when asked.
-    let _ = sys::set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1);
+    let tells_drops = sys::set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1);
     if asker == (Asker::Reflector { any_address: true }) {
         let what = "replies leave from the address that routes choose, which need not be the one asked, \
                     and requests to a broadcast or multicast address are answered like all others; name \
                     an address to listen on";
         info.set(socket, what, remarks);
     }
+    tells_drops.is_ok()
 }
 
 /// A socket option that this program can do without.
@@ -758,6 +768,8 @@ pub(crate) struct ReceiveSocket {
     stamps: Arc<Socket>,
     identity: Identity,
     receive: StampKind,
+    /// Datagrams carry the count of drops.
+    tells_drops: bool,
 }
 
 impl ReceiveSocket {
@@ -767,7 +779,7 @@ impl ReceiveSocket {
             batch: ReceiveBatch::of_peer(BATCH),
             errors: ReceiveBatch::for_heads(EVENTS),
             calls: Calls::RECEIVING,
-            drops: 0,
+            drops: self.tells_drops.then_some(0),
             sockets: self,
         }
     }
@@ -778,8 +790,8 @@ pub(crate) struct ReceiveHalf {
     batch: ReceiveBatch,
     errors: ReceiveBatch,
     calls: Calls,
-    /// The highest count of drops that a datagram carried.
-    drops: u32,
+    /// The highest count of drops that a datagram carried; `None` where none would.
+    drops: Option<u32>,
     sockets: ReceiveSocket,
 }
 
@@ -791,7 +803,7 @@ impl ReceiveHalf {
         for index in 0..count {
             let received = self.batch.received(index);
             if let Some(drops) = received.facts.drops {
-                self.drops = drops;
+                self.drops = Some(drops);
             }
             let facts = &received.facts;
             f(Datagram {
@@ -934,8 +946,8 @@ fn icmp(error: &sys::QueuedError) -> Option<Icmp> {
 }
 
 /// What the socket says now, or, on an older kernel, what the last datagram carried.
-fn drops(fd: BorrowedFd<'_>, carried: u32) -> Option<u64> {
-    Some(u64::from(sys::socket_drops(fd).unwrap_or(carried)))
+fn drops(fd: BorrowedFd<'_>, carried: Option<u32>) -> Option<u64> {
+    sys::socket_drops(fd).or(carried).map(u64::from)
 }
 
 /// A timestamp by the interface's clock where arrivals are stamped by that, else by the system's.
@@ -957,8 +969,8 @@ pub(crate) struct MirrorSocket {
     stamped: bool,
     receiving: Calls,
     sending: Calls,
-    /// The highest count of drops that a datagram carried.
-    drops: u32,
+    /// The highest count of drops that a datagram carried; `None` where none would.
+    drops: Option<u32>,
 }
 
 impl MirrorSocket {
@@ -1087,7 +1099,7 @@ where
         let received = slots.batch.received(index);
         let facts = received.facts;
         if let Some(drops) = facts.drops {
-            self.socket.drops = drops;
+            self.socket.drops = Some(drops);
         }
         slots.to[index] = facts.destination;
         slots.from[index] = received.from;
