@@ -6,6 +6,7 @@
 //! system turns out to refuse trains.
 //! Everything is an atomic of its own: neither thread ever waits for the other.
 
+use std::ops::Deref;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
@@ -136,6 +137,16 @@ impl Flight {
         self
     }
 
+    /// What only the sender may do.
+    pub(crate) fn sender(&self) -> SenderEnd<'_> {
+        SenderEnd(self)
+    }
+
+    /// What only the receiver may do.
+    pub(crate) fn receiver(&self) -> ReceiverEnd<'_> {
+        ReceiverEnd(self)
+    }
+
     /// Whether there is a time of grace, which may be over.
     pub(crate) fn has_grace(&self) -> bool {
         self.grace_ns > 0
@@ -161,34 +172,9 @@ impl Flight {
         waited <= self.grace_ns && self.has_grace()
     }
 
-    /// Sender: such a packet was refused. Whether that says something of the peer is the receiver's to know.
-    pub(crate) fn ask_whether_absent(&self) {
-        self.refused.store(true, Ordering::Release);
-    }
-
-    /// Receiver: whether the sender asks.
-    pub(crate) fn is_asked(&self) -> bool {
-        self.refused.load(Ordering::Relaxed) && self.refused.swap(false, Ordering::AcqRel)
-    }
-
-    /// Receiver: the peer is not there yet.
-    pub(crate) fn set_absent(&self) {
-        self.absent.store(true, Ordering::Release);
-    }
-
     /// The peer is not there yet: nothing that left counts, and nothing more is to leave.
     pub(crate) fn is_absent(&self) -> bool {
         self.absent.load(Ordering::Acquire)
-    }
-
-    /// Receiver: no reply is taken any more, so that nothing more needs to leave.
-    pub(crate) fn abandon(&self) {
-        self.abandoned.store(true, Ordering::Relaxed);
-    }
-
-    /// Sender: nobody takes replies any more.
-    pub(crate) fn is_abandoned(&self) -> bool {
-        self.abandoned.load(Ordering::Relaxed)
     }
 
     /// Sequence numbers that are told apart.
@@ -221,26 +207,77 @@ impl Flight {
         }
     }
 
-    /// Sender: from `seq` on, which is the first one of a granule, packets may leave one by one.
-    pub(crate) fn take_apart(&self, seq: u64) {
-        if self.granules.shift > 0 {
-            let window = self.granules.window().min(MAX_SINGLES);
-            self.singles
-                .get_or_init(|| (AtomicU64::new(seq), Places::new(window, 0)));
-        }
-    }
-
-    /// Sender: so many packets leave as one train from now on.
-    pub(crate) fn set_burst(&self, burst: u32) {
-        self.burst.fetch_max(burst, Ordering::Relaxed);
-    }
-
     /// Packets of the longest train so far.
     pub(crate) fn burst(&self) -> u32 {
         self.burst.load(Ordering::Relaxed)
     }
 
-    /// Sender: notes `count` packets from `seq` on that are about to leave together; `t1` is what
+    /// Packets that left: sequence numbers below are not used again.
+    pub(crate) fn departed(&self) -> u64 {
+        self.departed.0.load(Ordering::Acquire)
+    }
+
+    /// Sequence numbers below may be under way.
+    pub(crate) fn attempted(&self) -> u64 {
+        self.attempted.0.load(Ordering::Acquire)
+    }
+
+    /// Size class of a packet of the window, and whether it asked for a stamp.
+    #[inline]
+    pub(crate) fn class(&self, seq: u64) -> (u8, bool) {
+        let value = self.places(seq).class(seq);
+        (value & CLASS, value & STAMPED != 0)
+    }
+
+    /// How many packets left and when the last one did, once that is known.
+    pub(crate) fn finished(&self) -> Option<(u64, i64)> {
+        self.done.load(Ordering::Acquire).then(|| {
+            let sent = self.sent.load(Ordering::Relaxed);
+            (sent, self.last_ns.load(Ordering::Relaxed))
+        })
+    }
+}
+
+/// The sender's end of a [`Flight`]: it tells what leaves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SenderEnd<'a>(&'a Flight);
+
+impl Deref for SenderEnd<'_> {
+    type Target = Flight;
+
+    #[inline]
+    fn deref(&self) -> &Flight {
+        self.0
+    }
+}
+
+impl SenderEnd<'_> {
+    /// A packet was refused in the time of grace. Whether that says something of the peer is the receiver's to know.
+    pub(crate) fn ask_whether_absent(&self) {
+        self.0.refused.store(true, Ordering::Release);
+    }
+
+    /// Nobody takes replies any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.0.abandoned.load(Ordering::Relaxed)
+    }
+
+    /// From `seq` on, which is the first one of a granule, packets may leave one by one.
+    pub(crate) fn take_apart(&self, seq: u64) {
+        if self.0.granules.shift > 0 {
+            let window = self.0.granules.window().min(MAX_SINGLES);
+            self.0
+                .singles
+                .get_or_init(|| (AtomicU64::new(seq), Places::new(window, 0)));
+        }
+    }
+
+    /// So many packets leave as one train from now on.
+    pub(crate) fn set_burst(&self, burst: u32) {
+        self.0.burst.fetch_max(burst, Ordering::Relaxed);
+    }
+
+    /// Notes `count` packets from `seq` on that are about to leave together; `t1` is what
     /// stands in them. `seq` is the first one of a granule.
     pub(crate) fn note(&self, seq: u64, count: u64, t1: u64, class: u8, stamped: bool) {
         let places = self.places(seq);
@@ -254,55 +291,90 @@ impl Flight {
         }
     }
 
-    /// Sender: the packets below `seq` are noted and may leave.
+    /// The packets below `seq` are noted and may leave.
     pub(crate) fn attempt(&self, seq: u64) {
-        self.attempted.0.store(seq, Ordering::Release);
+        self.0.attempted.0.store(seq, Ordering::Release);
     }
 
-    /// Sender: when the first packet left, by the monotonic clock; only the first call counts.
+    /// When the first packet left, by the monotonic clock; only the first call counts.
     pub(crate) fn first_left(&self, ns: i64) {
-        let first = &self.first_ns;
+        let first = &self.0.first_ns;
         // No other thread writes it.
         if self.has_grace() && first.load(Ordering::Relaxed) == 0 {
             first.store(ns, Ordering::Relaxed);
         }
     }
 
-    /// Sender: the packets below `seq` have left.
+    /// The packets below `seq` have left.
     pub(crate) fn depart(&self, seq: u64) {
-        self.departed.0.store(seq, Ordering::Release);
+        self.0.departed.0.store(seq, Ordering::Release);
     }
 
-    /// Packets that left: sequence numbers below are not used again.
-    pub(crate) fn departed(&self) -> u64 {
-        self.departed.0.load(Ordering::Acquire)
+    /// Transmit stamps of packets that were answered that did not come.
+    pub(crate) fn stamps_lost(&self) -> u64 {
+        self.0.stamps_lost.0.load(Ordering::Relaxed)
     }
 
-    /// Receiver: sequence numbers below may be under way.
-    pub(crate) fn attempted(&self) -> u64 {
-        self.attempted.0.load(Ordering::Acquire)
+    /// It was asked to end before its time, and does.
+    pub(crate) fn set_interrupted(&self) {
+        self.0.interrupted.store(true, Ordering::Relaxed);
     }
 
-    /// Receiver: T1 of a packet of the window.
+    /// No more packets will leave.
+    pub(crate) fn finish(&self, sent: u64, last_ns: i64) {
+        self.0.sent.store(sent, Ordering::Relaxed);
+        self.0.last_ns.store(last_ns, Ordering::Relaxed);
+        self.0.done.store(true, Ordering::Release);
+    }
+
+    /// Notes a probe that is about to leave.
+    pub(crate) fn note_probe(&self, index: usize, t1: u64) {
+        self.0.probes[index].store(t1, Ordering::Release);
+    }
+}
+
+/// The receiver's end of a [`Flight`]: it asks what left, and tells how the session goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReceiverEnd<'a>(&'a Flight);
+
+impl Deref for ReceiverEnd<'_> {
+    type Target = Flight;
+
+    #[inline]
+    fn deref(&self) -> &Flight {
+        self.0
+    }
+}
+
+impl ReceiverEnd<'_> {
+    /// Whether the sender asks.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.0.refused.load(Ordering::Relaxed) && self.0.refused.swap(false, Ordering::AcqRel)
+    }
+
+    /// The peer is not there yet.
+    pub(crate) fn set_absent(&self) {
+        self.0.absent.store(true, Ordering::Release);
+    }
+
+    /// No reply is taken any more, so that nothing more needs to leave.
+    pub(crate) fn abandon(&self) {
+        self.0.abandoned.store(true, Ordering::Relaxed);
+    }
+
+    /// T1 of a packet of the window.
     #[inline]
     pub(crate) fn t1(&self, seq: u64) -> u64 {
         let places = self.places(seq);
         places.t1[places.place(seq)].load(Ordering::Relaxed)
     }
 
-    /// Receiver: size class of a packet of the window, and whether it asked for a stamp.
-    #[inline]
-    pub(crate) fn class(&self, seq: u64) -> (u8, bool) {
-        let value = self.places(seq).class(seq);
-        (value & CLASS, value & STAMPED != 0)
-    }
-
-    /// Receiver: whether a packet, the first one of its granule, left in one train with those before.
+    /// Whether a packet, the first one of its granule, left in one train with those before.
     pub(crate) fn continues(&self, seq: u64) -> bool {
         self.places(seq).class(seq) & CONTINUED != 0
     }
 
-    /// Receiver: how many of `count` packets from `seq` on left as parts of one train, and so share T1,
+    /// How many of `count` packets from `seq` on left as parts of one train, and so share T1,
     /// class and stamp; all of them are of the window. At least the first one.
     #[inline]
     pub(crate) fn together(&self, seq: u64, count: u64) -> u64 {
@@ -323,50 +395,20 @@ impl Flight {
         count.min(next - seq)
     }
 
-    /// Receiver: so many transmit stamps of packets that were answered did not come.
+    /// So many transmit stamps of packets that were answered did not come.
     pub(crate) fn set_stamps_lost(&self, count: u64) {
-        self.stamps_lost.0.store(count, Ordering::Relaxed);
+        self.0.stamps_lost.0.store(count, Ordering::Relaxed);
     }
 
-    /// Sender: transmit stamps of packets that were answered that did not come.
-    pub(crate) fn stamps_lost(&self) -> u64 {
-        self.stamps_lost.0.load(Ordering::Relaxed)
-    }
-
-    /// Sender: it was asked to end before its time, and does.
-    pub(crate) fn set_interrupted(&self) {
-        self.interrupted.store(true, Ordering::Relaxed);
-    }
-
-    /// Receiver: whether the sender was asked to end before its time; known once it is
+    /// Whether the sender was asked to end before its time; known once it is
     /// [`finished`](Self::finished).
     pub(crate) fn interrupted(&self) -> bool {
-        self.interrupted.load(Ordering::Relaxed)
+        self.0.interrupted.load(Ordering::Relaxed)
     }
 
-    /// Sender: no more packets will leave.
-    pub(crate) fn finish(&self, sent: u64, last_ns: i64) {
-        self.sent.store(sent, Ordering::Relaxed);
-        self.last_ns.store(last_ns, Ordering::Relaxed);
-        self.done.store(true, Ordering::Release);
-    }
-
-    /// Receiver: how many packets left and when the last one did, once that is known.
-    pub(crate) fn finished(&self) -> Option<(u64, i64)> {
-        self.done.load(Ordering::Acquire).then(|| {
-            let sent = self.sent.load(Ordering::Relaxed);
-            (sent, self.last_ns.load(Ordering::Relaxed))
-        })
-    }
-
-    /// Sender: notes a probe that is about to leave.
-    pub(crate) fn note_probe(&self, index: usize, t1: u64) {
-        self.probes[index].store(t1, Ordering::Release);
-    }
-
-    /// Receiver: the probe that left with this T1.
+    /// The probe that left with this T1.
     pub(crate) fn probe(&self, t1: u64) -> Option<usize> {
-        let mut probes = self.probes.iter();
+        let mut probes = self.0.probes.iter();
         probes.position(|probe| t1 != 0 && probe.load(Ordering::Acquire) == t1)
     }
 }
@@ -383,17 +425,17 @@ mod tests {
         };
         let flight = Flight::new(64, 0).with_grace(grace);
         assert!(!flight.in_grace(5), "nothing has left");
-        flight.attempt(1);
+        flight.sender().attempt(1);
         assert!(flight.in_grace(5));
-        flight.first_left(100);
-        flight.first_left(600);
+        flight.sender().first_left(100);
+        flight.sender().first_left(600);
         assert!(flight.in_grace(1100) && !flight.in_grace(1101));
         // The sender asks once, and the receiver decides.
-        assert!(!flight.is_asked());
-        flight.ask_whether_absent();
-        assert!(flight.is_asked() && !flight.is_asked());
+        assert!(!flight.receiver().is_asked());
+        flight.sender().ask_whether_absent();
+        assert!(flight.receiver().is_asked() && !flight.receiver().is_asked());
         assert!(!flight.is_absent());
-        flight.set_absent();
+        flight.receiver().set_absent();
         assert!(flight.is_absent());
         // Another attempt has what is left of the time.
         let next = Flight::new(64, 0).with_grace(flight.grace());

@@ -282,7 +282,7 @@ impl<S: SendHalf + Send + 'static, R: ReceiveHalf + Send + 'static> Running<S, R
         going.begin = bounded(0).0;
         if going.flight.finished().is_none() && going.sender.is_finished() {
             // It is too late for its receiver to hear of it otherwise.
-            going.flight.finish(0, os::monotonic_ns());
+            going.flight.sender().finish(0, os::monotonic_ns());
         }
     }
 
@@ -471,7 +471,15 @@ impl Setup {
                 let mut half = receive();
                 let plan = &receiver_plan;
                 let ready = |waker| ready(waker);
-                let result = receiver::run(&mut half, plan, &flight, &live, pipes, ready, &wish_in);
+                let result = receiver::run(
+                    &mut half,
+                    plan,
+                    flight.receiver(),
+                    &live,
+                    pipes,
+                    ready,
+                    &wish_in,
+                );
                 (half, result)
             })?
         };
@@ -483,8 +491,15 @@ impl Setup {
                 let ready = |waker| woken = Some(stop.wakes(waker));
                 let wishes = (&wish_out, &mut copier);
                 let plan = sender_plan;
-                let result =
-                    sender::run(&mut half, plan, &flight, stop.flag(), ready, &waker, wishes);
+                let result = sender::run(
+                    &mut half,
+                    plan,
+                    flight.sender(),
+                    stop.flag(),
+                    ready,
+                    &waker,
+                    wishes,
+                );
                 // Else it has told all, and whoever watches is to know.
                 (half, copier.filter(|_| flight.is_absent()), result)
             })?
@@ -530,7 +545,7 @@ impl Setup {
     fn flight(&self, lanes: usize) -> Flight {
         let shift = self.trains.shift;
         let flight = Flight::new(window(&self.share, self.trains, lanes), shift);
-        flight.set_burst(self.trains.burst);
+        flight.sender().set_burst(self.trains.burst);
         flight
     }
 

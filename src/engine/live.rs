@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-use super::flight::Flight;
+use super::flight::ReceiverEnd;
 use super::icmp;
 use super::intervals::{Begun, Clocks, Counts, Figures};
 use crate::config::WatchConfig;
@@ -273,7 +273,7 @@ impl Tap {
         &mut self,
         now: i64,
         wall_ns: i64,
-        flight: &Flight,
+        flight: ReceiverEnd<'_>,
         tracker: &mut Tracker,
     ) -> Option<Counts> {
         let departed = flight.departed();
@@ -739,6 +739,7 @@ pub(crate) fn updates() -> (Sender<Update>, Receiver<Update>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::flight::Flight;
     use crate::sample::pipe;
 
     const BEGUN: Begun = Begun {
@@ -763,7 +764,7 @@ mod tests {
     fn an_interval_that_found_no_room_becomes_longer() {
         let mut tap = watching(1_000_000, 5_000_000_000);
         let (flight, mut tracker) = (Flight::new(64, 0), Tracker::new(64));
-        let mut tick = |tap: &mut Tap, now| tap.tick(now, 0, &flight, &mut tracker);
+        let mut tick = |tap: &mut Tap, now| tap.tick(now, 0, flight.receiver(), &mut tracker);
         assert_eq!(tick(&mut tap, 999_999), None);
         assert_eq!(tick(&mut tap, 1_000_000).unwrap().number, 1);
         let counts = tick(&mut tap, 2_500_000).unwrap();
@@ -798,15 +799,16 @@ mod tests {
                     let seq = u64::try_from(second * per_second + n).unwrap();
                     let now = second * SECOND + n * gap_ns;
                     let t1 = crate::wire::Timestamp::from_unix_ns(begin + now, Format::Ntp);
-                    flight.note(seq, 1, t1.raw(), 0, false);
-                    flight.attempt(seq + 1);
-                    flight.depart(seq + 1);
+                    flight.sender().note(seq, 1, t1.raw(), 0, false);
+                    flight.sender().attempt(seq + 1);
+                    flight.sender().depart(seq + 1);
                     if seq < answered {
                         tracker.make_room(seq + 1);
                         tracker.on_reply(seq, u32::try_from(seq).unwrap(), false);
                     }
                     if now % 10_000_000 == 0
-                        && let Some(counts) = tap.tick(now, begin + now, &flight, &mut tracker)
+                        && let Some(counts) =
+                            tap.tick(now, begin + now, flight.receiver(), &mut tracker)
                     {
                         booked.push(counts.lost);
                         tap.ended(&counts);
@@ -863,7 +865,7 @@ mod tests {
         let mut tap = tap(config, 5_000_000_000, Format::Ntp, true, BEGUN, Some(pipe));
         tap.late(7);
         let (flight, mut tracker) = (Flight::new(64, 0), Tracker::new(64));
-        assert_eq!(tap.tick(1 << 60, 0, &flight, &mut tracker), None);
+        assert_eq!(tap.tick(1 << 60, 0, flight.receiver(), &mut tracker), None);
         assert_eq!(tap.finish(0, &sequence::Counts::default()), None);
         let mut seen = Vec::new();
         while blocks.next(|block, _| seen.extend(block.iter().map(|r| (r.kind, r.sample.seq)))) {}

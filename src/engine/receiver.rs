@@ -23,7 +23,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use self::answer::Answer;
 use self::waiting::Waiting;
 use super::cores::merged;
-use super::flight::{Flight, PROBES, Wish};
+use super::flight::{PROBES, ReceiverEnd, Wish};
 use super::icmp::IcmpErrors;
 use super::intervals;
 use super::live::{Copier, Tap};
@@ -359,7 +359,7 @@ impl Facts {
 pub(crate) fn run<R: ReceiveHalf>(
     half: &mut R,
     plan: &Plan,
-    flight: &Flight,
+    flight: ReceiverEnd<'_>,
     live: &Live,
     pipes: Pipes,
     ready: impl FnOnce(Arc<Waker>),
@@ -718,7 +718,7 @@ impl Stage {
 
 /// Matches replies and stamps with what was sent.
 pub(super) struct Matcher<'a> {
-    flight: &'a Flight,
+    flight: ReceiverEnd<'a>,
     tracker: Tracker,
     pipe: Pipe<Sample, intervals::Counts>,
     tap: Option<Tap>,
@@ -773,7 +773,7 @@ pub(super) struct Matcher<'a> {
 impl<'a> Matcher<'a> {
     pub(super) fn new(
         plan: &Plan,
-        flight: &'a Flight,
+        flight: ReceiverEnd<'a>,
         pipe: Pipe<Sample, intervals::Counts>,
     ) -> Self {
         let places = if plan.stamps { flight.granules() } else { 0 };
@@ -1620,7 +1620,7 @@ impl<'a> Matcher<'a> {
 
 /// The transmit stamp of a packet, as far as it is known.
 #[inline]
-fn stamp_of(flight: &Flight, stamps: &[(u64, i64)], shift: u32, seq: u64) -> Option<i64> {
+fn stamp_of(flight: ReceiverEnd<'_>, stamps: &[(u64, i64)], shift: u32, seq: u64) -> Option<i64> {
     let (granule, len) = (flight.granule(seq), flight.granule_len(seq));
     let (of, ns) = *stamps.get(place((seq / len * len) >> shift, stamps.len()))?;
     (of == granule + 1).then_some(ns)
@@ -1681,6 +1681,7 @@ mod tests {
 
     use super::*;
     use crate::config::{IoKind, ReflectorConfig, SocketOptions, WatchConfig};
+    use crate::engine::flight::Flight;
     use crate::engine::flight::Grace;
     use crate::engine::intervals::Begun;
     use crate::engine::live::{self, tap};
@@ -1743,8 +1744,8 @@ mod tests {
 
     fn request(flight: &Flight, seq: u64, t1_ns: i64, stamped: bool) -> Vec<u8> {
         let t1 = Timestamp::from_unix_ns(t1_ns, Format::Ntp);
-        flight.note(seq, 1, t1.raw(), 0, stamped);
-        flight.attempt(seq + 1);
+        flight.sender().note(seq, 1, t1.raw(), 0, stamped);
+        flight.sender().attempt(seq + 1);
         let packet = SenderPacket {
             seq: u32::try_from(seq & u64::from(u32::MAX)).unwrap().into(),
             timestamp: t1,
@@ -1796,7 +1797,7 @@ mod tests {
         let mut rng = Pcg64Mcg::seed_from_u64(seed);
         let flight = Flight::new(packets, 0);
         let (samples, blocks) = pipe();
-        let mut matcher = Matcher::new(&plan(false), &flight, samples);
+        let mut matcher = Matcher::new(&plan(false), flight.receiver(), samples);
         let mut mirror = reflector(false, format);
         let mut replies = Vec::new();
         let (mut lost_out, mut lost_in, mut copies) = (0, 0, 0);
@@ -1823,14 +1824,14 @@ mod tests {
         for (t4, octets) in &replies {
             arrive(&mut matcher, octets, *t4);
         }
-        flight.finish(packets, 0);
+        flight.sender().finish(packets, 0);
         // The probes that follow a session: one answer alone may repeat the last number by chance, where
         // that packet was the only one lost outbound.
         for index in 0..2_usize {
             let t1 = BEGIN_NS + 2_000_000_000 + i64::try_from(index).unwrap() * 1000;
             let raw = Timestamp::from_unix_ns(t1, Format::Ntp).raw();
             let last = request(&Flight::new(packets, 0), packets - 1, t1, false);
-            flight.note_probe(index, raw);
+            flight.sender().note_probe(index, raw);
             let last = reply(&mut mirror, &last, t1 + 10, format);
             arrive(&mut matcher, &last, t1 + 20);
         }
@@ -1903,7 +1904,7 @@ mod tests {
         say: impl FnMut(u32) -> io::Result<usize>,
     ) -> (Received, u32, bool) {
         let flight = Flight::new(64, 0);
-        flight.attempt(1);
+        flight.sender().attempt(1);
         let mut half = Faulty { calls: 0, say };
         let (samples, _blocks) = pipe();
         let (wishes, _wanted) = crossbeam_channel::bounded(8);
@@ -1912,17 +1913,25 @@ mod tests {
             ..plan(false)
         };
         let live = Live::default();
-        flight.finish(1, os::monotonic_ns());
+        flight.sender().finish(1, os::monotonic_ns());
         let pipes = Pipes {
             samples,
             tap: None,
             copier: None,
         };
-        let attempt = run(&mut half, &short, &flight, &live, pipes, drop, &wishes);
+        let attempt = run(
+            &mut half,
+            &short,
+            flight.receiver(),
+            &live,
+            pipes,
+            drop,
+            &wishes,
+        );
         let Attempt::Over(received) = attempt.unwrap() else {
             panic!("there is no grace");
         };
-        (*received, half.calls, flight.is_abandoned())
+        (*received, half.calls, flight.sender().is_abandoned())
     }
 
     #[test]
@@ -2008,7 +2017,7 @@ mod tests {
         ) {
             let flight = Flight::new(64, 0);
             let (samples, _blocks) = pipe();
-            let mut matcher = Matcher::new(&plan(true), &flight, samples);
+            let mut matcher = Matcher::new(&plan(true), flight.receiver(), samples);
             request(&flight, 0, BEGIN_NS, false);
             for octets in &noise {
                 arrive(&mut matcher, octets, BEGIN_NS + 5);
@@ -2053,7 +2062,7 @@ mod tests {
     fn a_stamp_finds_its_sample_whether_it_comes_before_or_after() {
         let flight = Flight::new(64, 0);
         let (samples, blocks) = pipe();
-        let mut matcher = Matcher::new(&plan(true), &flight, samples);
+        let mut matcher = Matcher::new(&plan(true), flight.receiver(), samples);
         let mut mirror = reflector(false, Format::Ntp);
         for (seq, stamp_first) in [(0, true), (1, false), (2, true)] {
             let t1 = BEGIN_NS + i64::try_from(seq).unwrap() * 1000;
@@ -2088,7 +2097,7 @@ mod tests {
     fn ends(bound: Option<&str>, answered: u64, took_ns: i64) -> (Vec<Option<i64>>, usize) {
         let flight = Flight::new(64, 0);
         let (samples, _blocks) = pipe();
-        let mut matcher = Matcher::new(&plan(false), &flight, samples);
+        let mut matcher = Matcher::new(&plan(false), flight.receiver(), samples);
         let mut mirror = reflector(false, Format::Ntp);
         for seq in 0..10 {
             let octets = request(&flight, seq, BEGIN_NS, false);
@@ -2097,7 +2106,7 @@ mod tests {
                 arrive(&mut matcher, &octets, BEGIN_NS + took_ns);
             }
         }
-        flight.finish(10, 1000);
+        flight.sender().finish(10, 1000);
         let bound = bound.map(|text| text.parse().unwrap());
         let (wishes, wanted) = crossbeam_channel::bounded(8);
         let plan = Plan {
@@ -2148,7 +2157,7 @@ mod tests {
             probes: allowed,
             ..plan(false)
         };
-        let mut matcher = Matcher::new(&plan, &flight, samples);
+        let mut matcher = Matcher::new(&plan, flight.receiver(), samples);
         let mut mirror = reflector(stateless, Format::Ntp);
         let mut overtaken = None;
         for seq in 0..10 {
@@ -2172,7 +2181,7 @@ mod tests {
                 arrive(&mut matcher, &octets, BEGIN_NS + 1000);
             }
         }
-        flight.finish(10, 1000);
+        flight.sender().finish(10, 1000);
         let (wishes, wanted) = crossbeam_channel::bounded(8);
         let mut ending = Ending::new(&plan, &wishes);
         let mut now = 5000;
@@ -2217,7 +2226,7 @@ mod tests {
         let flight = Flight::new(64, 0);
         let (samples, _blocks) = pipe();
         let plan = plan(false);
-        let mut matcher = Matcher::new(&plan, &flight, samples);
+        let mut matcher = Matcher::new(&plan, flight.receiver(), samples);
         let mut mirror = reflector(false, Format::Ntp);
         for seq in 0..10 {
             let octets = request(&flight, seq, BEGIN_NS, false);
@@ -2227,7 +2236,7 @@ mod tests {
                 arrive(&mut matcher, &octets, BEGIN_NS + 30_000_000);
             }
         }
-        flight.finish(10, 1000);
+        flight.sender().finish(10, 1000);
         let (wishes, wanted) = crossbeam_channel::bounded(8);
         let mut ending = Ending::new(&plan, &wishes);
         let timeout = 1000 + TIMEOUT_NS;
@@ -2293,7 +2302,7 @@ mod tests {
         for (datagrams, looks) in [(0, 1), (1, BUDGET / EVENTS_EVERY), (64, 2)] {
             let flight = Flight::new(64, 0);
             let (samples, _blocks) = pipe();
-            let mut matcher = Matcher::new(&plan(false), &flight, samples);
+            let mut matcher = Matcher::new(&plan(false), flight.receiver(), samples);
             let mut half = Steady {
                 datagrams,
                 looks: 0,
@@ -2318,7 +2327,7 @@ mod tests {
                 loss_bound: bound,
                 ..plan(false)
             };
-            let mut matcher = Matcher::new(&plan, &flight, samples);
+            let mut matcher = Matcher::new(&plan, flight.receiver(), samples);
             let mut mirror = reflector(false, Format::Ntp);
             let now = os::realtime_ns();
             for seq in 0..10 {
@@ -2331,9 +2340,9 @@ mod tests {
                 }
             }
             if interrupted {
-                flight.set_interrupted();
+                flight.sender().set_interrupted();
             }
-            flight.finish(10, 1000);
+            flight.sender().finish(10, 1000);
             let (wishes, _wanted) = crossbeam_channel::bounded(8);
             let mut ending = Ending::new(&plan, &wishes);
             for asked in 0..enough {
@@ -2367,7 +2376,7 @@ mod tests {
         ] {
             let flight = Flight::new(64, 0);
             let (samples, blocks) = pipe();
-            let mut matcher = Matcher::new(&plan(true), &flight, samples);
+            let mut matcher = Matcher::new(&plan(true), flight.receiver(), samples);
             let mut mirror = reflector(false, Format::Ntp);
             let octets = request(&flight, 0, BEGIN_NS, stamped);
             let left = BEGIN_NS + waited;
@@ -2394,10 +2403,10 @@ mod tests {
         let flight = Flight::new(64, 0);
         let (samples, _blocks) = pipe();
         let plan = plan(true);
-        let mut matcher = Matcher::new(&plan, &flight, samples);
+        let mut matcher = Matcher::new(&plan, flight.receiver(), samples);
         request(&flight, 0, os::realtime_ns(), true);
         let last = os::monotonic_ns();
-        flight.finish(1, last);
+        flight.sender().finish(1, last);
         let (wishes, _wanted) = crossbeam_channel::bounded(8);
         let mut ending = Ending::new(&plan, &wishes);
         assert_eq!(ending.next(&mut matcher, last), Some(last + TIMEOUT_NS));
@@ -2416,11 +2425,11 @@ mod tests {
         // Two trains of two granules, filled at one moment: they carry one T1.
         let flight = Flight::new(64, 1);
         let t1 = Timestamp::from_unix_ns(BEGIN_NS, Format::Ntp);
-        flight.note(0, 4, t1.raw(), 0, true);
-        flight.note(4, 4, t1.raw(), 0, true);
-        flight.attempt(8);
+        flight.sender().note(0, 4, t1.raw(), 0, true);
+        flight.sender().note(4, 4, t1.raw(), 0, true);
+        flight.sender().attempt(8);
         let (samples, blocks) = pipe();
-        let mut matcher = Matcher::new(&plan(true), &flight, samples);
+        let mut matcher = Matcher::new(&plan(true), flight.receiver(), samples);
         let mut mirror = reflector(false, Format::Ntp);
         for seq in 0..8_u32 {
             let packet = SenderPacket {
@@ -2448,12 +2457,12 @@ mod tests {
     fn packets_of_refused_trains_have_room_for_a_stamp_each() {
         let flight = Flight::new(1024, 3);
         let (samples, blocks) = pipe();
-        let mut matcher = Matcher::new(&plan(true), &flight, samples);
+        let mut matcher = Matcher::new(&plan(true), flight.receiver(), samples);
         let mut mirror = reflector(false, Format::Ntp);
-        flight.note(0, 8, 0, 0, true);
-        flight.attempt(8);
+        flight.sender().note(0, 8, 0, 0, true);
+        flight.sender().attempt(8);
         matcher.on_event(Event::Departed { seq: 0, ns: 7 });
-        flight.take_apart(8);
+        flight.sender().take_apart(8);
         let mut leave = |seq: u64| {
             let t1 = BEGIN_NS + i64::try_from(seq).unwrap();
             let octets = request(&flight, seq, t1, true);
@@ -2486,7 +2495,7 @@ mod tests {
     fn of_bundles(seed: u64, shift: u32, burst: u64, split: bool) -> (String, Vec<Sample>, Told) {
         let mut rng = Pcg64Mcg::seed_from_u64(seed);
         let flight = Flight::new(1024, shift);
-        flight.set_burst(u32::try_from(burst).unwrap());
+        flight.sender().set_burst(u32::try_from(burst).unwrap());
         let (samples, blocks) = pipe();
         let plan = Plan {
             payloads: vec![41; 2],
@@ -2504,7 +2513,7 @@ mod tests {
             },
             ..plan(true)
         };
-        let mut matcher = Matcher::new(&plan, &flight, samples);
+        let mut matcher = Matcher::new(&plan, flight.receiver(), samples);
         matcher.begun_ns = BEGIN_NS;
         // Of ten trains.
         let watch = WatchConfig {
@@ -2538,17 +2547,19 @@ mod tests {
             let stamped = rng.random_bool(0.5);
             let t1 = Timestamp::from_unix_ns(t1_ns, Format::Ntp);
             if train == refused_from {
-                flight.take_apart(seq);
+                flight.sender().take_apart(seq);
             }
             let refused = train >= refused_from;
             let together = if refused && class == 0 { 1 } else { burst };
             let parts = (seq..seq + burst).step_by(usize::try_from(together).unwrap());
             for first in parts {
-                flight.note(first, together, t1.raw(), class, stamped);
+                flight
+                    .sender()
+                    .note(first, together, t1.raw(), class, stamped);
                 firsts.push(first);
             }
-            flight.attempt(seq + burst);
-            flight.depart(seq + burst);
+            flight.sender().attempt(seq + burst);
+            flight.sender().depart(seq + burst);
             let tells_time = rng.random_bool(0.95);
             let mut bundle = Vec::new();
             for number in seq..seq + burst {
@@ -2685,7 +2696,7 @@ mod tests {
         let mut mirror = reflector(false, Format::Ntp);
         let (flight, plan) = attempt(None);
         let (samples, _blocks) = pipe();
-        let mut matcher = Matcher::new(&plan, &flight, samples);
+        let mut matcher = Matcher::new(&plan, flight.receiver(), samples);
         let t1_ns = matcher.begun_ns + 1;
         let former = request(&flight, 0, t1_ns, false);
         matcher.on_event(Event::Icmp(Icmp::of_errno(libc::EHOSTUNREACH)));
@@ -2701,7 +2712,7 @@ mod tests {
         while os::realtime_ns() <= t1_ns {}
         let (flight, plan) = attempt(Some(before.begun_ns));
         let (samples, _blocks) = pipe();
-        let mut matcher = Matcher::new(&plan, &flight, samples);
+        let mut matcher = Matcher::new(&plan, flight.receiver(), samples);
         refusal(&mut matcher);
         assert!(
             !matcher.is_absent(),
@@ -2730,7 +2741,7 @@ mod tests {
         let (_, plan) = attempt(Some(before.begun_ns));
         let flight = Flight::new(64, 0);
         let (samples, _blocks) = pipe();
-        let mut matcher = Matcher::new(&plan, &flight, samples);
+        let mut matcher = Matcher::new(&plan, flight.receiver(), samples);
         let t1_ns = matcher.begun_ns + 1;
         let packets = [0, 1].map(|seq| request(&flight, seq, t1_ns, false));
         let second = reply(&mut mirror, &packets[1], t1_ns + 5, Format::Ntp);
@@ -2752,7 +2763,7 @@ mod tests {
             let flight = Flight::new(64, 0).with_grace(grace);
             let (samples, _blocks) = pipe();
             let plan = plan(false);
-            let mut matcher = Matcher::new(&plan, &flight, samples);
+            let mut matcher = Matcher::new(&plan, flight.receiver(), samples);
             let mut mirror = reflector(false, Format::Ntp);
             let t1_ns = matcher.begun_ns + 1;
             let octets = request(&flight, 0, t1_ns, false);
@@ -2760,9 +2771,9 @@ mod tests {
                 let octets = reply(&mut mirror, &octets, t1_ns + 5, Format::Ntp);
                 arrive(&mut matcher, &octets, t1_ns + 10);
             }
-            flight.ask_whether_absent();
+            flight.sender().ask_whether_absent();
             assert_eq!(matcher.is_absent(), !answered);
-            assert!(!flight.is_asked());
+            assert!(!flight.receiver().is_asked());
         }
     }
 
@@ -2782,7 +2793,7 @@ mod tests {
         let t1_of = |seq: i64| BEGIN_NS - 500_000_000 + seq * 99_000_000;
         let flight = Flight::new(1024, 0);
         let (samples, blocks) = pipe();
-        let mut matcher = Matcher::new(&plan(false), &flight, samples);
+        let mut matcher = Matcher::new(&plan(false), flight.receiver(), samples);
         let mut mirror = reflector(false, Format::Ntp);
         let mut could_be_ns = 0;
         for seq in 0..200 {
@@ -2810,7 +2821,7 @@ mod tests {
     fn a_reply_with_another_t1_or_number_is_not_counted() {
         let flight = Flight::new(64, 0);
         let (samples, _blocks) = pipe();
-        let mut matcher = Matcher::new(&plan(false), &flight, samples);
+        let mut matcher = Matcher::new(&plan(false), flight.receiver(), samples);
         let mut mirror = reflector(false, Format::Ntp);
         let other = Flight::new(64, 0);
         let sent = request(&flight, 0, BEGIN_NS, false);
@@ -2830,7 +2841,7 @@ mod tests {
     fn replies_to_others_take_their_numbers_out_of_the_count_and_spoiled_ones_do_not() {
         let flight = Flight::new(64, 0);
         let (samples, _blocks) = pipe();
-        let mut matcher = Matcher::new(&plan(false), &flight, samples);
+        let mut matcher = Matcher::new(&plan(false), flight.receiver(), samples);
         let mut mirror = reflector(false, Format::Ntp);
         let elsewhere = Flight::new(64, 0);
         for seq in 0..20 {
@@ -2869,7 +2880,7 @@ mod tests {
     fn a_packet_out_of_the_window_is_not_answered_by_just_anything() {
         let flight = Flight::new(64, 0);
         let (samples, _blocks) = pipe();
-        let mut matcher = Matcher::new(&plan(false), &flight, samples);
+        let mut matcher = Matcher::new(&plan(false), flight.receiver(), samples);
         let mut mirror = reflector(false, Format::Ntp);
         for seq in 0..1000 {
             let t1 = BEGIN_NS + i64::try_from(seq).unwrap();
@@ -2892,12 +2903,12 @@ mod tests {
             format: Format::Ptp,
             ..plan(false)
         };
-        let mut matcher = Matcher::new(&plan, &flight, samples);
+        let mut matcher = Matcher::new(&plan, flight.receiver(), samples);
         for seq in 0..20_u32 {
             let t1_ns = BEGIN_NS + i64::from(seq) * 50_000_000;
             let t1 = Timestamp::from_unix_ns(t1_ns, Format::Ptp);
-            flight.note(seq.into(), 1, t1.raw(), 0, false);
-            flight.attempt(u64::from(seq) + 1);
+            flight.sender().note(seq.into(), 1, t1.raw(), 0, false);
+            flight.sender().attempt(u64::from(seq) + 1);
             // Older reflectors clear the Z bit, which was once reserved.
             let head = ReplyHead {
                 seq: seq.into(),
@@ -2923,7 +2934,7 @@ mod tests {
     fn a_reply_after_the_timeout_is_late() {
         let flight = Flight::new(64, 0);
         let (samples, _blocks) = pipe();
-        let mut matcher = Matcher::new(&plan(false), &flight, samples);
+        let mut matcher = Matcher::new(&plan(false), flight.receiver(), samples);
         let mut mirror = reflector(false, Format::Ntp);
         let octets = request(&flight, 0, BEGIN_NS, false);
         let octets = reply(&mut mirror, &octets, BEGIN_NS + 5, Format::Ntp);
@@ -2936,7 +2947,7 @@ mod tests {
     fn a_reply_whose_packet_left_the_window_is_late_or_a_duplicate() {
         let flight = Flight::new(64, 0);
         let (samples, _blocks) = pipe();
-        let mut matcher = Matcher::new(&plan(false), &flight, samples);
+        let mut matcher = Matcher::new(&plan(false), flight.receiver(), samples);
         matcher.begun_ns = BEGIN_NS;
         let mut mirror = reflector(false, Format::Ntp);
         let mut behind = Vec::new();

@@ -15,7 +15,7 @@ use zerocopy::IntoBytes;
 
 use super::cores::merged;
 use super::error_estimate::error_estimate;
-use super::flight::{Flight, Wish};
+use super::flight::{SenderEnd, Wish};
 use super::icmp::{self, IcmpErrors};
 use super::live::Copier;
 use super::schedule::{Departure, Schedule};
@@ -285,7 +285,7 @@ impl Sent {
 pub(crate) fn run<S: SendHalf>(
     half: &mut S,
     plan: Plan,
-    flight: &Flight,
+    flight: SenderEnd<'_>,
     stop: &AtomicBool,
     ready: impl FnOnce(Waker),
     receiver: &Waker,
@@ -318,7 +318,7 @@ pub(crate) fn run<S: SendHalf>(
 /// Tells the receiver that no more packets will leave, also where this thread ends by an error or a
 /// bug: nobody waits for ever.
 struct Over<'a> {
-    flight: &'a Flight,
+    flight: SenderEnd<'a>,
     receiver: &'a Waker,
 }
 
@@ -392,7 +392,7 @@ impl Lag {
 pub(super) struct Sender<'a, S> {
     half: &'a mut S,
     plan: Plan,
-    flight: &'a Flight,
+    flight: SenderEnd<'a>,
     stop: &'a AtomicBool,
     events: EventLoop,
     /// Sequence number of the next packet, extended to 64 bits.
@@ -424,7 +424,7 @@ impl<'a, S: SendHalf> Sender<'a, S> {
     pub(super) fn new(
         half: &'a mut S,
         plan: Plan,
-        flight: &'a Flight,
+        flight: SenderEnd<'a>,
         stop: &'a AtomicBool,
         events: EventLoop,
         copier: &'a mut Option<Copier>,

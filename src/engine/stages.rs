@@ -62,7 +62,7 @@ impl Load {
 
     fn flight(self) -> Flight {
         let flight = Flight::new(WINDOW, self.burst.trailing_zeros());
-        flight.set_burst(self.burst);
+        flight.sender().set_burst(self.burst);
         flight
     }
 
@@ -141,7 +141,7 @@ pub fn sending(load: Load, run: impl FnOnce(&mut Sending<'_>)) -> io::Result<()>
     let events = EventLoop::new()?;
     let mut copier = None;
     run(&mut Sending {
-        sender: Sender::new(&mut half, plan, &flight, &stop, events, &mut copier),
+        sender: Sender::new(&mut half, plan, flight.sender(), &stop, events, &mut copier),
         flight: &flight,
         load,
         built: 0,
@@ -171,7 +171,7 @@ impl Sending<'_> {
             count: self.load.burst,
         });
         self.sender.note(0, 0, seq, seq);
-        self.flight.attempt(seq + self.load.packets());
+        self.flight.sender().attempt(seq + self.load.packets());
         let now = os::monotonic_ns();
         self.sender.account(0, 1, self.left_ns, now);
         self.left_ns = now;
@@ -273,7 +273,7 @@ pub fn matching(load: Load, run: impl FnOnce(&mut Matching<'_>)) {
     fill_padding(&mut octets, 1);
     let came = usize::try_from(MATCHED / load.packets()).unwrap_or(0);
     run(&mut Matching {
-        matcher: Matcher::new(&plan, &flight, samples),
+        matcher: Matcher::new(&plan, flight.receiver(), samples),
         flight: &flight,
         load,
         blocks,
@@ -295,8 +295,8 @@ impl Matching<'_> {
             let seq = self.next;
             let t1_ns = self.begin_ns + i64::try_from(seq).unwrap_or(0) * self.load.gap_ns;
             let (t1, stamped) = (timestamp(t1_ns).raw(), self.load.stamped(seq));
-            self.flight.note(seq, burst, t1, 0, stamped);
-            self.flight.attempt(seq + burst);
+            self.flight.sender().note(seq, burst, t1, 0, stamped);
+            self.flight.sender().attempt(seq + burst);
             if stamped {
                 let (seq, ns) = (number(seq), t1_ns + 1_500);
                 self.events.push(Event::Departed { seq, ns });

@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use super::refusals::{BURST, SMALL, Wire, plan};
 use super::*;
 use crate::config::{Departures, End, SizeClass};
+use crate::engine::flight::Flight;
 
 const SECOND: i64 = 1_000_000_000;
 static GO_ON: AtomicBool = AtomicBool::new(false);
@@ -30,7 +31,7 @@ where
     let mut wire = Wire::new(8, refuse);
     let events = EventLoop::new().unwrap();
     let mut copier = None;
-    let mut sender = Sender::new(&mut wire, plan, &flight, stop, events, &mut copier);
+    let mut sender = Sender::new(&mut wire, plan, flight.sender(), stop, events, &mut copier);
     look(&mut sender)
 }
 

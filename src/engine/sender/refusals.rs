@@ -6,6 +6,7 @@ use nix::errno::Errno;
 
 use super::*;
 use crate::config::{Departures, End, SizeClass};
+use crate::engine::flight::Flight;
 use crate::engine::flight::Grace;
 
 /// A place of the batch.
@@ -159,14 +160,27 @@ where
     let departures = Departures::Periodic(rate.parse().unwrap());
     plan.schedule = Schedule::new(departures, end, &classes, 1, BURST);
     let others = (&wishes, &mut None);
-    let sent = run(&mut wire, plan, &flight, &stop, drop, &receiver, others).unwrap();
+    let sent = run(
+        &mut wire,
+        plan,
+        flight.sender(),
+        &stop,
+        drop,
+        &receiver,
+        others,
+    )
+    .unwrap();
     let left = wire.left;
     assert_eq!(u64::try_from(left.len()).unwrap(), sent.sent);
     assert_eq!(sent.sent + sent.refused + sent.overdue, count);
     assert_eq!(flight.departed(), sent.sent);
     for (seq, packet) in (0_u32..).zip(&left) {
         assert_eq!(packet.seq, seq);
-        assert_eq!(flight.t1(seq.into()), packet.t1, "T1 of packet {seq}");
+        assert_eq!(
+            flight.receiver().t1(seq.into()),
+            packet.t1,
+            "T1 of packet {seq}"
+        );
         let (class, _) = flight.class(seq.into());
         assert_eq!(sizes[usize::from(class)], packet.payload, "packet {seq}");
     }
@@ -231,10 +245,19 @@ fn an_attempt_that_is_refused_asks_and_ends_once_it_is_told() {
     let sent = std::thread::scope(|scope| {
         let sender = scope.spawn(|| {
             let others = (&wanted, &mut None);
-            run(&mut wire, plan, &flight, &stop, drop, &receiver, others).unwrap()
+            run(
+                &mut wire,
+                plan,
+                flight.sender(),
+                &stop,
+                drop,
+                &receiver,
+                others,
+            )
+            .unwrap()
         });
-        come_to("it asks", || flight.is_asked());
-        flight.set_absent();
+        come_to("it asks", || flight.receiver().is_asked());
+        flight.receiver().set_absent();
         come_to("it has ended", || flight.finished().is_some());
         drop(wishes);
         sender.join().unwrap()
@@ -262,7 +285,7 @@ fn another_attempt_begins_with_pristine_places() {
     drop(Sender::new(
         &mut wire,
         plan,
-        &flight,
+        flight.sender(),
         &stop,
         events,
         &mut copier,
@@ -416,7 +439,16 @@ fn where_no_call_is_left_the_session_ends() {
     let stop = AtomicBool::new(false);
     let plan = plan(&[SMALL], 4000, (ready, at));
     let others = (&wishes, &mut None);
-    let sent = run(&mut half, plan, &flight, &stop, drop, &receiver, others).unwrap();
+    let sent = run(
+        &mut half,
+        plan,
+        flight.sender(),
+        &stop,
+        drop,
+        &receiver,
+        others,
+    )
+    .unwrap();
     assert_eq!((sent.sent, sent.refused, sent.interrupted), (12, 0, false));
     let failure = sent.failure.map(|call| (call.call, call.errno));
     assert_eq!(failure, Some(("sendmsg", libc::EPERM)));
@@ -426,7 +458,7 @@ fn where_no_call_is_left_the_session_ends() {
 #[test]
 fn nothing_leaves_once_nobody_takes_replies() {
     let flight = Flight::new(4000, 2);
-    flight.abandon();
+    flight.receiver().abandon();
     let mut wire = Wire::new(1, |_, _| None);
     let events = EventLoop::new().unwrap();
     let receiver = Waker::new(events.registry(), Token(0)).unwrap();
@@ -437,7 +469,16 @@ fn nothing_leaves_once_nobody_takes_replies() {
     let stop = AtomicBool::new(false);
     let plan = plan(&[SMALL], 4000, (ready, at));
     let others = (&wishes, &mut None);
-    let sent = run(&mut wire, plan, &flight, &stop, drop, &receiver, others).unwrap();
+    let sent = run(
+        &mut wire,
+        plan,
+        flight.sender(),
+        &stop,
+        drop,
+        &receiver,
+        others,
+    )
+    .unwrap();
     assert_eq!((sent.sent, sent.interrupted), (0, false));
 }
 
