@@ -316,7 +316,14 @@ impl<E, S: FnMut(Update<'_>)> Hunt<'_, '_, E, S> {
             match trial.outcome {
                 Outcome::Held => *last_held = Some(load_point(100, &report, trial.clone())),
                 Outcome::Path | Outcome::Nothing => {}
-                Outcome::Host => why_host.clone_from(&report.host.reasons),
+                Outcome::Host => {
+                    *why_host = report
+                        .host
+                        .reasons
+                        .iter()
+                        .map(ToString::to_string)
+                        .collect();
+                }
             }
             self.found.trials.push(trial);
         }

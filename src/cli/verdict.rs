@@ -87,7 +87,7 @@ pub(super) fn verdict(report: &Report) -> u8 {
 fn why_nothing(report: &Report) -> String {
     let cause = report.packets.not_sent_causes.first();
     let cause = cause.map(ToString::to_string);
-    let reason = || report.host.reasons.first().cloned();
+    let reason = || report.host.reasons.first().map(ToString::to_string);
     cause
         .or_else(reason)
         .unwrap_or("nothing was due".to_owned())
@@ -138,8 +138,8 @@ mod tests {
         report.packets.not_sent_causes = Vec::new();
         report.host.reasons = Vec::new();
         assert_eq!(why_nothing(&report), "nothing was due");
-        report.host.reasons = vec!["this host was behind".to_owned()];
-        assert_eq!(why_nothing(&report), "this host was behind");
+        report.host.reasons = vec![crate::report::Reason::GaveUp { threads: 1 }];
+        assert!(why_nothing(&report).starts_with("1 threads stopped after 2 s"));
         report.packets.not_sent_causes = vec![crate::report::NotSent {
             cause: crate::report::Cause::BehindSchedule,
             count: 7,

@@ -15,7 +15,7 @@ use crate::config::{Departures, IoKind, SessionConfig, SizeProfile};
 use crate::io::StampKind;
 use crate::os;
 use crate::report::moment;
-use crate::report::{self, ReasonCode, Report};
+use crate::report::{self, Report};
 use crate::stats::sequence::Directions;
 use crate::stats::spread::Spread;
 use crate::wire::Reading;
@@ -451,9 +451,7 @@ fn host(parts: &Parts<'_>, load: &report::Load) -> report::Host {
         (a, b) => a.or(b),
     };
     let asked = parts.granted.transmit.is_some();
-    let (codes, reasons): (Vec<_>, Vec<_>) = reasons::reasons(parts, kernel_drops, load)
-        .into_iter()
-        .unzip();
+    let reasons = reasons::reasons(parts, kernel_drops, load);
     let usage = os::usage().filter(|_| whole);
     report::Host {
         verdict: match (reasons.is_empty(), received.counts.received) {
@@ -462,7 +460,6 @@ fn host(parts: &Parts<'_>, load: &report::Load) -> report::Host {
             (false, _) => report::Verdict::ToolLimited,
         },
         reasons,
-        reasons_detail: codes.into_iter().map(ReasonCode::into).collect(),
         kernel_drops,
         tx_stamps_requested: asked.then_some(sent.stamps_requested),
         tx_stamps_received: asked.then_some(received.facts.stamps_back),
@@ -510,6 +507,7 @@ mod tests {
     use crate::config::{End, Pacing, Rate, SizeClass, Sizes, SocketOptions, WatchConfig};
     use crate::engine::receiver::{Facts, Received};
     use crate::io::Granted;
+    use crate::report::Reason;
     use crate::stats::delay::Delays;
     use crate::stats::sequence::Counts;
     use crate::wire::Format;
@@ -681,7 +679,7 @@ mod tests {
             });
             !reasons
                 .iter()
-                .any(|(code, _)| *code == ReasonCode::RateNotKept)
+                .any(|reason| matches!(reason, Reason::RateNotKept { .. }))
         };
         let rate: Rate = "1k".parse().unwrap();
         assert!(!kept(Departures::Periodic(rate)));
@@ -690,7 +688,7 @@ mod tests {
 
     /// Of a run of 1,000 packets a second for so many seconds, with 400 late departures and the latest so
     /// many milliseconds late.
-    fn codes(departures: Departures, achieved: f64, took: i64, slip_ms: i64) -> Vec<ReasonCode> {
+    fn reasons_of(departures: Departures, achieved: f64, took: i64, slip_ms: i64) -> Vec<Reason> {
         let config = SessionConfig {
             departures,
             ..config()
@@ -709,8 +707,7 @@ mod tests {
         };
         let received = Received::together(1, std::iter::empty());
         put_together(&config, &sent, &received, Differs::default(), |parts| {
-            let reasons = reasons::reasons(parts, None, &load).into_iter();
-            reasons.map(|(code, _)| code).collect()
+            reasons::reasons(parts, None, &load)
         })
     }
 
@@ -720,17 +717,26 @@ mod tests {
     fn late_departures_alone_limit_nothing() {
         let rate: Rate = "1k".parse().unwrap();
         let (even, random) = (Departures::Periodic(rate), Departures::Poisson(rate));
-        let nothing: &[ReasonCode] = &[];
-        assert_eq!(codes(even, 1000.0, 1, 300), nothing);
-        assert_eq!(codes(even, 999.0, 1000, 300), nothing);
-        assert_eq!(codes(random, 900.0, 1, 19), nothing);
+        let nothing: &[Reason] = &[];
+        assert_eq!(reasons_of(even, 1000.0, 1, 300), nothing);
+        assert_eq!(reasons_of(even, 999.0, 1000, 300), nothing);
+        assert_eq!(reasons_of(random, 900.0, 1, 19), nothing);
         // The last departure was late, as it is now and then where others want the core.
-        assert_eq!(codes(even, 991.0, 10, 300), nothing);
-        assert_eq!(codes(even, 997.1, 1, 300), nothing);
+        assert_eq!(reasons_of(even, 991.0, 10, 300), nothing);
+        assert_eq!(reasons_of(even, 997.1, 1, 300), nothing);
 
-        assert_eq!(codes(even, 998.0, 100, 300), [ReasonCode::RateNotKept]);
-        assert_eq!(codes(even, 980.0, 1, 300), [ReasonCode::RateNotKept]);
-        assert_eq!(codes(random, 900.0, 1, 300), [ReasonCode::LateDepartures]);
+        for (achieved_pps, took) in [(998.0, 100), (980.0, 1)] {
+            let slow = Reason::RateNotKept {
+                offered_pps: 1000.0,
+                achieved_pps,
+            };
+            assert_eq!(reasons_of(even, achieved_pps, took, 300), [slow]);
+        }
+        let late = Reason::LateDepartures {
+            late: 400,
+            sent: 1000,
+        };
+        assert_eq!(reasons_of(random, 900.0, 1, 300), [late]);
     }
 
     #[test]
@@ -739,11 +745,11 @@ mod tests {
         assert_eq!(report.packets.lost, Some(970));
         assert_eq!(report.host.kernel_drops, Some(970));
         assert_eq!(report.host.verdict, report::Verdict::ToolLimited);
-        let [reason] = report.host.reasons.as_slice() else {
-            panic!("{:?}", report.host.reasons);
+        let drops = Reason::SocketDrops {
+            datagrams: 970,
+            bundles: false,
         };
-        assert!(reason.contains("dropped 970 datagrams"), "{reason}");
-        assert!(reason.contains("not the path's loss"), "{reason}");
+        assert_eq!(report.host.reasons, [drops]);
     }
 
     /// The report of 1,000 packets with these counts, and of so many probes.
@@ -918,11 +924,7 @@ mod tests {
         assert_eq!((packets.sent, packets.not_sent), (Some(970), Some(30)));
         assert_eq!((packets.lost, packets.lost_outbound), (Some(70), Some(70)));
         assert_eq!(packets.loss_bursts, None);
-        let [reason] = report.host.reasons.as_slice() else {
-            panic!("{:?}", report.host.reasons);
-        };
-        assert!(reason.starts_with("30 packets never left"), "{reason}");
-        assert!(reason.contains("were not sent"), "{reason}");
+        assert_eq!(report.host.reasons, [Reason::NeverLeft { packets: 30 }]);
     }
 
     #[test]

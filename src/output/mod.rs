@@ -11,6 +11,7 @@ pub mod hlog;
 pub mod ignored;
 pub mod live;
 pub mod notes;
+mod reasons;
 pub mod reflector;
 pub mod server;
 pub mod text;

@@ -756,10 +756,9 @@ fn verdict(report: &Report) -> Vec<String> {
         Verdict::ToolLimited if packets.received == Some(0) => {
             "host verdict: tool-limited; nothing was measured".to_owned()
         }
-        Verdict::ToolLimited => format!(
-            "host verdict: tool-limited{}",
-            spoiled(&host.reasons_detail)
-        ),
+        Verdict::ToolLimited => {
+            format!("host verdict: tool-limited{}", spoiled(&host.reasons))
+        }
     };
     lines.push(wrap(&ruling, 2));
     lines.extend(
@@ -774,7 +773,7 @@ fn verdict(report: &Report) -> Vec<String> {
 fn spoiled(reasons: &[Reason]) -> String {
     let spoiled: Vec<Figure> = reasons
         .iter()
-        .flat_map(|reason| reason.spoils.iter().copied())
+        .flat_map(|reason| reason.spoils().iter().copied())
         .collect();
     if spoiled.is_empty() {
         return String::new();
@@ -839,7 +838,7 @@ mod tests {
 
     use super::*;
     use crate::report::tests::{full, minimal};
-    use crate::report::{DelaySet, LossBursts, ReasonCode};
+    use crate::report::{DelaySet, LossBursts};
 
     fn fits(text: &str) {
         for line in text.lines() {
@@ -1034,8 +1033,10 @@ Direction         Min         Max         Avg          Jitter     Loss
     fn a_tool_limited_run_says_why_in_its_last_lines() {
         let mut report = full();
         report.host.verdict = Verdict::ToolLimited;
-        report.host.reasons = vec!["this host's own sockets dropped 5 datagrams".to_owned()];
-        report.host.reasons_detail = vec![ReasonCode::SocketDrops.into()];
+        report.host.reasons = vec![Reason::SocketDrops {
+            datagrams: 5,
+            bundles: false,
+        }];
         report.packets.loss_bursts = Some(LossBursts {
             count: 1,
             longest: 5,
@@ -1043,33 +1044,41 @@ Direction         Min         Max         Avg          Jitter     Loss
             mean: Some(5.0),
         });
         let text = summary(&report, Detail::Normal);
-        let end = "host verdict: tool-limited: loss; the load and delays are not touched\n- this host's own sockets dropped 5 datagrams\n";
+        let end = "host verdict: tool-limited: loss; the load and delays are not touched\n- this host's own sockets dropped 5 datagrams for want of room; they count as\n  lost, and are not the path's loss\n";
         assert!(text.ends_with(end), "{text}");
         fits(&text);
     }
 
     #[test]
     fn a_verdict_says_which_figures_are_spoiled_and_which_are_not() {
-        use ReasonCode as C;
-        for (codes, expected) in [
+        let slow = Reason::RateNotKept {
+            offered_pps: 1000.0,
+            achieved_pps: 900.0,
+        };
+        let unstamped = Reason::TransmitStampsMissing {
+            missing: 1,
+            requested: 2,
+        };
+        let unrecorded = Reason::SamplesNotRecorded { replies: 1 };
+        let dropped = Reason::SocketDrops {
+            datagrams: 1,
+            bundles: false,
+        };
+        for (reasons, expected) in [
+            (vec![slow], "the load; loss and delays are not touched"),
             (
-                &[C::RateNotKept][..],
-                "the load; loss and delays are not touched",
-            ),
-            (
-                &[C::TransmitStampsMissing],
+                vec![unstamped.clone()],
                 "outbound and roundtrip delays; the load, loss and inbound delays are not touched",
             ),
             (
-                &[C::SamplesNotRecorded, C::TransmitStampsMissing],
+                vec![unrecorded.clone(), unstamped],
                 "delays; the load and loss are not touched",
             ),
             (
-                &[C::SocketDrops, C::QueueFull, C::SamplesNotRecorded],
+                vec![dropped, Reason::QueueFull { packets: 1 }, unrecorded],
                 "the load, loss and delays",
             ),
         ] {
-            let reasons: Vec<Reason> = codes.iter().map(|code| (*code).into()).collect();
             assert_eq!(spoiled(&reasons), format!(": {expected}"));
         }
     }

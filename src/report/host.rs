@@ -1,18 +1,18 @@
 //! Whether this host kept up, and what its figures are spoilt by where it did not.
 
-use std::fmt;
-
 use serde::Serialize;
+
+use super::call::FailedCall;
+use super::reason::{self, Reason};
 
 /// Whether this host kept up.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Host {
     /// Whether the figures are the path's own.
     pub verdict: Verdict,
-    /// One readable sentence for each cause of [`Verdict::ToolLimited`].
-    pub reasons: Vec<String>,
-    /// The same causes in the same order, for programs, with the figures that each spoils.
-    pub reasons_detail: Vec<Reason>,
+    /// The causes of [`Verdict::ToolLimited`]: `reasons` in JSON, a sentence each, and `reasons_detail`.
+    #[serde(flatten, serialize_with = "reason::twice")]
+    pub reasons: Vec<Reason>,
     /// Datagrams that this host's sockets dropped; a lower bound under offload, where the kernel
     /// counts bundles; `None` where the system does not tell.
     pub kernel_drops: Option<u64>,
@@ -51,98 +51,6 @@ pub enum Verdict {
     ToolLimited,
 }
 
-/// A cause of [`Verdict::ToolLimited`], and what it spoils: all other figures are the path's own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Reason {
-    /// The cause.
-    pub code: ReasonCode,
-    /// Figures that it spoils, at least one.
-    pub spoils: Vec<Figure>,
-}
-
-impl From<ReasonCode> for Reason {
-    fn from(code: ReasonCode) -> Self {
-        use ReasonCode as C;
-
-        let spoils: &[Figure] = match code {
-            C::SocketDrops
-            | C::ReceivingFailed
-            | C::ReflectorFailed
-            | C::LateForWaiting
-            | C::MayNotHaveLeft => &[Figure::Loss],
-            C::SendingFailed
-            | C::BehindSchedule
-            | C::Refused
-            | C::GaveUp
-            | C::QueueFull
-            | C::NeverLeft
-            | C::RateNotKept
-            | C::LateDepartures
-            | C::WaitedInHost => &[Figure::Load],
-            C::TransmitStampsMissing => &[Figure::Outbound, Figure::Roundtrip],
-            C::SamplesNotRecorded => &[Figure::Outbound, Figure::Inbound, Figure::Roundtrip],
-        };
-        Self {
-            code,
-            spoils: spoils.to_vec(),
-        }
-    }
-}
-
-/// What this host did not manage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ReasonCode {
-    /// Receiving failed for good.
-    ReceivingFailed,
-    /// Sending failed for good.
-    SendingFailed,
-    /// The reflector in this process failed for good.
-    ReflectorFailed,
-    /// Its sockets dropped datagrams, which count as lost.
-    SocketDrops,
-    /// Packets were further behind schedule than the timeout, and were not sent.
-    BehindSchedule,
-    /// The system refused packets.
-    Refused,
-    /// Threads stopped, since all of their packets were refused.
-    GaveUp,
-    /// The queue in front of the interface dropped packets before they left.
-    QueueFull,
-    /// Packets never left this host, although the system took them.
-    NeverLeft,
-    /// Packets without a transmit timestamp may not have left this host, as others that asked for none.
-    MayNotHaveLeft,
-    /// Packets waited in this host after they were handed over.
-    WaitedInHost,
-    /// Replies were late that may not have been, but for that.
-    LateForWaiting,
-    /// The rate was not kept.
-    RateNotKept,
-    /// Departures fell behind.
-    LateDepartures,
-    /// Transmit timestamps did not come back.
-    TransmitStampsMissing,
-    /// The statistics could not keep up.
-    SamplesNotRecorded,
-}
-
-/// Kinds of figures of a report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Figure {
-    /// How many packets left, and when.
-    Load,
-    /// How many packets were lost on the path, and where.
-    Loss,
-    /// Outbound delays.
-    Outbound,
-    /// Inbound delays.
-    Inbound,
-    /// Roundtrip delays.
-    Roundtrip,
-}
-
 /// How packets passed between program and kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -155,36 +63,6 @@ pub enum Io {
     Portable,
     /// As `Batched`, but one datagram a system call: calls for many are refused.
     Single,
-}
-
-/// A system call that failed whatever it was asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct FailedCall {
-    /// Its name.
-    pub call: String,
-    /// The error's name, such as `EPERM`.
-    pub errno: String,
-    /// The error in words.
-    pub error: String,
-}
-
-impl FailedCall {
-    /// A call that failed with an error of this number.
-    #[must_use]
-    pub fn new(call: &str, errno: i32) -> Self {
-        let errno = nix::errno::Errno::from_raw(errno);
-        Self {
-            call: call.to_owned(),
-            errno: format!("{errno:?}"),
-            error: errno.desc().to_owned(),
-        }
-    }
-}
-
-impl fmt::Display for FailedCall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} ({})", self.call, self.error, self.errno)
-    }
 }
 
 /// Processor use.

@@ -4,6 +4,7 @@
 //! measured and is written as `null`; 0 never means that. Every sink shows one [`Report`], so all
 //! of them show the same numbers. Filled in by `stats` and the engine, read by the outputs.
 
+mod call;
 mod delay;
 pub mod find_rate;
 mod host;
@@ -13,21 +14,24 @@ mod interval;
 pub(crate) mod moment;
 pub mod not_sent;
 pub mod note;
+mod reason;
 pub mod reflector;
 pub mod server;
 mod session;
 mod timestamps;
 pub mod unsent;
 
+pub use call::FailedCall;
 pub use delay::{
     Bin, Cell, Delay, DelaySet, Histogram, Histograms, Ipdv, OutOfRange, Pdv, SamplesNeeded,
 };
-pub use host::{Cpu, FailedCall, Figure, Host, Io, Reason, ReasonCode, Verdict};
+pub use host::{Cpu, Host, Io, Verdict};
 pub use icmp::{Icmp, IcmpKind};
 pub use ignored::Ignored;
 pub use interval::{Happening, Interval, IntervalFigures, IntervalPackets, IntervalSchema};
 pub use not_sent::{Cause, NotSent};
 pub use note::Note;
+pub use reason::{Figure, Reason};
 pub use session::{
     Load, LossBursts, NextHop, PacedBy, Packets, PathFacts, Profile, Protocol, Report, Role,
     Schedule, Schema, Scope, Security, SizeEntry, finite,

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Serialize, Serializer};
 
-use super::host::FailedCall;
+use super::call::FailedCall;
 use super::icmp::Icmp;
 use super::not_sent::NotSent;
 use super::timestamps::{StampKind, TimeFormat};

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 
-use super::host::FailedCall;
+use super::call::FailedCall;
 use super::ignored::Ignored;
 use super::unsent::Unsent;
 

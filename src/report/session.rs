@@ -105,7 +105,6 @@ impl Report {
             host: Host {
                 verdict: Verdict::Ok,
                 reasons: Vec::new(),
-                reasons_detail: Vec::new(),
                 kernel_drops: None,
                 tx_stamps_requested: None,
                 tx_stamps_received: None,
@@ -409,11 +408,12 @@ pub(crate) mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::report::call::FailedCall;
     use crate::report::delay::{Bin, Ipdv, OutOfRange, Pdv, SamplesNeeded};
-    use crate::report::host::{FailedCall, ReasonCode};
     use crate::report::icmp::{self, Icmp, IcmpKind};
     use crate::report::ignored::Kind;
     use crate::report::not_sent::Cause;
+    use crate::report::reason::{self, Reason};
     use crate::report::timestamps::{Clock, ClockStep, Granularity, Spread, StampKind, Whose};
 
     const SCHEMA: &str = include_str!(concat!(
@@ -608,8 +608,10 @@ pub(crate) mod tests {
             },
             host: Host {
                 verdict: Verdict::ToolLimited,
-                reasons: vec!["3 datagrams were dropped by this host's socket".into()],
-                reasons_detail: vec![ReasonCode::SocketDrops.into()],
+                reasons: vec![Reason::SocketDrops {
+                    datagrams: 3,
+                    bundles: false,
+                }],
                 kernel_drops: Some(3),
                 tx_stamps_requested: Some(10),
                 tx_stamps_received: Some(9),
@@ -691,7 +693,6 @@ pub(crate) mod tests {
             host: Host {
                 verdict: Verdict::Ok,
                 reasons: Vec::new(),
-                reasons_detail: Vec::new(),
                 kernel_drops: None,
                 tx_stamps_requested: None,
                 tx_stamps_received: None,
@@ -727,19 +728,26 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn every_note_is_the_schemas_and_every_code_of_it_is_a_note() {
+    fn every_note_and_reason_is_the_schemas_and_every_code_of_it_is_one() {
         let mut report = full();
         report.notes = note::tests::each();
+        report.host.reasons = reason::tests::each();
         assert_eq!(violations(&report), Vec::<String>::new());
         let value = serde_json::to_value(&report).unwrap();
-        assert_eq!(value["notes"].as_array().unwrap().len(), report.notes.len());
         let schema: Value = serde_json::from_str(SCHEMA).unwrap();
         let codes = |list: &Value, at: &str| -> Vec<Value> {
             let list = list.as_array().unwrap().iter();
             list.map(|one| one.pointer(at).unwrap().clone()).collect()
         };
-        let known = codes(&schema["$defs"]["note"]["oneOf"], "/properties/code/const");
-        assert_eq!(codes(&value["notes_detail"], "/code"), known);
+        for (kind, shown, name) in [
+            ("note", &value, "notes"),
+            ("reason", &value["host"], "reasons"),
+        ] {
+            let known = codes(&schema["$defs"][kind]["oneOf"], "/properties/code/const");
+            let details = &shown[format!("{name}_detail")];
+            assert_eq!(codes(details, "/code"), known);
+            assert_eq!(shown[name].as_array().unwrap().len(), known.len());
+        }
     }
 
     #[test]
@@ -829,26 +837,6 @@ pub(crate) mod tests {
         }
         for granularity in [Granularity::Packet, Granularity::Train] {
             check(&|r| r.timestamps.granularity = Some(granularity));
-        }
-        for code in [
-            ReasonCode::ReceivingFailed,
-            ReasonCode::SendingFailed,
-            ReasonCode::ReflectorFailed,
-            ReasonCode::SocketDrops,
-            ReasonCode::BehindSchedule,
-            ReasonCode::Refused,
-            ReasonCode::GaveUp,
-            ReasonCode::QueueFull,
-            ReasonCode::MayNotHaveLeft,
-            ReasonCode::WaitedInHost,
-            ReasonCode::LateForWaiting,
-            ReasonCode::RateNotKept,
-            ReasonCode::LateDepartures,
-            ReasonCode::NeverLeft,
-            ReasonCode::TransmitStampsMissing,
-            ReasonCode::SamplesNotRecorded,
-        ] {
-            check(&|r| r.host.reasons_detail = vec![code.into()]);
         }
         for verdict in [Verdict::Ok, Verdict::NothingMeasured, Verdict::ToolLimited] {
             check(&|r| r.host.verdict = verdict);

@@ -5,7 +5,7 @@ use crate::output::figures::{DAY_NS, MINUTE_NS};
 use crate::report::note::Sender;
 use crate::report::{
     Bin, Clock, Cpu, DelaySet, Histograms, Host, Ipdv, LossBursts, OutOfRange, PathFacts, Pdv,
-    Protocol, ReasonCode, Role, SamplesNeeded, Schema, Scope, Security,
+    Protocol, Reason, Role, SamplesNeeded, Schema, Scope, Security,
 };
 use proptest::prelude::*;
 
@@ -195,7 +195,6 @@ fn full() -> Report {
         host: Host {
             verdict: Verdict::Ok,
             reasons: Vec::new(),
-            reasons_detail: Vec::new(),
             kernel_drops: Some(0),
             tx_stamps_requested: Some(125_000),
             tx_stamps_received: Some(125_000),
@@ -376,14 +375,14 @@ fn tool_limited() -> Report {
         ..SamplesNeeded::default()
     });
     report.host.reasons = vec![
-        "this host's own sockets dropped 1234 datagrams for want of room; they count as lost, \
-         and are not the path's loss"
-            .into(),
-        "500 of 125000 transmit timestamps did not come back".into(),
-    ];
-    report.host.reasons_detail = vec![
-        ReasonCode::SocketDrops.into(),
-        ReasonCode::TransmitStampsMissing.into(),
+        Reason::SocketDrops {
+            datagrams: 1234,
+            bundles: false,
+        },
+        Reason::TransmitStampsMissing {
+            missing: 500,
+            requested: 125_000,
+        },
     ];
     report
 }
