@@ -210,10 +210,14 @@ pub(crate) struct EventLoop {
 
 /// Sleeps until a moment of the monotonic clock, whatever happens meanwhile.
 pub(crate) fn sleep_until(moment_ns: i64) {
-    let left = moment_ns.saturating_sub(monotonic_ns());
-    if let Ok(left @ 1..) = u64::try_from(left) {
-        std::thread::sleep(Duration::from_nanos(left));
+    while let Ok(left @ 1..) = u64::try_from(moment_ns.saturating_sub(monotonic_ns())) {
+        rest(Duration::from_nanos(left));
     }
+}
+
+/// Sleeps for a while, or less. `std::thread::sleep` ends the thread where the system refuses it.
+pub(crate) fn rest(time: Duration) {
+    std::thread::park_timeout(time);
 }
 
 impl EventLoop {
@@ -299,7 +303,7 @@ impl EventLoop {
         let refused = result.is_err_and(|error| error.kind() != io::ErrorKind::Interrupted);
         if refused && timeout != Some(Duration::ZERO) {
             // Where the system refuses to wait, as in a sandbox, nobody spins for it.
-            std::thread::sleep(REFUSED_WAIT);
+            rest(REFUSED_WAIT);
         }
     }
 }

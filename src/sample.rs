@@ -239,7 +239,7 @@ impl<T, M> Blocks<T, M> {
                     Err(TryRecvError::Disconnected) => break,
                     Err(TryRecvError::Empty) => {
                         rests += 1;
-                        std::thread::sleep(REST);
+                        std::thread::park_timeout(REST);
                     }
                 }
             }

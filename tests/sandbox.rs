@@ -115,6 +115,15 @@ fn a_wait_that_is_refused_is_no_reason_to_spin() {
 }
 
 #[test]
+fn a_sleep_that_is_refused_ends_nothing() {
+    let calls = [libc::SYS_nanosleep, libc::SYS_clock_nanosleep].map(|call| refused(call, EPERM));
+    let Some(outcome) = run(&calls, "sender -c 100 -i 1ms --json") else {
+        return;
+    };
+    assert_no_loss(&outcome.measured(), 100);
+}
+
+#[test]
 fn trains_and_bundles_need_no_calls_for_many_packets() {
     let reflector = Reflector::start("127.0.0.1:0");
     let line = format!(

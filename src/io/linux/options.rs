@@ -13,6 +13,7 @@ use super::calls::Calls;
 use crate::io::StampKind;
 use crate::io::host::interface_of;
 use crate::io::socket::{SocketPlan, new_socket, note, note_buffer, refused_option};
+use crate::os;
 use crate::sys::{self, Queue, ReceiveBatch, SendBatch, SendFacts};
 
 /// Socket option (Linux 5.11), which the libc crate does not have for every architecture.
@@ -236,7 +237,7 @@ fn gives_receive_stamps() -> bool {
             if batch.received(0).facts.stamp_ns.is_some() {
                 return Ok(true);
             }
-            std::thread::sleep(BETWEEN);
+            os::rest(BETWEEN);
         }
         Ok(false)
     };
