@@ -131,17 +131,13 @@ impl<R: Reflection> Sessions<R> {
         }
     }
 
-    /// Opens a Session-Reflector for a request, if it may be.
-    ///
-    /// A Start Time that is still to come is no reason to refuse, nor to wait: packets are reflected
-    /// from Start-Sessions on. The clocks of both ends differ, and a Server that goes by its own
-    /// drops the first packets of a client whose clock is ahead, which then reads as loss.
-    pub(super) fn grant(
-        &mut self,
+    /// The two ends of a session that the policy allows, and its DSCP.
+    fn allowed(
+        &self,
         caller: &Caller,
         asked: &Asked<'_>,
-        clients: &mut Clients,
-    ) -> Result<Grant, Refusal> {
+        clients: &Clients,
+    ) -> Result<(SocketAddr, SocketAddr, Dscp), Refusal> {
         let (request, rules) = (&asked.request, &*caller.rules);
         let (sender, receiver) = ends(caller, request)?;
         let dscp = Dscp::new(request.dscp).ok_or(Refusal::NoDscp)?;
@@ -161,6 +157,22 @@ impl<R: Reflection> Sessions<R> {
         if same_host(sender, receiver) && self.book.is_reflector(sender) {
             return Err(Refusal::Loop(sender));
         }
+        Ok((sender, receiver, dscp))
+    }
+
+    /// Opens a Session-Reflector for a request, if it may be.
+    ///
+    /// A Start Time that is still to come is no reason to refuse, nor to wait: packets are reflected
+    /// from Start-Sessions on. The clocks of both ends differ, and a Server that goes by its own
+    /// drops the first packets of a client whose clock is ahead, which then reads as loss.
+    pub(super) fn grant(
+        &mut self,
+        caller: &Caller,
+        asked: &Asked<'_>,
+        clients: &mut Clients,
+    ) -> Result<Grant, Refusal> {
+        let (sender, receiver, dscp) = self.allowed(caller, asked, clients)?;
+        let (request, rules) = (&asked.request, &*caller.rules);
         let reflected = request.reflect.map_or(0, |reflect| reflect.padding_len);
         let format = TestFormat::new(asked.modes, reflected, SERVER_OCTETS)?;
         let sid = self.book.new_sid(caller.local.ip());
