@@ -108,7 +108,7 @@ fn load(parts: &Parts<'_>) -> report::Load {
             payload_bytes: class.payload,
             frame_bytes_l2: class.frame,
             packets: sent.by_class[index],
-            received: Some(parts.received.facts.received_by_class[index]),
+            received: Some(parts.received.facts.sizes.by_class[index]),
             roundtrip: parts.delays.size_roundtrip(index),
             fragments: fragments(parts, class.payload, mtu),
         });
@@ -271,8 +271,7 @@ fn lasted_ns(parts: &Parts<'_>, packets: u64) -> Option<u64> {
 }
 
 fn rejected(parts: &Parts<'_>) -> u64 {
-    let facts = &parts.received.facts;
-    parts.delays.rejected() + facts.rejected + facts.misread + facts.untold + facts.unstamped
+    parts.delays.rejected() + parts.received.facts.times.without_delay()
 }
 
 fn timestamps(parts: &Parts<'_>) -> report::Timestamps {
@@ -285,14 +284,14 @@ fn timestamps(parts: &Parts<'_>) -> report::Timestamps {
     };
     let stamped = parts.granted.transmit.filter(|_| parts.delays.t1_stamped());
     let facts = &parts.received.facts;
-    let reflector_format = reflector_format(&facts.readings);
+    let reflector_format = reflector_format(&facts.times.readings);
     report::Timestamps {
         t1: delays.roundtrip.map(|_| kind(t1)),
         t2: parts.reflected.and_then(|(_, receive)| *receive).map(kind),
         t4: measured.then(|| kind(parts.granted.receive)),
         reflector_format,
-        reflector_format_shown: reflector_format.map(|_| facts.belief == Belief::Shown),
-        exchanged: Some(facts.exchanged).filter(|n| *n > 0),
+        reflector_format_shown: reflector_format.map(|_| facts.times.belief == Belief::Shown),
+        exchanged: Some(facts.times.exchanged).filter(|n| *n > 0),
         granularity: measured.then_some(if shares_stamps(parts) {
             report::Granularity::Train
         } else {
@@ -401,10 +400,10 @@ fn path(parts: &Parts<'_>) -> report::PathFacts {
     let facts = &parts.received.facts;
     // Hops cannot be told from a reply unless it left with 255, and no path is so long that less than
     // half of that is left.
-    let hops_inbound = most_often(&facts.ttl_in)
+    let hops_inbound = most_often(&facts.path.ttl_in)
         .filter(|ttl| *ttl > 128)
         .map(|ttl| 255 - ttl);
-    let (ttl_out, changed_out) = ttl_at_reflector(&facts.ttl_out, hops_inbound);
+    let (ttl_out, changed_out) = ttl_at_reflector(&facts.path.ttl_out, hops_inbound);
     let hops_outbound = ttl_out
         .filter(|_| parts.config.socket.ttl == 255 && parts.granted.ttl)
         .map(|ttl| 255 - ttl);
@@ -412,22 +411,22 @@ fn path(parts: &Parts<'_>) -> report::PathFacts {
     let differs = parts.differs;
     let one_path = |value: Option<u8>| value.filter(|_| !differs.host);
     let one_class = |value: Option<u8>| value.filter(|_| !differs.tos);
-    let tos = one_class(most_often(&facts.tos_in));
-    let tos_there = one_class(most_often(&facts.tos_there));
+    let tos = one_class(most_often(&facts.path.tos_in));
+    let tos_there = one_class(most_often(&facts.path.tos_there));
     report::PathFacts {
         hops_outbound: one_path(hops_outbound),
         hops_inbound: one_path(hops_inbound),
-        hops_changed: (known && !differs.host).then(|| changed_out || changed(&facts.ttl_in)),
+        hops_changed: (known && !differs.host).then(|| changed_out || changed(&facts.path.ttl_in)),
         dscp_sent: one_class(Some(parts.config.socket.tos >> 2)),
         dscp_at_reflector: tos_there.map(|tos| tos >> 2),
         dscp_received: tos.map(|tos| tos >> 2),
         ecn_at_reflector: tos_there.map(|tos| tos & 0b11),
         ecn_received: tos.map(|tos| tos & 0b11),
-        reply_bytes: (!facts.reply_sizes.is_empty()).then(|| facts.reply_sizes.clone()),
-        reply_size_ratio: ratio(facts.reply_octets, facts.due_octets),
+        reply_bytes: (!facts.sizes.of_replies.is_empty()).then(|| facts.sizes.of_replies.clone()),
+        reply_size_ratio: ratio(facts.sizes.octets, facts.sizes.due_octets),
         replies_of_other_dscp: one_class(Some(parts.config.socket.tos >> 2))
             .filter(|_| tos.is_some())
-            .map(|sent| of_other_dscp(&facts.tos_in, sent)),
+            .map(|sent| of_other_dscp(&facts.path.tos_in, sent)),
         mtu: mtu(parts),
         next_hop: (parts.granted.next_hop)
             .filter(|_| !differs.host)
@@ -462,7 +461,7 @@ fn host(parts: &Parts<'_>, load: &report::Load) -> report::Host {
         reasons,
         kernel_drops,
         tx_stamps_requested: asked.then_some(sent.stamps_requested),
-        tx_stamps_received: asked.then_some(received.facts.stamps_back),
+        tx_stamps_received: asked.then_some(received.facts.stamps.back),
         samples_not_recorded: Some(received.unrecorded),
         refused_calls: [received.refused_call, sent.refused_call]
             .into_iter()
@@ -880,10 +879,10 @@ mod tests {
     #[test]
     fn what_several_sessions_do_not_share_is_not_told() {
         let mut facts = Facts::new(1);
-        facts.ttl_in[255] = 1000;
-        facts.ttl_out[254] = 1000;
-        facts.tos_in[0xb9] = 1000;
-        facts.tos_there[0xba] = 1000;
+        facts.path.ttl_in[255] = 1000;
+        facts.path.ttl_out[254] = 1000;
+        facts.path.tos_in[0xb9] = 1000;
+        facts.path.tos_there[0xba] = 1000;
         let of = |differs: Differs| {
             let facts = facts.clone();
             let report = made(0, None, facts, 0, differs);

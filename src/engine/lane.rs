@@ -250,10 +250,10 @@ impl Done {
         let known = sent.stamps_requested == sent.sent.div_ceil(train)
             && self.granted.transmit == Some(StampKind::Kernel)
             && received.counts.received > 0
-            && facts.stamps_lost == 0
+            && facts.stamps.lost == 0
             && !received.cut_short
             && received.failure.is_none();
-        let without = sent.stamps_requested.saturating_sub(facts.stamps_back);
+        let without = sent.stamps_requested.saturating_sub(facts.stamps.back);
         let without = without.saturating_mul(train);
         let unanswered = sent.sent.saturating_sub(received.counts.received);
         if known { without.min(unanswered) } else { 0 }
@@ -328,13 +328,13 @@ impl<S: SendHalf + Send + 'static, R: ReceiveHalf + Send + 'static> Running<S, R
             return Err(Failure::Bug { thread: "receiver" });
         };
         let mut delays = join("stats", self.delays)?;
-        if received.facts.belief == Belief::Denied {
+        if received.facts.times.belief == Belief::Denied {
             // T2 and T3 are in all of them, and were read wrongly.
-            received.facts.misread += delays.recorded();
+            received.facts.times.misread += delays.recorded();
             delays = delays.alike();
         }
         delays.know_own_steps(&received.facts.own_steps);
-        sent.left_later(&received.facts.waits);
+        sent.left_later(&received.facts.stamps.waits);
         sent.began_anew = self.given_up;
         Ok(Done {
             share: self.setup.share,

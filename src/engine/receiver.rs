@@ -7,6 +7,7 @@
 
 mod answer;
 mod estimates;
+pub(super) mod facts;
 mod held;
 mod time_format;
 mod waiting;
@@ -22,27 +23,26 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use self::answer::Answer;
 use self::waiting::Waiting;
-use super::cores::merged;
 use super::flight::{PROBES, ReceiverEnd, Wish};
-use super::icmp::IcmpErrors;
 use super::intervals;
 use super::live::{Copier, Tap};
 use super::pace::Pace;
 use super::run::Stop;
 use super::tally::Tally;
-use super::waits::Waits;
 use crate::config::Fraction;
 use crate::io::{Advice, Datagram, Event, Icmp, Patience, ReceiveHalf, RefusedCall, failed_call};
 use crate::os::{self, EventLoop};
-use crate::report::ignored::{Ignored, Kind};
+use crate::report::ignored::Kind;
 use crate::sample::{Pipe, Sample};
-use crate::stats::clock::{OwnClock, OwnStep};
-use crate::stats::sequence::{Arrival, Counts, Tracker, extend};
+use crate::stats::clock::OwnClock;
+use crate::stats::sequence::{Arrival, Tracker, extend};
 use crate::wire::protected::{self, Protection, Refused};
 use crate::wire::{
     Format, REFLECTOR_LEN, Reading, Reply, ReplyHead, TestFormat, Timestamp, TooShort,
 };
+#[cfg(test)]
 pub(crate) use estimates::Estimates;
+pub(crate) use facts::{Facts, Received};
 use held::{Held, Told};
 pub(crate) use time_format::Belief;
 use time_format::{TimeFormat, claims_other, is_of_another, tells_no_time};
@@ -64,10 +64,6 @@ const LINGER_NS: (i64, i64) = (20_000_000, 200_000_000);
 const QUIET_NS: i64 = 200_000_000;
 /// How long the answer to a probe is waited for, at least.
 const PROBE_NS: i64 = 100_000_000;
-/// Times that our clock was set that are kept.
-const OWN_STEPS: usize = 16;
-/// Distinct reply sizes that are listed.
-const REPLY_SIZES: usize = 16;
 /// Replies that are taken together, at most.
 const MOST_RUN: usize = 1024;
 /// Where the two numbers stand in a reply.
@@ -144,212 +140,6 @@ pub(crate) struct Absent {
 pub(crate) struct Live {
     pub(crate) received: std::sync::atomic::AtomicU64,
     pub(crate) ignored: Tally,
-}
-
-/// What the receiver thread found.
-#[derive(Debug)]
-pub(crate) struct Received {
-    pub(crate) counts: Counts,
-    pub(crate) facts: Facts,
-    pub(crate) kernel_drops: Option<u64>,
-    /// Samples that found no room on their way to the stats thread.
-    pub(crate) unrecorded: u64,
-    /// The wait for the last replies was ended before its time.
-    pub(crate) cut_short: bool,
-    pub(crate) cpus: Option<Vec<usize>>,
-    /// The call for many packets that this system refuses, so that each took one of its own.
-    pub(crate) refused_call: Option<RefusedCall>,
-    /// The call that failed until the end: what came then was not seen.
-    pub(crate) failure: Option<RefusedCall>,
-}
-
-impl Received {
-    /// What several receiver threads found, each with the number of packets sent.
-    pub(crate) fn together<'a>(
-        classes: usize,
-        threads: impl Iterator<Item = (u64, &'a Self)> + Clone,
-    ) -> Self {
-        let mut all = Self {
-            counts: Counts::together(threads.clone().map(|(sent, one)| (sent, &one.counts))),
-            facts: Facts::new(classes),
-            kernel_drops: Some(0),
-            unrecorded: 0,
-            cut_short: false,
-            cpus: Some(Vec::new()),
-            refused_call: None,
-            failure: None,
-        };
-        for (_, one) in threads {
-            all.facts.add(&one.facts);
-            all.kernel_drops = all.kernel_drops.zip(one.kernel_drops).map(|(a, b)| a + b);
-            all.unrecorded += one.unrecorded;
-            all.refused_call = all.refused_call.or(one.refused_call);
-            all.failure = all.failure.or(one.failure);
-            all.cut_short |= one.cut_short;
-            all.cpus = all
-                .cpus
-                .zip(one.cpus.as_ref())
-                .map(|(cpus, more)| merged(cpus, more));
-        }
-        all
-    }
-}
-
-/// What replies told beside their timestamps.
-#[derive(Clone, Debug)]
-pub(crate) struct Facts {
-    /// Datagrams that are no replies to packets of the session.
-    pub(crate) ignored: Ignored,
-    /// Where the first reply of another address came from.
-    pub(crate) elsewhere_from: Option<SocketAddr>,
-    /// ICMP errors, by what they say.
-    pub(crate) icmp: IcmpErrors,
-    /// Replies whose timestamps make no sense: a clock was set, or they are not in the format that
-    /// they claim.
-    pub(crate) rejected: u64,
-    /// When our own clock was set: the first few times.
-    pub(crate) own_steps: Vec<OwnStep>,
-    /// Replies that tell no time: T2 or T3 is 0.
-    pub(crate) untold: u64,
-    /// Replies without a receive timestamp.
-    pub(crate) unstamped: u64,
-    /// Replies of which the kernel cut control messages off.
-    pub(crate) cut: u64,
-    pub(crate) stamps_back: u64,
-    /// Of packets that were answered, stamps that never came.
-    pub(crate) stamps_lost: u64,
-    pub(crate) received_by_class: Vec<u64>,
-    /// Replies whose T2 and T3 are not in the format that they claim, and were read in the other one.
-    pub(crate) other_format: u64,
-    /// How T2 and T3 were read, once that was settled; of several threads: of each.
-    pub(crate) readings: Vec<Reading>,
-    /// How far that can be believed; of several threads the least.
-    pub(crate) belief: Belief,
-    /// Replies whose delays are not known since other replies deny it.
-    pub(crate) misread: u64,
-    /// How often each TTL and TOS was seen.
-    pub(crate) ttl_out: Box<[u64; 256]>,
-    pub(crate) ttl_in: Box<[u64; 256]>,
-    pub(crate) tos_in: Box<[u64; 256]>,
-    /// TOS of the requests where they arrived (RFC 7750).
-    pub(crate) tos_there: Box<[u64; 256]>,
-    pub(crate) reply_sizes: Vec<usize>,
-    pub(crate) more_reply_sizes: bool,
-    /// Octets of all replies, and how many they should have.
-    pub(crate) reply_octets: u64,
-    pub(crate) due_octets: u64,
-    /// Replies that had T1 and T3 in each other's place.
-    pub(crate) exchanged: u64,
-    /// Of the reflector's clock.
-    pub(crate) estimates: Estimates,
-    /// Replies of fewer than 41 octets, which carry no TTL.
-    pub(crate) short_replies: u64,
-    /// Replies that came in bundles and share their T4 with others.
-    pub(crate) bundled: u64,
-    pub(crate) waits: Waits,
-}
-
-impl Facts {
-    pub(super) fn new(classes: usize) -> Self {
-        Self {
-            ignored: Ignored::default(),
-            elsewhere_from: None,
-            icmp: IcmpErrors::default(),
-            rejected: 0,
-            own_steps: Vec::with_capacity(OWN_STEPS),
-            untold: 0,
-            unstamped: 0,
-            cut: 0,
-            stamps_back: 0,
-            stamps_lost: 0,
-            received_by_class: vec![0; classes],
-            other_format: 0,
-            readings: Vec::new(),
-            belief: Belief::default(),
-            misread: 0,
-            ttl_out: Box::new([0; 256]),
-            ttl_in: Box::new([0; 256]),
-            tos_in: Box::new([0; 256]),
-            tos_there: Box::new([0; 256]),
-            reply_sizes: Vec::with_capacity(REPLY_SIZES),
-            more_reply_sizes: false,
-            reply_octets: 0,
-            due_octets: 0,
-            exchanged: 0,
-            estimates: Estimates::default(),
-            short_replies: 0,
-            bundled: 0,
-            waits: Waits::default(),
-        }
-    }
-
-    fn add(&mut self, other: &Self) {
-        let sum = |a: &mut [u64], b: &[u64]| {
-            for (a, b) in a.iter_mut().zip(b) {
-                *a += b;
-            }
-        };
-        self.ignored.add(&other.ignored);
-        self.elsewhere_from = self.elsewhere_from.or(other.elsewhere_from);
-        self.other_format += other.other_format;
-        self.belief = self.belief.max(other.belief);
-        self.misread += other.misread;
-        for reading in &other.readings {
-            if !self.readings.contains(reading) {
-                self.readings.push(*reading);
-            }
-        }
-        self.icmp.add(&other.icmp);
-        self.rejected += other.rejected;
-        self.own_steps.extend_from_slice(&other.own_steps);
-        self.untold += other.untold;
-        self.unstamped += other.unstamped;
-        self.cut += other.cut;
-        self.stamps_back += other.stamps_back;
-        self.stamps_lost += other.stamps_lost;
-        sum(&mut self.received_by_class, &other.received_by_class);
-        sum(&mut *self.ttl_out, &*other.ttl_out);
-        sum(&mut *self.ttl_in, &*other.ttl_in);
-        sum(&mut *self.tos_in, &*other.tos_in);
-        sum(&mut *self.tos_there, &*other.tos_there);
-        self.reply_sizes = merged(std::mem::take(&mut self.reply_sizes), &other.reply_sizes);
-        self.more_reply_sizes |= other.more_reply_sizes;
-        self.reply_octets += other.reply_octets;
-        self.due_octets += other.due_octets;
-        self.exchanged += other.exchanged;
-        self.estimates.add(&other.estimates);
-        self.short_replies += other.short_replies;
-        self.bundled += other.bundled;
-        self.waits.add(&other.waits);
-    }
-
-    /// Notes what `count` replies told that are like this one.
-    #[inline]
-    fn note(&mut self, datagram: &Datagram<'_>, len: usize, reply: &Reply<'_>, count: u64) {
-        match reply.sender_ttl {
-            Some(ttl) => self.ttl_out[usize::from(ttl)] += count,
-            None => self.short_replies += count,
-        }
-        if let Some(tos) = reply.sender_tos {
-            self.tos_there[usize::from(tos)] += count;
-        }
-        if let Some(ttl) = datagram.ttl {
-            self.ttl_in[usize::from(ttl)] += count;
-        }
-        if let Some(tos) = datagram.tos {
-            self.tos_in[usize::from(tos)] += count;
-        }
-        self.cut += if datagram.facts_cut { count } else { 0 };
-        self.bundled += if datagram.segment.is_some() { count } else { 0 };
-        if !self.reply_sizes.contains(&len) {
-            if self.reply_sizes.len() < REPLY_SIZES {
-                self.reply_sizes.push(len);
-            } else {
-                self.more_reply_sizes = true;
-            }
-        }
-        self.estimates.note(reply.head.error_estimate, count);
-    }
 }
 
 /// Takes replies until the session is over, or the peer is found not to be there yet.
@@ -943,7 +733,7 @@ impl<'a> Matcher<'a> {
     }
 
     fn on_stamp(&mut self, seq: u32, ns: i64) {
-        self.facts.stamps_back += 1;
+        self.facts.stamps.back += 1;
         let attempted = self.flight.attempted();
         let mut first = extend(seq, attempted);
         let granules = usize::try_from(self.flight.granules()).unwrap_or(0);
@@ -970,14 +760,19 @@ impl<'a> Matcher<'a> {
         let Some(t1_ns) = t1.unix_ns(self.format, left_ns).filter(|_| !self.hardware) else {
             return;
         };
-        let before = self.facts.waits;
-        if !self.facts.waits.note(t1_ns, left_ns, self.interval_ns) {
+        let before = self.facts.stamps.waits;
+        if !self
+            .facts
+            .stamps
+            .waits
+            .note(t1_ns, left_ns, self.interval_ns)
+        {
             return;
         }
         // It may be that our clock was set meanwhile.
         self.look_at_clocks();
         if seq < self.step_below {
-            self.facts.waits = before;
+            self.facts.stamps.waits = before;
         } else {
             self.left_ns = self.now_ns;
         }
@@ -1001,9 +796,7 @@ impl<'a> Matcher<'a> {
         self.now_ns = before;
         if let Some(step) = self.own_clock.read(before, wall, os::monotonic_ns()) {
             self.step_below = self.flight.attempted();
-            if self.facts.own_steps.len() < OWN_STEPS {
-                self.facts.own_steps.push(step);
-            }
+            self.facts.note_own_step(step);
         }
     }
 
@@ -1293,7 +1086,7 @@ impl<'a> Matcher<'a> {
             near,
             stepped,
         };
-        self.facts.exchanged += if exchanged { taken } else { 0 };
+        self.facts.times.exchanged += if exchanged { taken } else { 0 };
         self.longest_ns = if stepped {
             self.longest_ns
         } else {
@@ -1356,21 +1149,21 @@ impl<'a> Matcher<'a> {
         } = *answer;
         let packets = u64::from(count);
         let (class, stamped) = self.flight.class(seq);
-        self.facts.received_by_class[usize::from(class)] += packets;
+        self.facts.sizes.by_class[usize::from(class)] += packets;
         self.facts.note(datagram, len, reply, packets);
         let due = self.due.get(usize::from(class)).copied().unwrap_or(0);
-        self.facts.reply_octets += u64::try_from(len).unwrap_or(0) * packets;
-        self.facts.due_octets += due * packets;
+        self.facts.sizes.octets += u64::try_from(len).unwrap_or(0) * packets;
+        self.facts.sizes.due_octets += due * packets;
         if answer.stepped {
-            self.facts.rejected += packets;
+            self.facts.times.rejected += packets;
             return self.unusable(answer);
         }
         if tells_no_time(reply.head) {
-            self.facts.untold += packets;
+            self.facts.times.untold += packets;
             return self.unusable(answer);
         }
         let Some(t1_ns) = answer.t1_ns else {
-            self.facts.rejected += packets;
+            self.facts.times.rejected += packets;
             return self.unusable(answer);
         };
         let told = Told {
@@ -1430,20 +1223,20 @@ impl<'a> Matcher<'a> {
         let packets = u64::from(count);
         let times = told.t2.read(reading, near).zip(told.t3.read(reading, near));
         let Some((t2_ns, t3_ns)) = times else {
-            self.facts.rejected += packets;
+            self.facts.times.rejected += packets;
             return self.unusable(answer);
         };
         if is_of_another(told.t2, told.t3, (t2_ns, t3_ns), near) {
-            self.facts.misread += packets;
+            self.facts.times.misread += packets;
             return self.unusable(answer);
         }
-        self.facts.other_format += if claims_other(reading, told.claimed) {
+        self.facts.times.other_format += if claims_other(reading, told.claimed) {
             packets
         } else {
             0
         };
         let Some(t4_ns) = told.t4_ns else {
-            self.facts.unstamped += packets;
+            self.facts.times.unstamped += packets;
             return self.unusable(answer);
         };
         let mut sample = Sample {
@@ -1572,11 +1365,11 @@ impl<'a> Matcher<'a> {
         cpus: Option<Vec<usize>>,
     ) -> Received {
         self.settle_format();
-        self.facts.belief = self.time_format.belief();
-        self.facts.readings.extend(self.time_format.known());
+        self.facts.times.belief = self.time_format.belief();
+        self.facts.times.readings.extend(self.time_format.known());
         self.release(i64::MAX);
-        self.facts.stamps_lost = self.waiting.lost();
-        self.facts.reply_sizes.sort_unstable();
+        self.facts.stamps.lost = self.waiting.lost();
+        self.facts.sizes.of_replies.sort_unstable();
         let due = if self.cut_short { self.due(sent) } else { sent };
         if let Some(tap) = &mut self.tap {
             tap.sweep_below(due, &self.tracker);
@@ -2081,7 +1874,7 @@ mod tests {
             }
         }
         let received = matcher.finish(3, None, None);
-        assert_eq!(received.facts.stamps_back, 3);
+        assert_eq!(received.facts.stamps.back, 3);
         let mut seen = 0;
         while blocks.next(|block, _| {
             for sample in block {
@@ -2390,7 +2183,7 @@ mod tests {
             let late = u64::from(!in_time);
             assert_eq!(counts, (1 - late, late), "{stamped} {waited} {took}");
             let waits = u64::from(stamp_comes && waited > 0);
-            assert_eq!(received.facts.waits.count, waits);
+            assert_eq!(received.facts.stamps.waits.count, waits);
             let mut delays = Delays::new(1, false);
             while blocks.next(|block, _| delays.record(block)) {}
             let roundtrip = delays.report().roundtrip.map(|delay| delay.max);
@@ -2808,8 +2601,11 @@ mod tests {
         }
         assert_eq!(could_be_ns, 46);
         let received = matcher.finish(200, None, None);
-        assert_eq!(received.facts.rejected + received.facts.untold, 0);
-        assert_eq!(received.facts.readings, [Reading::UnixFraction]);
+        assert_eq!(
+            received.facts.times.rejected + received.facts.times.untold,
+            0
+        );
+        assert_eq!(received.facts.times.readings, [Reading::UnixFraction]);
         let mut delays = Delays::new(1, false);
         while blocks.next(|block, _| delays.record(block)) {}
         let outbound = delays.report().outbound.unwrap();
@@ -2924,7 +2720,10 @@ mod tests {
             arrive(&mut matcher, &octets, t1_ns + 1000);
         }
         let received = matcher.finish(20, None, None);
-        assert_eq!((received.counts.received, received.facts.rejected), (20, 0));
+        assert_eq!(
+            (received.counts.received, received.facts.times.rejected),
+            (20, 0)
+        );
         let mut delays = Delays::new(1, false);
         while blocks.next(|block, _| delays.record(block)) {}
         assert_eq!(delays.report().roundtrip.unwrap().max, 900);

@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 
 use super::icmp::IcmpErrors;
+use super::receiver::facts::{Path, Sizes, Stamps, Times};
 use super::receiver::{Belief, Estimates, Facts, Received};
 use super::reflector::Reflected;
 use super::sender::Sent;
@@ -70,27 +71,27 @@ fn facts_from(from: u64) -> Facts {
     let mut next = from..;
     let mut count = || next.next().unwrap();
     let mut facts = Facts::new(0);
-    facts.received_by_class = vec![count(), count()];
+    facts.sizes.by_class = vec![count(), count()];
     facts.ignored = ignored(&mut count);
     for field in [
-        &mut facts.rejected,
-        &mut facts.untold,
-        &mut facts.unstamped,
+        &mut facts.times.rejected,
+        &mut facts.times.untold,
+        &mut facts.times.unstamped,
         &mut facts.cut,
-        &mut facts.stamps_back,
-        &mut facts.stamps_lost,
-        &mut facts.other_format,
-        &mut facts.misread,
-        &mut facts.ttl_out[255],
-        &mut facts.ttl_in[0],
-        &mut facts.tos_in[7],
-        &mut facts.tos_there[184],
-        &mut facts.reply_octets,
-        &mut facts.due_octets,
-        &mut facts.exchanged,
-        &mut facts.short_replies,
+        &mut facts.stamps.back,
+        &mut facts.stamps.lost,
+        &mut facts.times.other_format,
+        &mut facts.times.misread,
+        &mut facts.path.ttl_out[255],
+        &mut facts.path.ttl_in[0],
+        &mut facts.path.tos_in[7],
+        &mut facts.path.tos_there[184],
+        &mut facts.sizes.octets,
+        &mut facts.sizes.due_octets,
+        &mut facts.times.exchanged,
+        &mut facts.path.short_replies,
         &mut facts.bundled,
-        &mut facts.waits.count,
+        &mut facts.stamps.waits.count,
     ] {
         *field = count();
     }
@@ -120,18 +121,18 @@ fn facts_of_two_receivers_add_up() {
     first.elsewhere_from = None;
     first.icmp = icmp(&[libc::EHOSTUNREACH, libc::ECONNREFUSED]);
     first.own_steps.push(own_step(3));
-    first.readings.push(Reading::Ntp);
-    first.belief = Belief::Shown;
-    first.reply_sizes.extend([41, 1472]);
+    first.times.readings.push(Reading::Ntp);
+    first.times.belief = Belief::Shown;
+    first.sizes.of_replies.extend([41, 1472]);
     first.estimates = estimates(11, 3, 5);
     let mut second = facts_from(1000);
     second.elsewhere_from = Some(address(7));
     second.icmp = icmp(&[libc::EHOSTUNREACH]);
     second.own_steps.push(own_step(-4));
-    second.readings.extend([Reading::Ptp, Reading::Ntp]);
-    second.belief = Belief::Denied;
-    second.reply_sizes.extend([41, 9]);
-    second.more_reply_sizes = true;
+    second.times.readings.extend([Reading::Ptp, Reading::Ntp]);
+    second.times.belief = Belief::Denied;
+    second.sizes.of_replies.extend([41, 9]);
+    second.sizes.more = true;
     second.estimates = estimates(23, 2, 29);
     for swapped in [false, true] {
         let (a, b) = (received(first.clone()), received(second.clone()));
@@ -144,48 +145,56 @@ fn facts_of_two_receivers_add_up() {
             ignored: of_kinds,
             elsewhere_from,
             icmp: errors,
-            rejected,
             mut own_steps,
+            times,
+            stamps,
+            path,
+            sizes,
+            estimates: quality,
+            cut,
+            bundled,
+        } = all.facts;
+        let Times {
+            rejected,
             untold,
             unstamped,
-            cut,
-            stamps_back,
-            stamps_lost,
-            received_by_class,
+            misread,
             other_format,
+            exchanged,
             mut readings,
             belief,
-            misread,
+        } = times;
+        let Stamps { back, lost, waits } = stamps;
+        let Path {
             ttl_out,
             ttl_in,
             tos_in,
             tos_there,
-            reply_sizes,
-            more_reply_sizes,
-            reply_octets,
-            due_octets,
-            exchanged,
-            estimates: quality,
             short_replies,
-            bundled,
-            waits,
-        } = all.facts;
-        assert_eq!(received_by_class, [sum(), sum()]);
+        } = path;
+        let Sizes {
+            by_class,
+            of_replies,
+            more,
+            octets,
+            due_octets,
+        } = sizes;
+        assert_eq!(by_class, [sum(), sum()]);
         assert_eq!(of_kinds, ignored(&mut sum));
         let counts = [
             rejected,
             untold,
             unstamped,
             cut,
-            stamps_back,
-            stamps_lost,
+            back,
+            lost,
             other_format,
             misread,
             ttl_out[255],
             ttl_in[0],
             tos_in[7],
             tos_there[184],
-            reply_octets,
+            octets,
             due_octets,
             exchanged,
             short_replies,
@@ -202,12 +211,12 @@ fn facts_of_two_receivers_add_up() {
             icmp(&icmp_of_both).report(|_| false)
         );
         let mut both = estimates(11, 3, 5);
-        let more = estimates(23, 2, 29);
+        let other = estimates(23, 2, 29);
         assert_eq!(
             (quality.synchronised(), quality.unusable()),
             (Some(false), Some(34))
         );
-        both.add(&more);
+        both.add(&other);
         assert_eq!(quality, both);
         own_steps.sort_by_key(|step| step.by_ns);
         assert_eq!(own_steps, [own_step(-4), own_step(3)]);
@@ -215,7 +224,7 @@ fn facts_of_two_receivers_add_up() {
         assert_eq!(readings, [Reading::Ntp, Reading::Ptp]);
         assert_eq!(belief, Belief::Denied);
         assert_eq!(elsewhere_from, Some(address(7)));
-        assert_eq!((reply_sizes, more_reply_sizes), (vec![9, 41, 1472], true));
+        assert_eq!((of_replies, more), (vec![9, 41, 1472], true));
     }
 }
 

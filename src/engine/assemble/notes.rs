@@ -198,27 +198,27 @@ fn strangers(facts: &Facts) -> Vec<Note> {
 /// How T2 and T3 are written.
 fn formats(parts: &Parts<'_>) -> Vec<Note> {
     let (facts, received) = (&parts.received.facts, parts.received.counts.received);
-    let claimed = counted(facts.other_format, |replies| {
+    let claimed = counted(facts.times.other_format, |replies| {
         Replies::OtherFormatClaimed { replies }.into()
     });
     let mut notes: Vec<Note> = claimed.into_iter().collect();
-    for reading in &facts.readings {
+    for reading in &facts.times.readings {
         let format = match reading {
             Reading::Ntp | Reading::Ptp => continue,
             Reading::UnixFraction => TimeFormat::UnixFraction,
             Reading::NtpNanoseconds => TimeFormat::NtpNanoseconds,
         };
-        let read_so = facts.belief != Belief::Denied;
+        let read_so = facts.times.belief != Belief::Denied;
         notes.push(Replies::MixedFormats { format, read_so }.into());
     }
-    notes.extend(counted(facts.misread, |replies| {
-        match facts.belief {
+    notes.extend(counted(facts.times.misread, |replies| {
+        match facts.times.belief {
             Belief::Denied => Replies::FormatDenied { replies },
             Belief::Shown | Belief::Assumed => Replies::FormatChanged { replies, received },
         }
         .into()
     }));
-    notes.extend(counted(facts.exchanged, |replies| {
+    notes.extend(counted(facts.times.exchanged, |replies| {
         Replies::Exchanged { replies }.into()
     }));
     notes
@@ -227,13 +227,13 @@ fn formats(parts: &Parts<'_>) -> Vec<Note> {
 /// A quirk of reflectors that pad every reply to one size, such as the largest that was agreed on: the way
 /// back carries a multiple of the load.
 fn oversize(facts: &Facts) -> Option<Replies> {
-    let (octets, due) = (facts.reply_octets, facts.due_octets);
+    let (octets, due) = (facts.sizes.octets, facts.sizes.due_octets);
     if octets.saturating_mul(2) < due.saturating_mul(3) {
         return None;
     }
     Some(Replies::Oversize {
         size_ratio: ratio(octets, due)?,
-        reply_bytes: match facts.reply_sizes.as_slice() {
+        reply_bytes: match facts.sizes.of_replies.as_slice() {
             [size] => Some(*size),
             _ => None,
         },
@@ -246,7 +246,7 @@ fn other_dscp(facts: &Facts, path: &PathFacts) -> Option<Replies> {
     let sent = path.dscp_sent?;
     Some(Replies::OtherDscp {
         replies,
-        of_replies: facts.tos_in.iter().sum(),
+        of_replies: facts.path.tos_in.iter().sum(),
         sent,
         received: path.dscp_received?,
         changed_by: match path.dscp_at_reflector {
@@ -265,7 +265,9 @@ fn times_there(parts: &Parts<'_>) -> Vec<Note> {
         counted(facts.estimates.unusable, |replies| {
             Replies::EstimatesUnusable { replies }.into()
         }),
-        counted(facts.untold, |replies| Replies::NoTime { replies }.into()),
+        counted(facts.times.untold, |replies| {
+            Replies::NoTime { replies }.into()
+        }),
         counted(restarts, |times| Counts::CounterBeganAnew { times }.into()),
     ];
     notes.into_iter().flatten().collect()
@@ -276,13 +278,13 @@ fn clocks(parts: &Parts<'_>) -> Vec<Note> {
     let (facts, received) = (&parts.received.facts, parts.received.counts.received);
     let set = parts.delays.course().lost;
     let set = set.then(|| Replies::ClockSetTooOften.into());
-    let rejected = facts.rejected + parts.delays.rejected();
+    let rejected = facts.times.rejected + parts.delays.rejected();
     let notes = [
         set,
         counted(rejected, |replies| {
             Replies::Contradictory { replies, received }.into()
         }),
-        counted(facts.unstamped, |replies| {
+        counted(facts.times.unstamped, |replies| {
             Replies::Unstamped {
                 replies,
                 received,
@@ -299,7 +301,7 @@ fn headers(parts: &Parts<'_>) -> Vec<Note> {
     let ttl = parts.config.socket.ttl;
     let came = parts.received.counts.received > 0;
     let notes = [
-        counted(parts.received.facts.short_replies, |replies| {
+        counted(parts.received.facts.path.short_replies, |replies| {
             Replies::NoTtlField { replies }.into()
         }),
         (ttl != 255 && came).then(|| Sender::OtherTtl { ttl }.into()),
@@ -325,7 +327,7 @@ fn left_out(parts: &Parts<'_>) -> Vec<Note> {
     let small = parts.window < within.min(parts.sent.sent);
     let notes = [
         counted(facts.cut, |replies| Replies::Cut { replies }.into()),
-        facts.more_reply_sizes.then(|| Replies::MoreSizes.into()),
+        facts.sizes.more.then(|| Replies::MoreSizes.into()),
         small.then(|| {
             Sender::WindowSmall {
                 packets: parts.window,

@@ -77,7 +77,10 @@ fn not_sent(parts: &Parts<'_>) -> [Option<Reason>; 5] {
 
 /// Packets that waited in this host, and what came of it.
 fn waited(parts: &Parts<'_>) -> [Option<Reason>; 2] {
-    let (waits, requested) = (&parts.received.facts.waits, parts.sent.stamps_requested);
+    let (waits, requested) = (
+        &parts.received.facts.stamps.waits,
+        parts.sent.stamps_requested,
+    );
     let many = waits.count > FEW_LATE && waits.count * MISSED_ONE_IN > requested;
     let late = parts.received.counts.late * u64::from(waits.count > 0);
     [
@@ -120,13 +123,13 @@ fn departures(parts: &Parts<'_>, load: &report::Load) -> [Option<Reason>; 2] {
 fn unstamped(parts: &Parts<'_>) -> Option<Reason> {
     let (sent, facts) = (parts.sent, &parts.received.facts);
     let requested = sent.stamps_requested;
-    let missing = requested.saturating_sub(facts.stamps_back + parts.never_left);
-    if missing == 0 || facts.stamps_back == 0 {
+    let missing = requested.saturating_sub(facts.stamps.back + parts.never_left);
+    if missing == 0 || facts.stamps.back == 0 {
         return None;
     }
     let answered = parts.received.counts.received + parts.never_left;
     let unanswered = sent.sent.saturating_sub(answered);
-    Some(match facts.stamps_lost == 0 && unanswered > 0 {
+    Some(match facts.stamps.lost == 0 && unanswered > 0 {
         true => Reason::MayNotHaveLeft {
             unstamped: missing.min(unanswered),
             unanswered,
