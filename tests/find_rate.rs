@@ -1,4 +1,7 @@
 //! `sender --find-rate` over loopback; rates that a path limits are in `namespaces.rs`.
+//!
+//! Needs a quiet machine: a rate is found by sending at it, and a machine that does not come to that finds a
+//! lower one.
 
 mod common;
 
