@@ -129,12 +129,14 @@ pub struct Record {
     ended: bool,
 }
 
-/// A session as a packet found it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A session as a datagram finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Visit {
-    /// Which session of the table it is, from 1; 0: sessions are not told apart.
+    key: Key,
+    /// Where it is; `None`: it has not begun.
+    place: Option<usize>,
+    /// Which session of the table it is, from 1; 0: none yet.
     pub serial: u64,
-    place: usize,
     /// The newest packet's sequence number again, with a newer timestamp: no packet of the
     /// measurement, but a question for the reflector's counter.
     pub repeat: bool,
@@ -261,23 +263,43 @@ impl Sessions {
         self.events.is_some()
     }
 
-    /// Finds the session of a request of so many octets, or begins it, and counts the request.
+    /// Finds the session of a datagram.
+    #[must_use]
+    pub fn find(&self, from: SocketAddr, to: Option<IpAddr>) -> Visit {
+        let key = Key::new(from, to);
+        let mut places = self.bucket_places(&key).into_iter().flatten();
+        let place = places.find(|place| {
+            let entry = &self.entries[*place];
+            entry.heard_ns != 0 && entry.key == key
+        });
+        Visit {
+            key,
+            place,
+            serial: place.map_or(0, |place| self.entries[place].serial),
+            repeat: false,
+        }
+    }
+
+    /// Counts `count` requests, of so many octets together, in their session, which begins with them
+    /// where there is none. Sequence number and T1 are those of the first; the others have the numbers
+    /// that follow, none of them 0, and the same T1.
     ///
     /// A session begins anew with sequence number 0 and a timestamp newer than all before.
     pub fn visit(
         &mut self,
-        from: SocketAddr,
-        to: Option<IpAddr>,
+        visit: &mut Visit,
+        (seq, t1): (u32, Timestamp),
+        count: u32,
         octets: usize,
-        seq: u32,
-        t1: Timestamp,
         now_ns: i64,
-    ) -> Visit {
-        let key = Key::new(from, to);
-        let place = self.place(&key, now_ns);
+    ) {
+        let known = visit.place.is_some();
+        let place = match visit.place {
+            Some(place) => place,
+            None => self.make_room(&visit.key, now_ns),
+        };
         let session = self.entries[place];
         let newer = newer(t1.raw(), session.t1);
-        let known = session.heard_ns != 0 && session.key == key;
         let silent = now_ns.saturating_sub(session.heard_ns) > self.timeout_ns;
         let again = seq == 0 && newer && session.seq < NEAR_WRAP;
         let fresh = !known || silent || again;
@@ -285,60 +307,28 @@ impl Sessions {
             if known {
                 self.ended(&session, if silent { silent_after } else { again_after });
             }
-            self.begin(place, key, from, to, now_ns);
+            self.begin(place, visit.key, now_ns);
         }
         let session = &mut self.entries[place];
-        let repeat = !fresh && newer && seq == session.seq;
+        let last = seq.wrapping_add(count.saturating_sub(1));
         // Packets of one batch may share a timestamp.
-        let further = t1.raw() == session.t1 && seq.wrapping_sub(session.seq) < 1 << 31;
+        let further = t1.raw() == session.t1 && last.wrapping_sub(session.seq) < 1 << 31;
+        visit.repeat = !fresh && newer && seq == session.seq;
         if fresh || newer || further {
             session.t1 = t1.raw();
-            session.seq = seq;
+            session.seq = last;
         }
         // 0 marks a free entry.
         session.heard_ns = now_ns.max(1);
-        let serial = session.serial;
-        if let Some(record) = self.record(serial) {
-            record.received += 1;
+        (visit.place, visit.serial) = (Some(place), session.serial);
+        if let Some(record) = self.record(visit.serial) {
+            record.received += u64::from(count);
             record.octets += u64::try_from(octets).unwrap_or(0);
             record.last_ns = now_ns;
         }
-        Visit {
-            serial,
-            place,
-            repeat,
-        }
     }
 
-    /// As [`visit`](Self::visit), of a request that follows another one of the same session; `None`
-    /// where it may begin a new one.
-    pub fn visit_again(
-        &mut self,
-        before: Visit,
-        octets: usize,
-        seq: u32,
-        t1: Timestamp,
-        now_ns: i64,
-    ) -> Option<Visit> {
-        let session = self.entries.get_mut(before.place)?;
-        if seq == 0 || session.serial != before.serial || session.heard_ns == 0 {
-            return None;
-        }
-        let newer = newer(t1.raw(), session.t1);
-        let repeat = newer && seq == session.seq;
-        if newer || (t1.raw() == session.t1 && seq.wrapping_sub(session.seq) < 1 << 31) {
-            session.t1 = t1.raw();
-            session.seq = seq;
-        }
-        if let Some(record) = self.record(before.serial) {
-            record.received += 1;
-            record.octets += u64::try_from(octets).unwrap_or(0);
-            record.last_ns = now_ns;
-        }
-        Some(Visit { repeat, ..before })
-    }
-
-    fn begin(&mut self, place: usize, key: Key, from: SocketAddr, to: Option<IpAddr>, now_ns: i64) {
+    fn begin(&mut self, place: usize, key: Key, now_ns: i64) {
         self.begun += 1;
         let serial = self.begun;
         self.entries[place] = Session {
@@ -346,78 +336,27 @@ impl Sessions {
             serial,
             ..FREE
         };
+        let (from, to) = (key.source(), key.destination());
         self.records[record_place(serial)] = Record::new(serial, from, to, now_ns);
         self.say(from, to, What::Began);
     }
 
-    /// As [`visit_again`](Self::visit_again) of `count` requests whose sequence numbers follow that of the
-    /// request before, none of them 0, with its T1; they have so many octets together.
-    ///
-    /// Returns the number of the first of their replies; their numbers are consecutive, and taken.
-    pub fn visit_run(
-        &mut self,
-        before: Visit,
-        octets: usize,
-        (seq, t1): (u32, Timestamp),
-        count: u32,
-        now_ns: i64,
-    ) -> u32 {
-        let session = &mut self.entries[before.place];
-        let last = seq.wrapping_add(count);
-        if session.t1 == t1.raw() && last.wrapping_sub(session.seq) < 1 << 31 {
-            session.seq = last;
-        }
-        let number = session.next;
-        session.next = number.wrapping_add(count);
-        if let Some(record) = self.record(before.serial) {
-            record.received += u64::from(count);
-            record.octets += u64::try_from(octets).unwrap_or(0);
-            record.last_ns = now_ns;
-        }
-        number
-    }
-
-    /// The number of the next reply of a session, which it takes; `None` where the session has
-    /// ended since.
-    pub fn next_number(&mut self, visit: Visit) -> Option<u32> {
-        let session = &mut self.entries[visit.place];
+    /// The number of the first of the next `count` replies of a session, which takes them; `None` where
+    /// the session has ended since.
+    pub fn take_numbers(&mut self, visit: &Visit, count: u32) -> Option<u32> {
+        let session = &mut self.entries[visit.place?];
         if session.serial != visit.serial || session.heard_ns == 0 {
             return None;
         }
         let number = session.next;
-        session.next = session.next.wrapping_add(1);
+        session.next = number.wrapping_add(count);
         Some(number)
-    }
-
-    /// The number of the next reply to a request, which it takes: [`visit`](Self::visit) and
-    /// [`next_number`](Self::next_number).
-    pub fn number(
-        &mut self,
-        from: SocketAddr,
-        to: Option<IpAddr>,
-        seq: u32,
-        t1: Timestamp,
-        now_ns: i64,
-    ) -> u32 {
-        let visit = self.visit(from, to, 0, seq, t1, now_ns);
-        self.next_number(visit).unwrap_or(0)
     }
 
     /// The record of a session, while it is one of the [`RECORDS`] last ones.
     pub fn record(&mut self, serial: u64) -> Option<&mut Record> {
         let record = &mut self.records[record_place(serial)];
         (serial != 0 && record.serial == serial).then_some(record)
-    }
-
-    /// The record of the session that a datagram which is no good request came from.
-    pub fn record_of(&mut self, from: SocketAddr, to: Option<IpAddr>) -> Option<&mut Record> {
-        let key = Key::new(from, to);
-        let mut places = self.bucket_places(&key).into_iter().flatten();
-        let place = places.find(|place| {
-            let entry = &self.entries[*place];
-            entry.heard_ns != 0 && entry.key == key
-        })?;
-        self.record(self.entries[place].serial)
     }
 
     /// The records that are kept, in order of beginning.
@@ -477,8 +416,8 @@ impl Sessions {
         [low, high].map(|bucket| bucket * WAYS..(bucket + 1) * WAYS)
     }
 
-    /// Where a session is, or may begin.
-    fn place(&mut self, key: &Key, now_ns: i64) -> usize {
+    /// Where a session may begin.
+    fn make_room(&mut self, key: &Key, now_ns: i64) -> usize {
         let buckets = self.bucket_places(key);
         let mut choice = None;
         let mut most_free = 0;
@@ -488,9 +427,6 @@ impl Sessions {
             for place in bucket {
                 let entry = &self.entries[place];
                 let silent = now_ns.saturating_sub(entry.heard_ns);
-                if entry.heard_ns != 0 && entry.key == *key {
-                    return place;
-                }
                 if entry.heard_ns == 0 || silent > self.timeout_ns {
                     free += 1;
                     first_free = first_free.or(Some(place));
@@ -609,6 +545,25 @@ mod tests {
         Timestamp::from_unix_ns(1_700_000_000 * S + ns, crate::wire::Format::Ntp)
     }
 
+    fn visit(sessions: &mut Sessions, from: SocketAddr, seq: u32, t1: Timestamp) -> Visit {
+        let mut visit = sessions.find(from, None);
+        sessions.visit(&mut visit, (seq, t1), 1, 41, S);
+        visit
+    }
+
+    /// The number of the reply to a request.
+    fn number(
+        sessions: &mut Sessions,
+        (from, to): (SocketAddr, Option<IpAddr>),
+        seq: u32,
+        t1: Timestamp,
+        now_ns: i64,
+    ) -> u32 {
+        let mut visit = sessions.find(from, to);
+        sessions.visit(&mut visit, (seq, t1), 1, 41, now_ns);
+        sessions.take_numbers(&visit, 1).unwrap()
+    }
+
     #[test]
     fn each_session_has_its_own_numbers() {
         let mut sessions = Sessions::new(0);
@@ -621,7 +576,7 @@ mod tests {
             (peer(1), other, 5, 0),
             (peer(1), to, 1, 2),
         ] {
-            let number = sessions.number(from, to, seq, at(i64::from(seq)), S);
+            let number = number(&mut sessions, (from, to), seq, at(i64::from(seq)), S);
             assert_eq!(number, expected, "{from} {to:?} {seq}");
         }
         assert_eq!(sessions.begun, 3);
@@ -630,7 +585,7 @@ mod tests {
     #[test]
     fn a_session_begins_anew_at_0_with_a_newer_timestamp_only() {
         let mut sessions = Sessions::new(0);
-        let mut number = |seq, t1| sessions.number(peer(1), None, seq, at(t1), S);
+        let mut number = |seq, t1| number(&mut sessions, (peer(1), None), seq, at(t1), S);
         assert_eq!(number(0, 100), 0);
         // A copy of it, and then one that was overtaken.
         assert_eq!(number(0, 100), 1);
@@ -648,7 +603,7 @@ mod tests {
     #[test]
     fn the_last_number_again_with_a_newer_timestamp_is_a_question() {
         let mut sessions = Sessions::new(0);
-        let mut repeat = |seq, t1| sessions.visit(peer(1), None, 41, seq, at(t1), S).repeat;
+        let mut repeat = |seq, t1| visit(&mut sessions, peer(1), seq, at(t1)).repeat;
         // Two of one batch, with one timestamp; a copy; one that was overtaken.
         for (seq, t1) in [(0, 100), (1, 200), (2, 200), (2, 200), (1, 200)] {
             assert!(!repeat(seq, t1), "{seq}");
@@ -657,7 +612,7 @@ mod tests {
         assert!(repeat(2, 400));
         assert!(!repeat(3, 500));
         // Behind another packet of one batch it is one as well, and none where it is a copy.
-        let before = sessions.visit(peer(1), None, 41, 4, at(600), S);
+        let before = visit(&mut sessions, peer(1), 4, at(600));
         for (seq, t1, repeat) in [
             (4, 600, false),
             (4, 700, true),
@@ -665,7 +620,8 @@ mod tests {
             (5, 800, true),
             (4, 750, false),
         ] {
-            let again = sessions.visit_again(before, 41, seq, at(t1), S).unwrap();
+            let mut again = before;
+            sessions.visit(&mut again, (seq, at(t1)), 1, 41, S);
             assert_eq!(again, Visit { repeat, ..before }, "{seq} at {t1}");
         }
     }
@@ -674,13 +630,13 @@ mod tests {
     fn records_are_of_the_sessions_begun_last() {
         let mut sessions = Sessions::new(0);
         let all = u32::try_from(RECORDS).unwrap() + 10;
-        let first = sessions.visit(peer(0), None, 41, 1, at(1), S);
-        assert_eq!(sessions.record_of(peer(0), None).unwrap().octets, 41);
+        let first = visit(&mut sessions, peer(0), 1, at(1));
+        assert_eq!(sessions.record(first.serial).unwrap().octets, 41);
         for n in 1..all {
-            sessions.visit(peer(n), None, 41, 1, at(1), S);
+            visit(&mut sessions, peer(n), 1, at(1));
         }
         assert_eq!(sessions.record(first.serial), None);
-        assert_eq!(sessions.record_of(peer(0), None), None);
+        assert_eq!(sessions.find(peer(0), None).serial, first.serial);
         let records = sessions.records();
         assert_eq!(records.len(), RECORDS);
         assert_eq!((records[0].serial, records[0].from), (11, peer(10)));
@@ -697,11 +653,11 @@ mod tests {
         let to = Some(IpAddr::from([10, 9, 9, 9]));
         let v6: SocketAddr = "[fe80::1%3]:5".parse().unwrap();
         let to_v6 = Some("2001:db8::1".parse().unwrap());
-        sessions.number(peer(1), to, 0, at(1), S);
-        sessions.number(peer(1), to, 0, at(2), 2 * S);
-        sessions.number(v6, to_v6, 0, at(2), 2 * S);
+        number(&mut sessions, (peer(1), to), 0, at(1), S);
+        number(&mut sessions, (peer(1), to), 0, at(2), 2 * S);
+        number(&mut sessions, (v6, to_v6), 0, at(2), 2 * S);
         sessions.sweep(3 * S);
-        sessions.number(peer(1), to, 1, at(2), 500 * S);
+        number(&mut sessions, (peer(1), to), 1, at(2), 500 * S);
         sessions.sweep(1000 * S);
         let told: Vec<_> = events.try_iter().map(|e| (e.from, e.to, e.what)).collect();
         assert_eq!(
@@ -719,7 +675,7 @@ mod tests {
     #[test]
     fn a_silent_session_is_forgotten() {
         let mut sessions = Sessions::new(900 * 1_000_000_000);
-        let mut number = |seq, now| sessions.number(peer(1), None, seq, at(now), now);
+        let mut number = |seq, now| number(&mut sessions, (peer(1), None), seq, at(now), now);
         assert_eq!(number(7, S), 0);
         assert_eq!(number(8, 900 * S), 1);
         assert_eq!(number(9, 1801 * S), 0);
@@ -730,7 +686,7 @@ mod tests {
         let mut sessions = Sessions::new(0);
         for round in 0..3 {
             for n in 0..100_000 {
-                let number = sessions.number(peer(n), None, round + 1, at(1), S);
+                let number = number(&mut sessions, (peer(n), None), round + 1, at(1), S);
                 assert_eq!(number, round, "session {n}");
             }
         }
@@ -741,13 +697,13 @@ mod tests {
     fn a_flood_of_sources_stays_in_its_memory_and_counts_evictions() {
         let mut sessions = Sessions::new(0);
         for n in 0..400_000 {
-            sessions.number(peer(n), None, 1, at(1), S + i64::from(n));
+            number(&mut sessions, (peer(n), None), 1, at(1), S + i64::from(n));
         }
         assert_eq!(sessions.begun, 400_000);
         assert!(sessions.evicted > 100_000);
         // The newest ones are still known.
-        let known =
-            (399_000..400_000).filter(|n| sessions.number(peer(*n), None, 2, at(2), 2 * S) == 1);
+        let known = (399_000..400_000)
+            .filter(|n| number(&mut sessions, (peer(*n), None), 2, at(2), 2 * S) == 1);
         assert_eq!(known.count(), 1000);
     }
 

@@ -541,9 +541,11 @@ mod tests {
         fn new(stage: Stage) -> Self {
             let mut sessions = Sessions::new(0);
             let t1 = Timestamp::from_unix_ns(1, Format::Ntp);
+            let mut visit = sessions.find(peer(), None);
+            sessions.visit(&mut visit, (0, t1), 1, 41, 1);
             Self {
                 stage,
-                visit: sessions.visit(peer(), None, 41, 0, t1, 1),
+                visit,
                 sessions,
                 tracker: Tracker::new(1 << 16),
                 offered: 0,

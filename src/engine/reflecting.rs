@@ -224,7 +224,7 @@ impl Reflecting {
     ) -> Result<(), Failure> {
         let mut reflector = reflector::Reflector::new(config);
         if let (Some(sessions), Some(events), true) =
-            (&mut reflector.sessions, &self.events_in, config.watch)
+            (&mut reflector.book.sessions, &self.events_in, config.watch)
         {
             sessions.tell(events.clone());
         }

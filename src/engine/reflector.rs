@@ -1,22 +1,30 @@
-//! The reflector: one pure function from request to reply, and the thread around it.
+//! The reflector: from requests to replies, whoever's sessions they are of, and the thread around it.
 //!
 //! Replies are written into the memory that their requests came in. T2 is the kernel's, T3 is
 //! written last, right before the call that sends.
 
-mod bundle;
+mod book;
 pub(super) mod desk;
 pub(super) mod light;
+mod ready;
+pub(super) mod reflect;
+mod run;
 #[cfg(test)]
 mod test_link;
+#[cfg(test)]
+mod tests;
 mod thread;
 mod totals;
 pub(super) mod train;
 
-pub(super) use self::desk::{Answer, CHUNK, Decides, Desk, Queued};
-pub(super) use self::light::{Blank, QUALITY_NS, Reflector, no_request};
+pub(super) use self::book::{Book, Terms};
+pub(super) use self::desk::Desk;
+pub(super) use self::light::no_request;
+pub(super) use self::reflect::Reflector;
 #[cfg(test)]
 pub(super) use self::test_link::OneBundle;
 pub(super) use self::thread::run;
 pub(super) use self::totals::Live;
 pub use self::totals::Reflected;
-pub(super) use self::train::{Admitted, MOST_SEGMENTS, stamp_train, write_train};
+#[cfg(test)]
+pub(super) use self::train::Answer;

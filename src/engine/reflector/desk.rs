@@ -1,87 +1,33 @@
-//! The way out of a thread that reflects: replies of a batch are queued, get their T3, and leave.
+//! The desk of a thread that reflects: datagrams of a batch are answered, and their replies are
+//! queued, get their T3, and leave.
 //!
-//! Who decides about the requests is another question: a [`Reflector`] of TWAMP Light, or the sessions
-//! that a Server granted. T3 is the last thing that happens to a reply, right before the call that
-//! sends.
+//! T3 is the last thing that happens to a reply, right before the call that sends.
 
 use std::io;
 
-use mio::Token;
-
+use super::book::Book;
+use super::light::Light;
+use super::ready::Ready;
+use super::reflect::Reflector;
+use super::run::run_in;
+use super::train::Answer;
 use crate::engine::trains::refuses_trains;
 use crate::io::{
-    BATCH, Mirror, Refusals, RefusedCall, failed_call, is_of_destination, refused_call,
+    BATCH, Mirror, Refusals, RefusedCall, Request, failed_call, is_of_destination, refused_call,
 };
 use crate::os::{self, EventLoop};
 use crate::report::unsent::Unsent;
 
-/// Replies, or trains of them, that share one T3 and one call.
-pub(in crate::engine) const CHUNK: usize = 4;
 /// How long a batch of replies waits for room in a full socket.
 const ROOM_NS: i64 = 500_000;
 
-/// A reply or a train that waits to be sent: the slot's index, its octets, and of each reply but the
-/// last.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::engine) struct Queued {
-    pub(in crate::engine) index: usize,
-    pub(in crate::engine) answer: Answer,
-    pub(in crate::engine) step: usize,
-}
-
-impl Queued {
-    pub(in crate::engine) fn replies(&self) -> u64 {
-        u64::try_from(self.answer.len.div_ceil(self.step)).unwrap_or(1)
-    }
-}
-
-/// A reply that is ready but for T3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::engine) struct Answer {
-    pub(in crate::engine) len: usize,
-    pub(in crate::engine) tos: u8,
-    /// Whose it is, as whoever decides tells sessions apart; 0: none, in TWAMP Light.
-    pub(in crate::engine) session: u64,
-}
-
-/// Decides about the requests of a thread, and keeps the books on its replies.
-pub(in crate::engine) trait Decides {
-    /// A moment, as replies carry it.
-    type Time: Copy;
-
-    /// How many of the queued replies or trains leave with one T3.
-    fn chunk(&self, queued: &[Queued]) -> usize {
-        queued.len().min(CHUNK)
-    }
-
-    /// This moment.
-    fn now(&self) -> Self::Time;
-
-    /// Writes T3 into queued replies; `again` into those that have one but did not leave then.
-    fn stamp(&mut self, queued: &Queued, octets: &mut [u8], t3: Self::Time, again: bool);
-
-    /// The call that sends is over, whatever became of the replies.
-    fn tried(&mut self, t3: Self::Time);
-
-    /// So many replies of a session wait to be sent.
-    fn queued(&mut self, session: u64, replies: u64);
-
-    /// So many replies were sent.
-    fn sent(&mut self, replies: u64);
-
-    /// So many replies of a session could not be sent.
-    fn unsent(&mut self, session: u64, replies: u64);
-
-    /// While there was no room for replies, these sources turned out to be ready.
-    fn woken(&mut self, tokens: impl Iterator<Item = Token>);
-}
-
 /// What a reflector's thread works with beside its sockets.
-pub(in crate::engine) struct Desk<R> {
-    pub(in crate::engine) reflector: R,
+pub(in crate::engine) struct Desk<B = Light> {
+    pub(in crate::engine) reflector: Reflector<B>,
     pub(in crate::engine) events: EventLoop,
-    /// The queued replies, in their order.
-    queued: Vec<Queued>,
+    /// What was queued: whose request it answers, by the index in the batch.
+    indices: Vec<usize>,
+    queued: Vec<Answer>,
     /// Room in a full socket was waited for: once a batch, since others must not wait for a socket
     /// that stays full.
     pub(in crate::engine) waited: bool,
@@ -94,15 +40,18 @@ pub(in crate::engine) struct Desk<R> {
     pub(in crate::engine) unsent: Unsent,
     /// A wait took what woke it, perhaps for another socket or to stop.
     pub(in crate::engine) woken: bool,
+    /// Sockets with datagrams, as far as was noticed.
+    pub(in crate::engine) ready: Ready,
 }
 
-impl<R: Decides> Desk<R> {
+impl<B: Book> Desk<B> {
     /// # Errors
     /// The system's, from setting up the event loop.
-    pub(in crate::engine) fn new(reflector: R) -> io::Result<Self> {
+    pub(in crate::engine) fn new(reflector: Reflector<B>) -> io::Result<Self> {
         Ok(Self {
             reflector,
             events: EventLoop::new()?,
+            indices: Vec::with_capacity(BATCH),
             queued: Vec::with_capacity(BATCH),
             waited: false,
             failure: None,
@@ -110,7 +59,66 @@ impl<R: Decides> Desk<R> {
             mute: true,
             unsent: Unsent::default(),
             woken: false,
+            ready: Ready::default(),
         })
+    }
+
+    /// Answers a batch of datagrams on a port.
+    pub(in crate::engine) fn answer<M: Mirror>(
+        &mut self,
+        port: usize,
+        socket: &mut M,
+        batch: usize,
+        now: i64,
+    ) {
+        self.begin_batch(now);
+        for index in 0..batch {
+            self.reflect(port, socket, index, now);
+        }
+        self.flush(socket);
+    }
+
+    /// Answers a datagram or bundle of a batch.
+    pub(in crate::engine) fn reflect<M: Mirror>(
+        &mut self,
+        port: usize,
+        socket: &mut M,
+        index: usize,
+        now: i64,
+    ) {
+        let reflector = &mut self.reflector;
+        let mut request = socket.request(index);
+        let segment = request.segment.unwrap_or(request.len).max(1);
+        let Some(visit) = reflector.admit(port, &request, segment) else {
+            return;
+        };
+        let terms = reflector.book.terms(B::session(&visit));
+        let octets = &request.slot[..request.len];
+        let run = terms.and_then(|terms| run_in(octets, segment, terms.format, &reflector.guard));
+        let answer = if let Some(run) = run {
+            let facts = Request {
+                slot: &mut [],
+                ..request
+            };
+            match socket.move_ahead(index, run.ahead) {
+                Some(octets) => reflector.answer_run(octets, &facts, visit, &run, now),
+                None => {
+                    let request = &mut socket.request(index);
+                    reflector.answer_each(request, visit, segment, now)
+                }
+            }
+        } else {
+            reflector.answer_each(&mut request, visit, segment, now)
+        };
+        if let Some(answer) = answer {
+            self.queue(socket, index, answer);
+        }
+    }
+
+    /// Before the datagrams of a batch are answered.
+    pub(in crate::engine) fn begin_batch(&mut self, now: i64) {
+        self.waited = false;
+        self.reflector.refresh_estimates(now);
     }
 
     pub(in crate::engine) fn queue<M: Mirror>(
@@ -119,26 +127,11 @@ impl<R: Decides> Desk<R> {
         index: usize,
         answer: Answer,
     ) {
-        self.queue_train(socket, index, answer, answer.len);
-    }
-
-    /// Queues replies of `step` octets each, the last one perhaps shorter.
-    pub(in crate::engine) fn queue_train<M: Mirror>(
-        &mut self,
-        socket: &mut M,
-        index: usize,
-        answer: Answer,
-        step: usize,
-    ) {
-        let segment = (answer.len > step).then_some(step);
+        let segment = (answer.len > answer.step).then_some(answer.step);
         socket.queue(index, answer.len, answer.tos, segment);
-        let queued = Queued {
-            index,
-            answer,
-            step,
-        };
-        self.queued.push(queued);
-        self.reflector.queued(answer.session, queued.replies());
+        self.indices.push(index);
+        self.queued.push(answer);
+        self.reflector.book.queued(answer.session, answer.replies());
     }
 
     /// Sends what is queued on this socket.
@@ -146,11 +139,11 @@ impl<R: Decides> Desk<R> {
         let (mut gone, mut stamped) = (0, 0);
         while socket.queued() > 0 {
             let chunk = self.reflector.chunk(&self.queued[gone..]);
-            let t3 = self.reflector.now();
-            for (offset, queued) in self.queued[gone..gone + chunk].iter().enumerate() {
-                let octets = &mut socket.reply_mut(offset)[..queued.answer.len];
+            let t3 = Reflector::<B>::now();
+            for (offset, answer) in self.queued[gone..gone + chunk].iter().enumerate() {
+                let octets = &mut socket.reply_mut(offset)[..answer.len];
                 let again = gone + offset < stamped;
-                self.reflector.stamp(queued, octets, t3, again);
+                self.reflector.stamp(answer, octets, t3, again);
             }
             stamped = stamped.max(gone + chunk);
             let result = socket.send(chunk);
@@ -159,57 +152,50 @@ impl<R: Decides> Desk<R> {
             match result {
                 Ok(sent) => {
                     let left = &self.queued[gone..gone + sent];
-                    self.reflector.sent(left.iter().map(Queued::replies).sum());
-                    self.left();
+                    self.left(left.iter().map(Answer::replies).sum());
                     gone += sent;
                 }
                 Err(error) if self.wait_for_room(&error) => {}
                 Err(error) => {
-                    let queued = self.queued[gone];
-                    let replies = queued.replies();
+                    let answer = self.queued[gone];
+                    let replies = answer.replies();
                     if replies > 1 && refuses_trains(&error) {
-                        self.send_unfolded(socket, queued);
+                        self.send_unfolded(socket, self.indices[gone], answer);
                     } else {
-                        self.refused(socket.send_call(), &error, queued.answer.session, replies);
+                        self.refused(socket.send_call(), &error, answer.session, replies);
                     }
                     socket.skip();
                     gone += 1;
                 }
             }
         }
+        self.indices.clear();
         self.queued.clear();
     }
 
     /// Sends the replies of a train that the system does not take as one.
-    fn send_unfolded<M: Mirror>(&mut self, socket: &mut M, queued: Queued) {
-        let Queued {
-            index,
-            answer,
-            step,
-        } = queued;
+    fn send_unfolded<M: Mirror>(&mut self, socket: &mut M, index: usize, answer: Answer) {
         let Some(route) = socket.route(index) else {
-            return self.reflector.unsent(answer.session, queued.replies());
+            return self.reflector.unsent(answer.session, answer.replies());
         };
-        for at in (0..answer.len).step_by(step) {
-            let len = step.min(answer.len - at);
+        for at in (0..answer.len).step_by(answer.step) {
+            let len = answer.step.min(answer.len - at);
             let mut send = || socket.send_part(index, at, len, &route, answer.tos);
             let result = match send() {
                 Err(error) if self.wait_for_room(&error) => send(),
                 result => result,
             };
             match result {
-                Ok(()) => {
-                    self.left();
-                    self.reflector.sent(1);
-                }
+                Ok(()) => self.left(1),
                 Err(error) => self.refused(socket.send_call(), &error, answer.session, 1),
             }
         }
     }
 
-    /// A reply left.
+    /// So many replies left.
     #[inline]
-    pub(in crate::engine) fn left(&mut self) {
+    pub(in crate::engine) fn left(&mut self, replies: u64) {
+        self.reflector.totals.reflected += replies;
         self.refusals.end();
         self.mute = false;
     }
@@ -244,7 +230,9 @@ impl<R: Decides> Desk<R> {
         }
         // What ends it early is a request, or none where the thread looks for them.
         self.events.wait_until(os::monotonic_ns() + ROOM_NS);
-        self.reflector.woken(self.events.ready());
+        for token in self.events.ready() {
+            self.ready.push(token.0);
+        }
         self.waited = true;
         self.woken = true;
         true

@@ -8,8 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use mio::{Registry, Token};
 use nix::errno::Errno;
 
+use super::book::Book;
+use super::reflect::Reflector;
+use super::train::Answer;
 use crate::config::{IoKind, ReflectorConfig, SocketOptions};
 use crate::io::{Mirror, Request, Route};
+use crate::report::ignored::Kind;
 use crate::wire::Format;
 
 pub(super) fn tests_config() -> ReflectorConfig {
@@ -33,6 +37,33 @@ pub(super) fn tests_config() -> ReflectorConfig {
         cpus: None,
         impairment: None,
         watch: false,
+    }
+}
+
+impl<B: Book> Reflector<B> {
+    /// Answers a datagram or bundle without looking for a run.
+    pub(in crate::engine) fn reflect_each(
+        &mut self,
+        port: usize,
+        request: &mut Request<'_>,
+        now: i64,
+    ) -> Option<Answer> {
+        let segment = request.segment.unwrap_or(request.len).max(1);
+        let visit = self.admit(port, request, segment)?;
+        self.answer_each(request, visit, segment, now)
+    }
+}
+
+impl Reflector {
+    /// Answers a request, or says why not.
+    pub(in crate::engine) fn reflect(
+        &mut self,
+        request: &mut Request<'_>,
+        now: i64,
+    ) -> Result<Answer, Kind> {
+        let before = self.totals.ignored;
+        let answer = self.reflect_each(0, request, now);
+        answer.ok_or_else(|| self.totals.ignored.since(&before).most().unwrap().0)
     }
 }
 
@@ -134,7 +165,7 @@ impl Mirror for OneBundle {
         Request {
             slot: &mut self.slot[self.begin..],
             len: self.len,
-            segment: Some(self.segment),
+            segment: Some(self.segment).filter(|segment| *segment < self.len),
             truncated: false,
             facts_cut: true,
             from: Some(self.from),
@@ -142,7 +173,7 @@ impl Mirror for OneBundle {
             to_many: false,
             arrived_ns: Some(1_790_000_000_000_000_000),
             ttl: Some(64),
-            tos: Some(0),
+            tos: Some(0xb9),
         }
     }
 

@@ -5,17 +5,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use mio::{Token, Waker};
 
-use super::desk::{Answer, Decides, Desk};
-use super::light::Reflector;
+use super::book::Book as _;
+use super::desk::Desk;
+use super::light::Light;
+use super::reflect::Reflector;
 use super::totals::{Live, Reflected};
-use super::train::stamp;
+use super::train::Answer;
 use crate::engine::impair::Stage;
 use crate::engine::impaired::Testing;
 use crate::engine::pace::Pace;
 use crate::engine::run::failed;
-use crate::io::{Advice, Mirror, Patience, Request, Route, failed_call};
+use crate::io::{Advice, Mirror, Patience, Route, failed_call};
 use crate::os;
-use crate::report::ignored::Kind;
 
 /// While very many requests come they are looked for this often.
 const LOOK_NS: i64 = 20_000;
@@ -60,7 +61,10 @@ pub(crate) fn run<M: Mirror>(
                         patience[index].renew();
                         taken += count;
                         match &mut testing {
-                            None => desk.answer(&mut sockets[index], count),
+                            None => {
+                                let now = os::monotonic_ns();
+                                desk.answer(index, &mut sockets[index], count, now);
+                            }
                             Some(testing) => testing.answer(&mut desk, &mut sockets, index, count),
                         }
                         if count < sockets[index].batch() {
@@ -96,7 +100,7 @@ pub(crate) fn run<M: Mirror>(
         if let Some(testing) = &mut testing {
             until = until.min(testing.release_due(&mut desk, &mut sockets));
         }
-        if let Some(sessions) = desk.reflector.sessions.as_mut().filter(|s| s.tells()) {
+        if let Some(sessions) = desk.reflector.book.sessions.as_mut().filter(|s| s.tells()) {
             let now = os::monotonic_ns();
             if now >= sweep_at {
                 sessions.sweep(now);
@@ -146,42 +150,7 @@ pub(crate) fn run<M: Mirror>(
     Ok(totals)
 }
 
-impl Desk<Reflector> {
-    pub(in crate::engine) fn begin_batch(&mut self, count: usize) -> i64 {
-        let now = os::monotonic_ns();
-        self.reflector.refresh_quality(now);
-        self.reflector.totals.received += u64::try_from(count).unwrap_or(0);
-        self.waited = false;
-        now
-    }
-
-    pub(in crate::engine) fn count(&mut self, request: &Request<'_>) {
-        self.reflector.totals.cut += u64::from(request.facts_cut);
-        self.reflector.totals.received_octets += u64::try_from(request.len).unwrap_or(0);
-    }
-
-    pub(in crate::engine) fn refuse(&mut self, kind: Kind, request: &Request<'_>) {
-        self.reflector.totals.ignored.note(kind, 1);
-        self.reflector.refused(kind, request);
-    }
-
-    fn answer<M: Mirror>(&mut self, socket: &mut M, count: usize) {
-        let now = self.begin_batch(count);
-        for index in 0..count {
-            let mut request = socket.request(index);
-            if let Some(segment) = request.segment {
-                self.answer_bundle(socket, index, segment, now);
-                continue;
-            }
-            self.count(&request);
-            match self.reflector.reflect(&mut request, now) {
-                Ok(answer) => self.queue(socket, index, answer),
-                Err(kind) => self.refuse(kind, &request),
-            }
-        }
-        self.flush(socket);
-    }
-
+impl Desk {
     /// Sends a reply that is kept elsewhere, after what is queued. One that would have left before
     /// has its T3.
     pub(in crate::engine) fn send_alone<M: Mirror>(
@@ -193,21 +162,17 @@ impl Desk<Reflector> {
         has_t3: bool,
     ) {
         self.flush(socket);
-        self.reflector.queued(answer.session, 1);
+        self.reflector.book.queued(answer.session, 1);
         loop {
-            let t3 = self.reflector.now();
+            let t3 = Reflector::<Light>::now();
             if !has_t3 {
-                stamp(slot, t3);
+                self.reflector
+                    .stamp(&answer, &mut slot[..answer.len], t3, false);
             }
             let result = socket.send_alone(&slot[..answer.len], route, answer.tos);
-            if !has_t3 {
-                self.reflector.tried(t3);
-            }
+            self.reflector.tried(t3);
             match result {
-                Ok(()) => {
-                    self.left();
-                    self.reflector.sent(1);
-                }
+                Ok(()) => self.left(1),
                 Err(error) if self.wait_for_room(&error) => continue,
                 Err(error) => self.refused(socket.send_call(), &error, answer.session, 1),
             }
@@ -216,7 +181,7 @@ impl Desk<Reflector> {
     }
 
     fn show(&self, live: &Live) {
-        let sessions = self.reflector.sessions.as_ref().map_or(0, |s| s.begun);
+        let sessions = self.reflector.book.sessions.as_ref().map_or(0, |s| s.begun);
         for (place, value) in [
             (&live.received, self.reflector.totals.received),
             (&live.reflected, self.reflector.totals.reflected),
@@ -229,7 +194,7 @@ impl Desk<Reflector> {
     }
 
     pub(super) fn finish(mut self) -> Reflected {
-        if let Some(sessions) = &self.reflector.sessions {
+        if let Some(sessions) = &self.reflector.book.sessions {
             self.reflector.totals.sessions = sessions.begun;
             self.reflector.totals.evicted = sessions.evicted;
             let offset = os::realtime_ns() - os::monotonic_ns();
@@ -253,7 +218,7 @@ mod tests {
 
     use super::super::test_link::{Failing, tests_config};
     use super::*;
-    use crate::io::RefusedCall;
+    use crate::io::{RefusedCall, Request};
 
     #[test]
     fn a_call_that_fails_for_good_ends_the_reflector_and_not_a_core() {

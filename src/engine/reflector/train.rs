@@ -2,25 +2,45 @@
 
 use zerocopy::FromBytes;
 
+use crate::report::ignored::Kind;
 use crate::wire::{ReplyHead, SENDER_LEN, SenderPacket, Timestamp};
 
 /// Most requests of a bundle.
-pub(in crate::engine) const MOST_SEGMENTS: usize = 65_536 / SENDER_LEN;
+pub(super) const MOST_SEGMENTS: usize = 65_536 / SENDER_LEN;
 
-/// An admitted request of a bundle: where it stands, how long it is, and the number of its reply.
+/// A request of a bundle: where it stands, how long it is, what it says or why it is not answered, and
+/// the number of its reply.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::engine) struct Admitted {
-    pub(in crate::engine) at: usize,
+pub(super) struct Admitted {
+    pub(super) at: usize,
+    pub(super) len: usize,
+    pub(super) read: Result<SenderPacket, Kind>,
+    pub(super) number: u32,
+}
+
+/// A reply, or a train of them, that is ready but for T3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) struct Answer {
+    /// Octets of all.
     pub(in crate::engine) len: usize,
-    pub(in crate::engine) sender: SenderPacket,
-    pub(in crate::engine) number: u32,
+    /// Octets of each reply but the last, which may be shorter.
+    pub(in crate::engine) step: usize,
+    pub(in crate::engine) tos: u8,
+    /// The number of its session.
+    pub(in crate::engine) session: u64,
+}
+
+impl Answer {
+    pub(in crate::engine) fn replies(&self) -> u64 {
+        u64::try_from(self.len.div_ceil(self.step)).unwrap_or(1)
+    }
 }
 
 /// Writes replies one behind the other, each but the last of `step` octets; returns the octets of all.
 ///
 /// The requests are those of a bundle of `segment` octets each, all of it or what is left of it.
 /// `write` writes the reply to one of them, to the place that it is told, and returns its octets.
-pub(in crate::engine) fn write_train(
+pub(super) fn write_train(
     slot: &mut [u8],
     admitted: &mut [Admitted],
     segment: usize,
@@ -56,7 +76,7 @@ pub(in crate::engine) fn write_train(
 }
 
 /// Writes T3 into each reply of a train.
-pub(in crate::engine) fn stamp_train(slot: &mut [u8], step: usize, t3: Timestamp) {
+pub(super) fn stamp_train(slot: &mut [u8], step: usize, t3: Timestamp) {
     for reply in slot.chunks_mut(step) {
         stamp(reply, t3);
     }

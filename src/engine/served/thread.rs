@@ -120,12 +120,12 @@ impl<P: Port> Thread<P> {
         os::sharpen_timers();
         let mut slots = P::slots();
         while !stop.load(Ordering::Relaxed) {
-            for _ in 0..self.desk.reflector.ready.len() {
-                let Some(port) = self.desk.reflector.ready.pop() else {
+            for _ in 0..self.desk.ready.len() {
+                let Some(port) = self.desk.ready.pop() else {
                     break;
                 };
                 if self.serve(port, &mut slots) {
-                    self.desk.reflector.ready.push(port);
+                    self.desk.ready.push(port);
                 }
             }
             if self.desk.failure.is_some() {
@@ -141,19 +141,19 @@ impl<P: Port> Thread<P> {
             let woken = std::mem::take(&mut self.desk.woken);
             if let Some(again) = self.again_ns.take() {
                 self.desk.events.wait_until(again);
-            } else if woken || self.desk.reflector.ready.len() > 0 {
+            } else if woken || self.desk.ready.len() > 0 {
                 self.desk.events.look();
             } else {
-                let next = self.desk.reflector.next_look();
+                let next = self.desk.reflector.book.next_look();
                 self.desk.events.wait_until(next);
             }
             for token in self.desk.events.ready() {
-                self.desk.reflector.ready.push(token.0);
+                self.desk.ready.push(token.0);
             }
         }
         self.obey();
         self.show();
-        while let Some(session) = self.desk.reflector.take_any() {
+        while let Some(session) = self.desk.reflector.book.take_any() {
             self.release(session);
         }
         // What was ordered since then ends with the channel.
@@ -234,7 +234,7 @@ impl<P: Port> Thread<P> {
                 Command::Add { socket, session } => {
                     if let Some(NewPort { socket, users }) = socket {
                         // It was registered before it was known here.
-                        self.desk.reflector.ready.push(session.port);
+                        self.desk.ready.push(session.port);
                         let opened = Opened {
                             socket,
                             users,
@@ -244,13 +244,13 @@ impl<P: Port> Thread<P> {
                         };
                         self.ports.insert(session.port, opened);
                     }
-                    self.desk.reflector.add(session);
+                    self.desk.reflector.book.add(session);
                 }
-                Command::Run(id) => self.desk.reflector.run(id, os::monotonic_ns()),
+                Command::Run(id) => self.desk.reflector.book.run(id, os::monotonic_ns()),
                 Command::End { id, after_ns } => {
                     let now = os::monotonic_ns();
                     let at = now.saturating_add(after_ns.max(0));
-                    self.desk.reflector.end(id, at, now);
+                    self.desk.reflector.book.end(id, at, now);
                 }
             }
         }
@@ -258,7 +258,7 @@ impl<P: Port> Thread<P> {
 
     /// Ends sessions whose time is over.
     pub(super) fn end_sessions(&mut self, now: i64) {
-        while let Some(session) = self.desk.reflector.take_over(now) {
+        while let Some(session) = self.desk.reflector.book.take_over(now) {
             self.release(session);
         }
     }
@@ -298,7 +298,9 @@ impl<P: Port> Thread<P> {
     }
 
     fn show(&self) {
-        self.shared.ignored.show(&self.desk.reflector.ignored);
+        self.shared
+            .ignored
+            .show(&self.desk.reflector.totals.ignored);
         self.shared.unsent.show(&self.desk.unsent);
     }
 }

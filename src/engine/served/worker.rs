@@ -10,7 +10,7 @@ use super::serving::Serving;
 use super::thread::{Command, Ended, Shared, Thread};
 use crate::config::ServedConfig;
 use crate::engine::cores;
-use crate::engine::reflector::Desk;
+use crate::engine::reflector::{Desk, Reflector};
 use crate::engine::run::{Failure, Stop, spawn, start};
 use crate::io::Port;
 
@@ -44,7 +44,7 @@ impl<P: Port> Worker<P> {
         listener: &Arc<Waker>,
     ) -> Result<Self, Failure> {
         let failed = |source| start(THREAD, source);
-        let desk = Desk::new(Serving::new()).map_err(failed)?;
+        let desk = Desk::new(Reflector::over(Serving::new())).map_err(failed)?;
         let registry = desk.events.registry();
         let waker = Waker::new(registry, Token(0)).map_err(failed)?;
         let waker = stop.wakes(waker);
