@@ -15,10 +15,10 @@ use crate::config::{
 };
 use crate::engine::{self, Failure, Progress, Reflecting, Stop};
 use crate::report::find_rate::{
-    Bound, FindRate, Frame, LimitedBy, LoadPoint, Outcome, Roundtrip, Schema, Standing, Trial,
-    WarmUp,
+    Bound, FindRate, Frame, LimitedBy, LoadPoint, Note, Outcome, Roundtrip, Schema,
+    Search as Remark, Standing, Trial, WarmUp,
 };
-use crate::report::{IcmpKind, Report};
+use crate::report::{IcmpKind, Reason, Report};
 
 use judge::{ceiling, judge};
 use steps::{Search, Step};
@@ -123,8 +123,7 @@ pub fn find<E>(
         };
         let silent = hunt.found.warm_up.received == 0;
         if gone {
-            let why = "no packet was sent: nobody answers packets of the size before";
-            hunt.found.notes.push(why.to_owned());
+            hunt.found.notes.push(Remark::NobodyAnswers.into());
         } else if result.is_ok() && silent && !rest.is_empty() {
             // What goes to a closed port is refused whatever its size.
             let answered = match hunt.found.refused {
@@ -256,13 +255,11 @@ impl<E, S: FnMut(Update<'_>)> Hunt<'_, '_, E, S> {
         self.found.limited_by = result.limited_by;
         self.found.ceiling = ceiling(result.pps(), &self.found.trials);
         if result.limited_by == Some(LimitedBy::Host) {
-            self.found.notes = why_host;
+            self.found.notes = why_host.into_iter().map(Note::Host).collect();
         }
         if result.silent && !self.found.trials.is_empty() {
-            self.found.notes.push(format!(
-                "nothing came back any more, for {} s and from slow packets too: the search ended there",
-                PATIENCE_NS / SECOND_NS
-            ));
+            let for_ns = PATIENCE_NS;
+            self.found.notes.push(Remark::FellSilent { for_ns }.into());
         }
         let Some(pps) = result.pps() else {
             return ended.map(drop);
@@ -295,7 +292,7 @@ impl<E, S: FnMut(Update<'_>)> Hunt<'_, '_, E, S> {
         &mut self,
         search: &mut Search,
         last_held: &mut Option<LoadPoint>,
-        why_host: &mut Vec<String>,
+        why_host: &mut Vec<Reason>,
     ) -> Result<bool, E> {
         loop {
             let pps = match search.next() {
@@ -316,14 +313,7 @@ impl<E, S: FnMut(Update<'_>)> Hunt<'_, '_, E, S> {
             match trial.outcome {
                 Outcome::Held => *last_held = Some(load_point(100, &report, trial.clone())),
                 Outcome::Path | Outcome::Nothing => {}
-                Outcome::Host => {
-                    *why_host = report
-                        .host
-                        .reasons
-                        .iter()
-                        .map(ToString::to_string)
-                        .collect();
-                }
+                Outcome::Host => why_host.clone_from(&report.host.reasons),
             }
             self.found.trials.push(trial);
         }
@@ -393,7 +383,7 @@ impl<E, S: FnMut(Update<'_>)> Hunt<'_, '_, E, S> {
             return Ok(Some((true, 0)));
         }
         // Why nothing was sent, or what the network said.
-        self.found.notes = report.notes.iter().map(ToString::to_string).collect();
+        self.found.notes = report.notes.iter().cloned().map(Note::from).collect();
         let mut icmp = report.packets.icmp.iter().flatten();
         let refused = icmp.find(|icmp| icmp.kind == IcmpKind::PortUnreachable);
         if let (Some(refused), 0) = (refused, warm_up.received) {
@@ -481,55 +471,44 @@ fn rates_tried(found: &FindRate) -> Vec<Bound> {
 }
 
 /// How the figures are to be read, where that is not plain.
-fn readings(found: &FindRate, mtu: Option<usize>) -> Vec<String> {
+fn readings(found: &FindRate, mtu: Option<usize>) -> Vec<Note> {
     let mut notes = Vec::new();
     let largest = found.frames.iter().map(|frame| frame.frame_bytes_l2).max();
-    if let Some((largest, mtu)) = largest.zip(mtu)
-        && largest > mtu + ETHERNET
+    if let Some((frame_bytes_l2, mtu)) = largest.zip(mtu)
+        && frame_bytes_l2 > mtu + ETHERNET
     {
-        notes.push(format!(
-            "packets larger than the MTU of {mtu} go in fragments: the bit rates are those of whole \
-             frames of {largest} bytes, and on the wire there is more"
-        ));
+        let fragments = Remark::Fragments {
+            mtu,
+            frame_bytes_l2,
+        };
+        notes.push(fragments);
     }
     let bursts = found.loads.iter().map(|point| point.trial.burst);
     if let Some(burst) = bursts.max().filter(|burst| *burst > 1) {
-        notes.push(format!(
-            "packets left in trains of up to {burst}, which share their timestamps; --burst 1 sends \
-             each by itself"
-        ));
+        notes.push(Remark::Trains { burst });
     }
     // Of these more is said below.
     let lost = |point: &&LoadPoint| point.trial.outcome != Outcome::Held;
     let loads = found.loads.iter().filter(lost);
     let loads: Vec<u64> = loads.map(|point| point.trial.offered_pps).collect();
-    for bound in rates_tried(found) {
-        let Bound {
-            rate_pps,
-            held,
-            failed,
-        } = bound;
-        if Some(rate_pps) < found.rate_pps && failed > 0 && !loads.contains(&rate_pps) {
-            notes.push(format!(
-                "{rate_pps}/s, which is slower, did not hold in {failed} of {} trials",
-                held + failed
-            ));
-        }
-    }
-    for point in &found.loads {
-        let LoadPoint { percent, trial, .. } = point;
-        if trial.outcome != Outcome::Held {
-            notes.push(format!(
-                "at {percent} % of the rate two trials did not hold, so that the rate is not stable: {} \
-                 of {} packets lost in the second one, {} not sent, {} a second sent",
-                trial.lost,
-                trial.sent,
-                trial.not_sent,
-                trial.achieved_pps.map_or("-".to_owned(), |pps| format!("{pps:.0}"))
-            ));
-        }
-    }
-    notes
+    let slower_failed = |bound: &Bound| {
+        Some(bound.rate_pps) < found.rate_pps
+            && bound.failed > 0
+            && !loads.contains(&bound.rate_pps)
+    };
+    let slower = rates_tried(found).into_iter().filter(slower_failed);
+    notes.extend(slower.map(Remark::SlowerFailed));
+    let failed = found.loads.iter().filter(lost);
+    notes.extend(
+        failed.map(|LoadPoint { percent, trial, .. }| Remark::LoadFailed {
+            percent: *percent,
+            lost: trial.lost,
+            sent: trial.sent,
+            not_sent: trial.not_sent,
+            achieved_pps: trial.achieved_pps,
+        }),
+    );
+    notes.into_iter().map(Note::from).collect()
 }
 
 /// Octets of an Ethernet header.
@@ -651,19 +630,25 @@ mod tests {
     #[test]
     fn what_the_figures_do_not_show_is_said() {
         let mut found = crate::report::find_rate::tests::full();
-        assert_eq!(readings(&found, Some(1500)), Vec::<String>::new());
-        assert_eq!(readings(&found, None), Vec::<String>::new());
-        let [notes] = readings(&found, Some(1499)).try_into().unwrap();
-        assert!(notes.contains("in fragments"), "{notes}");
+        assert_eq!(readings(&found, Some(1500)), []);
+        assert_eq!(readings(&found, None), []);
+        let fragments = Remark::Fragments {
+            mtu: 1499,
+            frame_bytes_l2: 1514,
+        };
+        assert_eq!(readings(&found, Some(1499)), [fragments.into()]);
         found.loads[2].trial.burst = 32;
         found.loads[1].trial.outcome = Outcome::Path;
         found.loads[1].trial.lost = 12;
-        let [trains, lost] = readings(&found, Some(1500)).try_into().unwrap();
-        assert!(trains.contains("trains of up to 32"), "{trains}");
-        assert!(
-            lost.contains("at 90 % of the rate two trials did not hold"),
-            "{lost}"
-        );
+        let lost = Remark::LoadFailed {
+            percent: 90,
+            lost: 12,
+            sent: 10_000,
+            not_sent: 0,
+            achieved_pps: Some(5_000.1),
+        };
+        let expected = [Remark::Trains { burst: 32 }, lost].map(Note::from);
+        assert_eq!(readings(&found, Some(1500)), expected);
     }
 
     #[test]
@@ -687,26 +672,25 @@ mod tests {
         let (held, path) = (Outcome::Held, Outcome::Path);
         let calm = [(4_000, held), (81_274, held), (82_543, path)];
         assert_eq!(standing_of(&calm), (Standing::Stable, vec![]));
-        for (others, standing, words) in [
+        for (rate_pps, outcomes, standing, held) in [
+            (1_000, [path, path], Standing::NotStable, 0),
+            (1_000, [path, held], Standing::NotRepeatable, 1),
             (
-                vec![(1_000, path), (1_000, path)],
+                2_000,
+                [Outcome::Nothing, Outcome::Host],
                 Standing::NotStable,
-                "1000/s, which is slower, did not hold in 2 of 2",
-            ),
-            (
-                vec![(1_000, path), (1_000, held)],
-                Standing::NotRepeatable,
-                "in 1 of 2 trials",
-            ),
-            (
-                vec![(2_000, Outcome::Nothing), (2_000, Outcome::Host)],
-                Standing::NotStable,
-                "2000/s",
+                0,
             ),
         ] {
-            let all = [others, calm.to_vec()].concat();
+            let others = outcomes.map(|outcome| (rate_pps, outcome));
+            let all = [&others[..], &calm[..]].concat();
             let (found, notes) = standing_of(&all[..]);
-            assert!(notes.concat().contains(words), "{notes:?}");
+            let slower = Bound {
+                rate_pps,
+                held,
+                failed: 2 - held,
+            };
+            assert_eq!(notes, [Remark::SlowerFailed(slower).into()], "{all:?}");
             assert_eq!(found, standing, "{all:?}");
         }
         let (above, _) = standing_of(&[(90_000, held), (90_000, path)]);

@@ -15,7 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("os", &["sys"]),
     ("config", &["wire"]),
     ("control", &["wire"]),
-    ("io", &["sys", "os"]),
+    ("io", &["sys", "os", "report"]),
     ("stats", &["sample", "report"]),
     ("output", &["report"]),
     (

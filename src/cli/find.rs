@@ -22,6 +22,7 @@ use crate::engine::{self, Progress, Reflecting, Stop};
 use crate::output::find_rate;
 use crate::output::heading::{self, Heading};
 use crate::report::find_rate::FindRate;
+use crate::report::note::Note;
 use crate::report::{Protocol, Security};
 use crate::search::{self, Length, Plan, Run, Update};
 use crate::wire::MAX_UDP_PAYLOAD;
@@ -122,7 +123,11 @@ pub(super) fn run(args: &SenderArgs) -> Result<u8, Error> {
         Ok(search::light(session, inside.as_ref(), &stop, progress)?)
     };
     let about = heading(args, &plan, "sender", Protocol::TwampLight);
-    let tell = |found: &mut FindRate| found.notes.extend(why.as_ref().map(ToString::to_string));
+    let tell = |found: &mut FindRate| {
+        found
+            .notes
+            .extend(why.clone().map(|why| Note::from(why).into()))
+    };
     search(args, &plan, &stop, &mut trial, &about, tell)
 }
 

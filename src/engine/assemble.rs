@@ -20,7 +20,7 @@ use crate::stats::sequence::Directions;
 use crate::stats::spread::Spread;
 use crate::wire::Reading;
 pub(super) use parts::{Differs, Parts, Terms};
-use parts::{kind, ratio, shares_stamps, turned_away};
+use parts::{ratio, shares_stamps, turned_away};
 
 pub(super) fn report(parts: &Parts<'_>) -> Report {
     let Parts {
@@ -286,9 +286,9 @@ fn timestamps(parts: &Parts<'_>) -> report::Timestamps {
     let facts = &parts.received.facts;
     let reflector_format = reflector_format(&facts.times.readings);
     report::Timestamps {
-        t1: delays.roundtrip.map(|_| kind(t1)),
-        t2: parts.reflected.and_then(|(_, receive)| *receive).map(kind),
-        t4: measured.then(|| kind(parts.granted.receive)),
+        t1: delays.roundtrip.map(|_| t1),
+        t2: parts.reflected.and_then(|(_, receive)| *receive),
+        t4: measured.then_some(parts.granted.receive),
         reflector_format,
         reflector_format_shown: reflector_format.map(|_| facts.times.belief == Belief::Shown),
         exchanged: Some(facts.times.exchanged).filter(|n| *n > 0),

@@ -20,6 +20,7 @@ use crate::config::{IoKind, ReflectorConfig};
 use crate::io::linux;
 use crate::io::{self as packets, Granted, StampKind, portable};
 use crate::report::Ignored;
+use crate::report::note::System;
 use crate::report::unsent::Unsent;
 
 /// Sessions that came or went and of which nobody has been told yet.
@@ -56,7 +57,7 @@ pub struct Reflecting {
     stop: Stop,
     local: Vec<SocketAddr>,
     receive: Option<StampKind>,
-    remarks: Vec<String>,
+    remarks: Vec<System>,
     receive_buffer: Option<usize>,
     cpus: Vec<usize>,
 }
@@ -131,9 +132,9 @@ impl Reflecting {
         &self.local
     }
 
-    /// Remarks for the user, such as a feature that was asked for and refused.
+    /// What was asked for and refused.
     #[must_use]
-    pub fn remarks(&self) -> &[String] {
+    pub fn remarks(&self) -> &[System] {
         &self.remarks
     }
 

@@ -488,7 +488,7 @@ fn combined(config: &SessionConfig, lanes: &[Done]) -> Done {
     for lane in lanes {
         delays.merge(&lane.delays);
         let more = lane.granted.remarks.iter();
-        let more: Vec<String> = more
+        let more: Vec<_> = more
             .filter(|r| !granted.remarks.contains(r))
             .cloned()
             .collect();

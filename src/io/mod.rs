@@ -28,32 +28,13 @@ pub(crate) use self::socket::{SocketPlan, needed};
 pub(crate) use self::trouble::{
     Advice, Patience, Refusals, RefusedCall, failed_call, is_of_destination, refused_call,
 };
+pub(crate) use crate::report::StampKind;
+use crate::report::note::System;
 
 /// Largest number of datagrams that one call moves.
 pub(crate) const BATCH: usize = 32;
 /// Datagrams from before a session that are dropped at most: as many as a large socket buffer holds.
 const MOST_BEFORE: usize = 1 << 17;
-
-/// Who took a timestamp.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StampKind {
-    /// The network interface, by its own clock.
-    Hardware,
-    /// The kernel, by the system's clock.
-    Kernel,
-    /// This program, by the system's clock.
-    Userspace,
-}
-
-impl std::fmt::Display for StampKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Hardware => "the interface",
-            Self::Kernel => "the kernel",
-            Self::Userspace => "this program",
-        })
-    }
-}
 
 /// What the system granted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,8 +51,8 @@ pub(crate) struct Granted {
     pub(crate) icmp: bool,
     /// Receive buffer, in octets as the kernel counts them; `None` where the system does not tell.
     pub(crate) receive_buffer: Option<usize>,
-    /// Remarks for the user, such as a feature that was asked for and refused.
-    pub(crate) remarks: Vec<String>,
+    /// What was asked for and refused.
+    pub(crate) remarks: Vec<System>,
     /// Who the packets of a session are handed to, once that was looked for.
     pub(crate) next_hop: Option<NextHop>,
 }

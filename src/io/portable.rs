@@ -11,11 +11,12 @@ use mio::{Interest, Registry, Token};
 
 use super::host::local_addresses;
 use super::socket::{
-    SocketPlan, bind_interface, new_socket, note_buffer, refused_option, set_plain_options,
+    SocketPlan, bind_interface, new_socket, note_refused, refused_option, set_plain_options,
 };
 use super::trouble::{Trouble, trouble};
 use super::{BATCH, Datagram, Event, Granted, MOST_BEFORE, Request, Route, StampKind};
 use crate::os;
+use crate::report::note::{System, Without};
 
 const MAX_DATAGRAM: usize = 65_536;
 /// Addresses that a reflector of all has a socket for, at most.
@@ -35,10 +36,10 @@ fn open(plan: &SocketPlan) -> io::Result<(socket2::Socket, Granted)> {
     let ttl = set_plain_options(&socket, plan, &mut remarks)?;
     // A smaller buffer than asked for is found by reading the size back.
     if let Err(error) = socket.set_recv_buffer_size(plan.buffer / 2) {
-        note_buffer("SO_RCVBUF", &error, &mut remarks);
+        note_refused("SO_RCVBUF", &error, Without::Buffer, &mut remarks);
     }
     if let Err(error) = socket.set_send_buffer_size(plan.buffer / 2) {
-        note_buffer("SO_SNDBUF", &error, &mut remarks);
+        note_refused("SO_SNDBUF", &error, Without::Buffer, &mut remarks);
     }
     let local = socket
         .local_addr()?
@@ -109,20 +110,14 @@ impl OpenSession {
 /// The system's: address in use, no permission; `Unsupported` for what needs Linux.
 pub(crate) fn open_mirrors(plan: &SocketPlan) -> io::Result<(Vec<MirrorSocket>, Granted)> {
     let (socket, mut granted) = open(plan)?;
-    let remark = "--io portable does not see TTL and DSCP of requests: replies tell no TTL (255) and \
-                  have a DSCP of their own";
-    granted.remarks.push(remark.to_owned());
+    granted.remarks.push(System::HeadersUnseen);
     let all = plan.local.ip().is_unspecified();
     let mut sockets = vec![socket];
     if all && let Err(error) = open_each(plan, granted.local.port(), &mut sockets) {
-        granted.remarks.push(format!(
-            "no socket for each address of this host ({error}): replies leave from the one that routes \
-             choose, which need not be the one asked; name one to listen on"
-        ));
+        let error = error.to_string();
+        granted.remarks.push(System::OneSocket { error });
     } else if all {
-        let remark = "--io portable answers from the address that was asked where this host has it now; to \
-                      listen on one that it gets later, name it";
-        granted.remarks.push(remark.to_owned());
+        granted.remarks.push(System::AddressesOfNow);
     }
     let mirror = |socket: socket2::Socket| -> io::Result<MirrorSocket> {
         let local = socket.local_addr()?.as_socket().map(|addr| addr.ip());

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::report::note::{System, Without};
+
 /// What a socket should be like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SocketPlan {
@@ -80,11 +82,22 @@ pub(crate) fn needed(name: &str, error: &io::Error, what: &str) -> io::Error {
     io::Error::new(error.kind(), format!("{refused}: {what}"))
 }
 
-/// Notes that a buffer has the system's own size.
-pub(super) fn note_buffer(name: &str, error: &io::Error, remarks: &mut Vec<String>) {
-    let error = refused_option(name, error);
-    let what = "the buffer has the system's own size, and more may be dropped where packets come in bursts";
-    note(remarks, format!("{error}: {what}"));
+/// Notes what there is not where an option was refused.
+pub(super) fn note_refused(
+    option: &'static str,
+    refused: &io::Error,
+    without: Without,
+    remarks: &mut Vec<System>,
+) {
+    let error = reason(refused);
+    note(
+        remarks,
+        System::OptionRefused {
+            option,
+            error,
+            without,
+        },
+    );
 }
 
 /// Options that every system has; returns whether packets leave with the TTL of the plan.
@@ -94,7 +107,7 @@ pub(super) fn note_buffer(name: &str, error: &io::Error, remarks: &mut Vec<Strin
 pub(super) fn set_plain_options(
     socket: &Socket,
     plan: &SocketPlan,
-    remarks: &mut Vec<String>,
+    remarks: &mut Vec<System>,
 ) -> io::Result<bool> {
     let (ttl, tos) = (u32::from(plan.ttl), u32::from(plan.tos));
     let v4 = plan.local.is_ipv4();
@@ -107,9 +120,7 @@ pub(super) fn set_plain_options(
         Ok(()) => true,
         // The usual one is for counting hops; any other was asked for, and packets must not go further.
         Err(error) if plan.ttl == 255 => {
-            let error = refused_option(name, &error);
-            let what = "packets leave with the system's TTL, and hops on their way are not known";
-            note(remarks, format!("{error}: {what}"));
+            note_refused(name, &error, Without::Ttl, remarks);
             false
         }
         Err(error) => return Err(refused_option(name, &error)),
@@ -135,15 +146,20 @@ pub(super) fn set_plain_options(
 
 /// The error of a socket option, with the option's name.
 pub(super) fn refused_option(name: &str, error: &io::Error) -> io::Error {
-    let why = match error.raw_os_error() {
-        Some(errno) => nix::errno::Errno::from_raw(errno).desc().to_owned(),
-        None => error.to_string(),
-    };
+    let why = reason(error);
     io::Error::new(error.kind(), format!("this system refuses {name} ({why})"))
 }
 
+/// An error in words.
+fn reason(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(errno) => nix::errno::Errno::from_raw(errno).desc().to_owned(),
+        None => error.to_string(),
+    }
+}
+
 /// Notes a remark, once.
-pub(super) fn note(remarks: &mut Vec<String>, remark: String) {
+pub(super) fn note(remarks: &mut Vec<System>, remark: System) {
     if !remarks.contains(&remark) {
         remarks.push(remark);
     }

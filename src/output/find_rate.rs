@@ -1,8 +1,11 @@
 //! What a search for the fastest rate found, for a terminal of 79 columns.
 
+use std::fmt::{self, Display, Formatter};
+
 use super::figures::{count, delay, rate, wrap};
 use crate::report::find_rate::{
-    Bound, Ceiling, CeilingKind, FindRate, LimitedBy, Outcome, Roundtrip, Standing, Trial,
+    Bound, Ceiling, CeilingKind, FindRate, LimitedBy, Note, Outcome, Roundtrip, Search, Standing,
+    Trial,
 };
 
 /// A line about a trial: the size, the trial's number, what it tried and what came of it.
@@ -110,6 +113,65 @@ pub fn summary(results: &[FindRate]) -> String {
         }
     }
     lines.join("\n") + "\n"
+}
+
+impl Display for Note {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Search(note) => note.fmt(f),
+            Self::Session(note) => note.fmt(f),
+            Self::Host(reason) => reason.fmt(f),
+        }
+    }
+}
+
+impl Display for Search {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NobodyAnswers => {
+                f.write_str("no packet was sent: nobody answers packets of the size before")
+            }
+            Self::FellSilent { for_ns } => write!(
+                f,
+                "nothing came back any more, for {} and from slow packets too: the search ended there",
+                length(*for_ns)
+            ),
+            Self::Fragments {
+                mtu,
+                frame_bytes_l2,
+            } => write!(
+                f,
+                "packets larger than the MTU of {mtu} go in fragments: the bit rates are those of whole \
+                 frames of {frame_bytes_l2} bytes, and on the wire there is more"
+            ),
+            Self::Trains { burst } => write!(
+                f,
+                "packets left in trains of up to {burst}, which share their timestamps; --burst 1 sends \
+                 each by itself"
+            ),
+            Self::SlowerFailed(Bound {
+                rate_pps,
+                held,
+                failed,
+            }) => write!(
+                f,
+                "{rate_pps}/s, which is slower, did not hold in {failed} of {} trials",
+                held + failed
+            ),
+            Self::LoadFailed {
+                percent,
+                lost,
+                sent,
+                not_sent,
+                achieved_pps,
+            } => write!(
+                f,
+                "at {percent} % of the rate two trials did not hold, so that the rate is not stable: {lost} \
+                 of {sent} packets lost in the second one, {not_sent} not sent, {} a second sent",
+                achieved_pps.map_or("-".to_owned(), |pps| format!("{pps:.0}"))
+            ),
+        }
+    }
 }
 
 /// How long a trial is: `2 s`, `250 ms`.

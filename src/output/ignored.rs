@@ -1,4 +1,6 @@
-//! Sentences about datagrams that were not taken.
+//! Words for datagrams that were not taken.
+
+use std::fmt::{self, Display, Formatter};
 
 use super::figures::count;
 use crate::report::ignored::{Ignored, Kind};
@@ -61,6 +63,39 @@ pub fn by_kind(ignored: &Ignored) -> String {
 pub fn news(before: &Ignored, now: &Ignored) -> Vec<String> {
     let since = now.since(before);
     since.each().map(|(kind, n)| sentence(kind, n)).collect()
+}
+
+/// A word or two, for a list.
+impl Display for Kind {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::TooShort => "too short",
+            Self::Truncated => "too long",
+            Self::UnknownNumber => "unknown number",
+            Self::OtherT1 => "other T1",
+            Self::Elsewhere => "from another address",
+            Self::Stranger => "from strangers",
+            Self::Forged => "wrong HMAC",
+            Self::NotAllowed => "not allowed",
+            Self::Loop => "loops",
+            Self::NoSource => "without a source",
+            Self::ToMany => "to broadcast or multicast",
+            Self::OverLimit => "over the limit",
+            Self::Early => "early",
+            Self::NoSession => "of no session",
+        })
+    }
+}
+
+/// `8 too short, 4 other T1`; nothing where there were none.
+impl Display for Ignored {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (place, (kind, count)) in self.each().enumerate() {
+            let comma = if place == 0 { "" } else { ", " };
+            write!(f, "{comma}{count} {kind}")?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

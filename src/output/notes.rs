@@ -5,23 +5,18 @@ use std::time::Duration;
 
 use super::figures::class;
 use crate::report::note::{
-    Counts, DscpChanged, Flow, Note, Passed, Peer, Remark, Replies, Sender, Undirected, Unproved,
+    Counts, DscpChanged, Flow, Note, Passed, Peer, Replies, Sender, System, Undirected, Unproved,
+    Without,
 };
 use crate::report::{StampKind, TimeFormat};
 
 /// Most ports that are listed one by one.
 const LISTED: usize = 64;
 
-/// A note in words.
-#[must_use]
-pub fn sentence(note: &Note) -> String {
-    note.to_string()
-}
-
 impl Display for Note {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Self::System(remark) => remark.fmt(f),
+            Self::System(note) => note.fmt(f),
             Self::Sender(note) => note.fmt(f),
             Self::Counts(note) => note.fmt(f),
             Self::Replies(note) => note.fmt(f),
@@ -30,11 +25,90 @@ impl Display for Note {
     }
 }
 
-impl Display for Remark {
+impl Display for System {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Self::System { remark } => f.write_str(remark),
+            Self::OptionRefused {
+                option,
+                error,
+                without,
+            } => write!(f, "this system refuses {option} ({error}): {without}"),
+            Self::NoReceiveStamps { error } => {
+                f.write_str("no receive timestamps of the kernel (")?;
+                match error {
+                    None => f.write_str("it was asked for them (SO_TIMESTAMPING) and gives none")?,
+                    Some(error) => write!(f, "SO_TIMESTAMPING: {error}")?,
+                }
+                f.write_str("): they are read by this program, after the call that receives")
+            }
+            Self::NoHardwareStamps { interface, error } => {
+                f.write_str("no hardware timestamps")?;
+                match interface {
+                    None => f.write_str(": name the interface with --interface")?,
+                    Some(interface) => write!(f, " on {interface}")?,
+                }
+                error.iter().try_for_each(|error| write!(f, ": {error}"))?;
+                f.write_str("; timestamps of the kernel are used")
+            }
+            Self::NoReflectorHardwareStamps => f.write_str(
+                "no hardware timestamps of a reflector: T3 is of the system's clock, and T2 must be of the \
+                 same",
+            ),
+            Self::HeadersUnseen => f.write_str(
+                "--io portable does not see TTL and DSCP of requests: replies tell no TTL (255) and have a \
+                 DSCP of their own",
+            ),
+            Self::AddressesOfNow => f.write_str(
+                "--io portable answers from the address that was asked where this host has it now; to listen \
+                 on one that it gets later, name it",
+            ),
+            Self::OneSocket { error } => write!(
+                f,
+                "no socket for each address of this host ({error}): replies leave from the one that routes \
+                 choose, which need not be the one asked; name one to listen on"
+            ),
+            Self::FewFiles {
+                room,
+                wanted,
+                limit,
+            } => write!(
+                f,
+                "room for {room} control connections, not {wanted}: this process may have {limit} files \
+                 open; raise that with ulimit -n, or LimitNOFILE= of systemd"
+            ),
         }
+    }
+}
+
+impl Display for Without {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ttl => {
+                "packets leave with the system's TTL, and hops on their way are not known"
+            }
+            Self::Fragments => "packets may leave with Don't Fragment, as this system has it",
+            Self::Buffer => {
+                "the buffer has the system's own size, and more may be dropped where packets come in bursts"
+            }
+            Self::TtlOfReplies => "the TTL of replies, and so hops inbound, are not known",
+            Self::TosOfReplies => "the DSCP and ECN of replies are not known",
+            Self::TtlOfRequests => "replies tell no TTL (255)",
+            Self::TosOfRequests => "replies do not have the DSCP of their requests",
+            Self::Destination => {
+                "replies leave from the address that routes choose, which need not be the one asked, \
+                 and requests to a broadcast or multicast address are answered like all others; name \
+                 an address to listen on"
+            }
+            Self::Icmp => {
+                "ICMP errors are not counted, and what this host's own queue drops counts as lost"
+            }
+            Self::HardwareStamps => "there are no receive timestamps of the interface",
+            Self::TransmitStamps => "there are no transmit timestamps of the kernel",
+            Self::BusyPolling => {
+                "there is no busy polling, which takes CAP_NET_ADMIN and Linux 5.11"
+            }
+            Self::Bundles => "packets are taken one by one",
+        })
     }
 }
 

@@ -1,7 +1,5 @@
 //! System calls that this host refuses.
 
-use std::fmt;
-
 use serde::Serialize;
 
 /// A system call that failed whatever it was asked.
@@ -25,11 +23,5 @@ impl FailedCall {
             errno: format!("{errno:?}"),
             error: errno.desc().to_owned(),
         }
-    }
-}
-
-impl fmt::Display for FailedCall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} ({})", self.call, self.error, self.errno)
     }
 }

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use serde::Serialize;
 
 use super::icmp::Icmp;
+use super::note;
+use super::reason::Reason;
 
 /// What was found for one size or mix: one line of JSON.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -67,8 +69,9 @@ pub struct FindRate {
     pub loads: Vec<LoadPoint>,
     /// Every trial in its order.
     pub trials: Vec<Trial>,
-    /// Remarks on how the figures are to be read, one sentence each.
-    pub notes: Vec<String>,
+    /// Remarks on how the figures are to be read: `notes` in JSON, a sentence each, and `notes_detail`.
+    #[serde(flatten, serialize_with = "note::twice")]
+    pub notes: Vec<Note>,
 }
 
 impl FindRate {
@@ -251,6 +254,70 @@ pub struct LoadPoint {
     pub roundtrip_ns: Option<Roundtrip>,
 }
 
+/// A remark on how the figures are to be read. It is written as a sentence.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Note {
+    /// Of the search.
+    Search(Search),
+    /// Of the last session of slow packets, where none came back, or of the peer.
+    Session(note::Note),
+    /// Why this host did not keep up.
+    Host(Reason),
+}
+
+/// What a search has to remark.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "code", rename_all = "snake_case")]
+pub enum Search {
+    /// No packet was sent: nobody answers packets of the size before.
+    NobodyAnswers,
+    /// Nothing came back any more, and the search ended.
+    FellSilent {
+        /// For how long, in nanoseconds.
+        for_ns: u64,
+    },
+    /// Packets go in fragments.
+    Fragments {
+        /// The MTU, in octets.
+        mtu: usize,
+        /// The largest frame, in octets.
+        frame_bytes_l2: usize,
+    },
+    /// Packets left in trains.
+    Trains {
+        /// Of so many, the longest.
+        burst: usize,
+    },
+    /// A rate below the one that was found did not hold in each trial.
+    SlowerFailed(Bound),
+    /// A part of the rate did not hold, in two trials.
+    LoadFailed {
+        /// The part.
+        percent: u64,
+        /// Packets lost in the second trial.
+        lost: u64,
+        /// Packets sent.
+        sent: u64,
+        /// Packets not sent.
+        not_sent: u64,
+        /// Packets a second sent.
+        achieved_pps: Option<f64>,
+    },
+}
+
+impl From<Search> for Note {
+    fn from(note: Search) -> Self {
+        Self::Search(note)
+    }
+}
+
+impl From<note::Note> for Note {
+    fn from(note: note::Note) -> Self {
+        Self::Session(note)
+    }
+}
+
 /// Percentiles of a round-trip delay, in nanoseconds, as in [`Delay`](super::Delay).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Roundtrip {
@@ -338,7 +405,7 @@ pub(crate) mod tests {
             interrupted: false,
             loads: vec![point(50), point(90), point(100)],
             trials: vec![trial.clone()],
-            notes: vec!["a remark".into()],
+            notes: vec![Search::Trains { burst: 32 }.into()],
         };
         found.set_rate(Some(81_274));
         found

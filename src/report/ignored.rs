@@ -1,7 +1,5 @@
 //! Datagrams that were not taken, by kind: one list for replies and requests, for all roles.
 
-use std::fmt;
-
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
@@ -80,28 +78,6 @@ impl Kind {
     }
 }
 
-/// A word or two, for a list.
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::TooShort => "too short",
-            Self::Truncated => "too long",
-            Self::UnknownNumber => "unknown number",
-            Self::OtherT1 => "other T1",
-            Self::Elsewhere => "from another address",
-            Self::Stranger => "from strangers",
-            Self::Forged => "wrong HMAC",
-            Self::NotAllowed => "not allowed",
-            Self::Loop => "loops",
-            Self::NoSource => "without a source",
-            Self::ToMany => "to broadcast or multicast",
-            Self::OverLimit => "over the limit",
-            Self::Early => "early",
-            Self::NoSession => "of no session",
-        })
-    }
-}
-
 /// How many datagrams were not taken, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ignored([u64; Kind::ALL.len()]);
@@ -164,17 +140,6 @@ impl Serialize for Ignored {
             map.serialize_entry(kind.name(), &count)?;
         }
         map.end()
-    }
-}
-
-/// `8 too short, 4 other T1`; nothing where there were none.
-impl fmt::Display for Ignored {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, (kind, count)) in self.each().enumerate() {
-            let comma = if place == 0 { "" } else { ", " };
-            write!(f, "{comma}{count} {kind}")?;
-        }
-        Ok(())
     }
 }
 

@@ -1,7 +1,5 @@
 //! Why packets that were due did not leave this host.
 
-use std::fmt;
-
 use serde::Serialize;
 
 /// Packets that were due and not sent, of one cause.
@@ -30,33 +28,4 @@ pub enum Cause {
     /// This system took it, and dropped it before the wire: a link without carrier, a next hop that does not
     /// answer.
     NeverLeft,
-}
-
-impl fmt::Display for NotSent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = self.count;
-        match self.cause {
-            Cause::BehindSchedule => write!(
-                f,
-                "{count} packets were further behind schedule than the timeout"
-            ),
-            Cause::TooLarge => write!(
-                f,
-                "{count} packets were larger than the MTU and must not be fragmented"
-            ),
-            Cause::QueueFull => write!(
-                f,
-                "this host's queue in front of the interface dropped {count} packets"
-            ),
-            Cause::Refused => {
-                let error = self.error.as_deref().unwrap_or("no reason was given");
-                write!(f, "this system refused {count} packets: {error}")
-            }
-            Cause::NeverLeft => write!(
-                f,
-                "{count} packets never left this host: a link without carrier or a next hop that does not \
-                 answer dropped them"
-            ),
-        }
-    }
 }

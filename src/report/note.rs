@@ -16,8 +16,8 @@ use super::timestamps::{StampKind, TimeFormat};
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Note {
-    /// What the system refused, and what follows from that.
-    System(Remark),
+    /// What the system refused or does not have, and what follows from that.
+    System(System),
     /// How this host sent.
     Sender(Sender),
     /// What became of packets, and what is not known of it.
@@ -28,15 +28,83 @@ pub enum Note {
     Peer(Peer),
 }
 
-/// What the system refused.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// What the system refused or does not have, and what follows from that.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(tag = "code", rename_all = "snake_case")]
-pub enum Remark {
-    /// A remark of the system.
-    System {
-        /// In words.
-        remark: String,
+pub enum System {
+    /// A socket option was refused.
+    OptionRefused {
+        /// Its name.
+        option: &'static str,
+        /// The error in words.
+        error: String,
+        /// What there is not, for want of it.
+        without: Without,
     },
+    /// The kernel does not stamp arrivals: this program does.
+    NoReceiveStamps {
+        /// The error in words; `None`: it was asked and does not do it.
+        error: Option<String>,
+    },
+    /// The interface does not stamp packets: the kernel does.
+    NoHardwareStamps {
+        /// Its name; `None`: nobody named it.
+        interface: Option<String>,
+        /// The error in words.
+        error: Option<String>,
+    },
+    /// A reflector has no timestamps of the interface: T3 is of the system's clock.
+    NoReflectorHardwareStamps,
+    /// The portable reflector does not see the headers of requests.
+    HeadersUnseen,
+    /// The portable reflector answers from the addresses that this host has now.
+    AddressesOfNow,
+    /// The portable reflector has one socket for all addresses.
+    OneSocket {
+        /// Why, in words.
+        error: String,
+    },
+    /// Fewer files than are wanted can be open at a time.
+    FewFiles {
+        /// Control connections that there is room for.
+        room: usize,
+        /// Control connections wanted.
+        wanted: usize,
+        /// Files that this process may have open.
+        limit: u64,
+    },
+}
+
+/// What there is not, where a socket option was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Without {
+    /// A TTL of our choice.
+    Ttl,
+    /// Packets without Don't Fragment.
+    Fragments,
+    /// A buffer of the size that was asked for.
+    Buffer,
+    /// The TTL of replies.
+    TtlOfReplies,
+    /// TOS or Traffic Class of replies.
+    TosOfReplies,
+    /// The TTL of requests, for the replies.
+    TtlOfRequests,
+    /// TOS or Traffic Class of requests, for the replies.
+    TosOfRequests,
+    /// The address that a request was sent to.
+    Destination,
+    /// ICMP errors.
+    Icmp,
+    /// Receive timestamps of the interface.
+    HardwareStamps,
+    /// Transmit timestamps of the kernel.
+    TransmitStamps,
+    /// Busy polling.
+    BusyPolling,
+    /// Bundles of packets.
+    Bundles,
 }
 
 /// How this host sent.
@@ -352,9 +420,9 @@ pub struct Passed {
     pub why: String,
 }
 
-impl From<Remark> for Note {
-    fn from(remark: Remark) -> Self {
-        Self::System(remark)
+impl From<System> for Note {
+    fn from(note: System) -> Self {
+        Self::System(note)
     }
 }
 
@@ -383,15 +451,19 @@ impl From<Peer> for Note {
 }
 
 /// Writes notes as sentences, and again with their codes and figures.
-pub(super) fn twice<S: Serializer>(notes: &[Note], serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn twice<N, S>(notes: &[N], serializer: S) -> Result<S::Ok, S::Error>
+where
+    N: Serialize + ToString,
+    S: Serializer,
+{
     #[derive(Serialize)]
-    struct Twice<'a> {
+    struct Twice<'a, N> {
         notes: Vec<String>,
-        notes_detail: &'a [Note],
+        notes_detail: &'a [N],
     }
 
     Twice {
-        notes: notes.iter().map(ToString::to_string).collect(),
+        notes: notes.iter().map(N::to_string).collect(),
         notes_detail: notes,
     }
     .serialize(serializer)
@@ -408,11 +480,8 @@ pub(in crate::report) mod tests {
         let address: IpAddr = [192, 0, 2, 9].into();
         let (errno, error) = ("EINVAL".to_owned(), "Invalid argument".to_owned());
         let (n, why) = (7, "broken pipe".to_owned());
-        let mut notes: Vec<Note> = vec![
-            Remark::System {
-                remark: error.clone(),
-            }
-            .into(),
+        let mut notes: Vec<Note> = system().into_iter().map(Note::from).collect();
+        let more: [Note; 22] = [
             Sender::NextHopSilent { next_hop: address }.into(),
             Sender::ReflectorInside.into(),
             Sender::Flows {
@@ -474,6 +543,7 @@ pub(in crate::report) mod tests {
             }
             .into(),
         ];
+        notes.extend(more);
         notes.extend(replies().into_iter().map(Note::from));
         let passed = vec![Passed {
             address,
@@ -494,6 +564,31 @@ pub(in crate::report) mod tests {
             Peer::StopNotTold { why }.into(),
         ]);
         notes
+    }
+
+    fn system() -> [System; 8] {
+        let (error, interface) = ("Operation not permitted".to_owned(), "eth0".to_owned());
+        [
+            System::OptionRefused {
+                option: "IP_TTL",
+                error: error.clone(),
+                without: Without::Ttl,
+            },
+            System::NoReceiveStamps { error: None },
+            System::NoHardwareStamps {
+                interface: Some(interface),
+                error: Some(error.clone()),
+            },
+            System::NoReflectorHardwareStamps,
+            System::HeadersUnseen,
+            System::AddressesOfNow,
+            System::OneSocket { error },
+            System::FewFiles {
+                room: 1,
+                wanted: 2,
+                limit: 1024,
+            },
+        ]
     }
 
     fn replies() -> Vec<Replies> {

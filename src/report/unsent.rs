@@ -83,12 +83,6 @@ impl Serialize for Unsent {
     }
 }
 
-impl std::fmt::Display for UnsentBy {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({})", self.error, self.errno)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -30,6 +30,7 @@ use crate::engine::{self, Stop};
 use crate::os;
 use crate::report::FailedCall;
 use crate::report::ignored::{Ignored, Kind};
+use crate::report::note::System;
 use crate::report::server::{Account, Schema, Totals};
 use crate::report::unsent::Unsent;
 use crate::wire::{Format, Modes, Timestamp};
@@ -98,7 +99,7 @@ pub struct Serving {
     connections_so_far: u64,
     shared: Shared<Reflectors>,
     told: Receiver<ServedEvent>,
-    remarks: Vec<String>,
+    remarks: Vec<System>,
 }
 
 impl Serving {
@@ -169,9 +170,9 @@ impl Serving {
         &self.listen
     }
 
-    /// Remarks for the user, such as a limit of the system.
+    /// What the system does not have, such as room for as many connections as are wanted.
     #[must_use]
-    pub fn remarks(&self) -> &[String] {
+    pub fn remarks(&self) -> &[System] {
         &self.remarks
     }
 
@@ -677,7 +678,7 @@ fn load_keys(config: &ServerConfig) -> Result<Keys, Failure> {
 }
 
 /// Raises the limit of open files; returns how many connections fit, up to `wanted`.
-fn descriptors_for(wanted: usize, remarks: &mut Vec<String>) -> usize {
+fn descriptors_for(wanted: usize, remarks: &mut Vec<System>) -> usize {
     let ask = u64::try_from(wanted).unwrap_or(u64::MAX) + DESCRIPTORS_BESIDE;
     let Some(limit) = os::raise_open_files(ask) else {
         return wanted;
@@ -686,10 +687,11 @@ fn descriptors_for(wanted: usize, remarks: &mut Vec<String>) -> usize {
     let beside = DESCRIPTORS_BESIDE.min(limit / 4);
     let room = usize::try_from(limit - beside).unwrap_or(usize::MAX);
     if room < wanted {
-        remarks.push(format!(
-            "room for {room} control connections, not {wanted}: this process may have {limit} files \
-             open; raise that with ulimit -n, or LimitNOFILE= of systemd"
-        ));
+        remarks.push(System::FewFiles {
+            room,
+            wanted,
+            limit,
+        });
     }
     room.min(wanted)
 }

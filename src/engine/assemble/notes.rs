@@ -5,12 +5,10 @@ use nix::errno::Errno;
 use super::super::receiver::{Belief, Facts};
 use super::super::run::failed;
 use super::super::sockets::{BUFFER_NS, BUFFER_OVERHEAD};
-use super::parts::{Parts, kind, ratio, shares_stamps};
+use super::parts::{Parts, ratio, shares_stamps};
 use crate::config::SizeProfile;
 use crate::report::ignored::Kind;
-use crate::report::note::{
-    Counts, DscpChanged, Flow, Note, Remark, Replies, Sender, Undirected, Unproved,
-};
+use crate::report::note::{Counts, DscpChanged, Flow, Note, Replies, Sender, Undirected, Unproved};
 use crate::report::{Cause, DelaySet, Icmp, IcmpKind, Packets, PathFacts, SizeEntry, TimeFormat};
 use crate::stats::sequence;
 use crate::wire::Reading;
@@ -57,9 +55,7 @@ fn counted(count: u64, note: impl FnOnce(u64) -> Note) -> Option<Note> {
 fn set_up(parts: &Parts<'_>) -> Vec<Note> {
     let sent = parts.sent;
     let remarks = parts.granted.remarks.iter().cloned();
-    let mut notes: Vec<Note> = remarks
-        .map(|remark| Remark::System { remark }.into())
-        .collect();
+    let mut notes: Vec<Note> = remarks.map(Note::from).collect();
     if let Some(hop) = parts.granted.next_hop.filter(|hop| !hop.resolved) {
         notes.push(Sender::NextHopSilent { next_hop: hop.addr }.into());
     }
@@ -288,7 +284,7 @@ fn clocks(parts: &Parts<'_>) -> Vec<Note> {
             Replies::Unstamped {
                 replies,
                 received,
-                stamps: kind(parts.granted.receive),
+                stamps: parts.granted.receive,
             }
             .into()
         }),

@@ -77,14 +77,6 @@ pub(super) fn turned_away(sent: &Sent) -> u64 {
     sent.refused.saturating_sub(sent.no_room + sent.too_large)
 }
 
-pub(super) fn kind(kind: StampKind) -> report::StampKind {
-    match kind {
-        StampKind::Hardware => report::StampKind::Hardware,
-        StampKind::Kernel => report::StampKind::Kernel,
-        StampKind::Userspace => report::StampKind::Userspace,
-    }
-}
-
 /// Whether packets left as trains or came in bundles, and have timestamps in common.
 pub(super) fn shares_stamps(parts: &Parts<'_>) -> bool {
     parts.sent.longest_burst > 1 || parts.received.facts.bundled > 0

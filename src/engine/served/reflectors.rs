@@ -22,6 +22,7 @@ use crate::io::linux;
 use crate::io::{Port, SocketPlan, portable};
 use crate::report::FailedCall;
 use crate::report::ignored::Ignored;
+use crate::report::note::System;
 use crate::report::unsent::Unsent;
 
 /// Threads that reflect.
@@ -153,7 +154,7 @@ struct Threads<P> {
     /// Sockets that were opened.
     sockets: usize,
     /// What was said of them.
-    remarks: HashSet<String>,
+    remarks: HashSet<System>,
     told: Sender<ServedEvent>,
 }
 

@@ -18,6 +18,7 @@ use super::receive::drops;
 use crate::io::socket::{SocketPlan, bind_interface, needed, new_socket, set_plain_options};
 use crate::io::trouble::RefusedCall;
 use crate::io::{BATCH, Granted, Request, Route, StampKind};
+use crate::report::note::System;
 use crate::sys::{self, Call, Queue, ReplyFacts};
 
 /// A reflector's socket, before its thread has started, or without the memory of a batch.
@@ -107,11 +108,7 @@ pub(crate) fn open_mirrors(
         });
     }
     if plan.hardware {
-        remarks.push(
-            "no hardware timestamps of a reflector: T3 is of the system's clock, and T2 must be of \
-             the same"
-                .to_owned(),
-        );
+        remarks.push(System::NoReflectorHardwareStamps);
     }
     let granted = Granted {
         local,

@@ -22,10 +22,11 @@ use super::options::{
 use super::receive::ReceiveSocket;
 use super::send::{Identity, STAMP_IDS, SendSocket};
 use crate::io::socket::{
-    SocketPlan, bind_interface, needed, new_socket, refused_option, set_plain_options,
+    SocketPlan, bind_interface, needed, new_socket, note_refused, set_plain_options,
 };
 use crate::io::trouble::refused_call;
 use crate::io::{BATCH, Granted, MOST_BEFORE, StampKind};
+use crate::report::note::Without;
 use crate::sys::{Queue, ReceiveBatch, SendFacts};
 
 /// The two sockets of a session, bound but towards nobody yet.
@@ -86,8 +87,8 @@ pub(crate) fn open_session(plan: &SocketPlan) -> io::Result<OpenSession> {
     } else {
         wanted!(IPPROTO_IPV6, IPV6_RECVERR)
     };
-    let what = "ICMP errors are not counted, and what this host's own queue drops counts as lost";
-    let icmp = recverr.set(&rx, what, &mut remarks) && recverr.set(&tx, what, &mut remarks);
+    let icmp = recverr.set(&rx, Without::Icmp, &mut remarks)
+        && recverr.set(&tx, Without::Icmp, &mut remarks);
     let tells_drops = ask_for_header_fields(&rx, plan.local.is_ipv4(), Asker::Sender, &mut remarks);
     let receive = receive_stamps(&rx, hardware, &mut remarks);
     // Departures and arrivals are of one clock.
@@ -114,9 +115,8 @@ pub(crate) fn open_session(plan: &SocketPlan) -> io::Result<OpenSession> {
     let transmit = match timestamping(&tx, flags) {
         Ok(()) => Some(kind),
         Err(error) => {
-            let error = refused_option("SO_TIMESTAMPING", &error);
-            let what = "there are no transmit timestamps of the kernel";
-            remarks.push(format!("{error}: {what}"));
+            let without = Without::TransmitStamps;
+            note_refused("SO_TIMESTAMPING", &error, without, &mut remarks);
             None
         }
     };

@@ -12,8 +12,9 @@ use socket2::Socket;
 use super::calls::Calls;
 use crate::io::StampKind;
 use crate::io::host::interface_of;
-use crate::io::socket::{SocketPlan, new_socket, note, note_buffer, refused_option};
+use crate::io::socket::{SocketPlan, new_socket, note, note_refused, refused_option};
 use crate::os;
+use crate::report::note::{System, Without};
 use crate::sys::{self, Queue, ReceiveBatch, SendBatch, SendFacts};
 
 /// Socket option (Linux 5.11), which the libc crate does not have for every architecture.
@@ -50,16 +51,13 @@ pub(super) fn set_fragmentation(
     socket: &Socket,
     plan: &SocketPlan,
     whole: (c_int, c_int),
-    remarks: &mut Vec<String>,
+    remarks: &mut Vec<System>,
 ) -> io::Result<()> {
     let (option, value) = match (plan.local.is_ipv4(), plan.do_not_fragment) {
         (true, true) => (wanted!(IPPROTO_IP, IP_MTU_DISCOVER), whole.0),
         (true, false) => {
             let option = wanted!(IPPROTO_IP, IP_MTU_DISCOVER);
-            if let Err(error) = option.try_set(socket, libc::IP_PMTUDISC_DONT) {
-                let what = "packets may leave with Don't Fragment, as this system has it";
-                note(remarks, format!("{error}: {what}"));
-            }
+            option.set_or(socket, libc::IP_PMTUDISC_DONT, Without::Fragments, remarks);
             return Ok(());
         }
         (false, true) => (wanted!(IPPROTO_IPV6, IPV6_MTU_DISCOVER), whole.1),
@@ -73,7 +71,7 @@ pub(super) fn set_fragmentation(
 }
 
 /// Past the administrator's limit where that is permitted, else up to it.
-pub(super) fn raise_buffers(socket: &Socket, octets: usize, remarks: &mut Vec<String>) {
+pub(super) fn raise_buffers(socket: &Socket, octets: usize, remarks: &mut Vec<System>) {
     // The kernel doubles what it is given.
     let half = c_int::try_from(octets / 2).unwrap_or(c_int::MAX);
     for (force, plain, name) in [
@@ -84,7 +82,7 @@ pub(super) fn raise_buffers(socket: &Socket, octets: usize, remarks: &mut Vec<St
         if sys::set_option(fd, libc::SOL_SOCKET, force, half).is_err() {
             // A smaller buffer than asked for is found by reading the size back.
             if let Err(error) = sys::set_option(fd, libc::SOL_SOCKET, plain, half) {
-                note_buffer(name, &error, remarks);
+                note_refused(name, &error, Without::Buffer, remarks);
             }
         }
     }
@@ -105,7 +103,7 @@ pub(super) fn ask_for_header_fields(
     socket: &Socket,
     v4: bool,
     asker: Asker,
-    remarks: &mut Vec<String>,
+    remarks: &mut Vec<System>,
 ) -> bool {
     let (ttl, tos, info) = if v4 {
         (
@@ -121,24 +119,15 @@ pub(super) fn ask_for_header_fields(
         )
     };
     let (no_ttl, no_tos) = match asker {
-        Asker::Sender => (
-            "the TTL of replies, and so hops inbound, are not known",
-            "the DSCP and ECN of replies are not known",
-        ),
-        Asker::Reflector { .. } => (
-            "replies tell no TTL (255)",
-            "replies do not have the DSCP of their requests",
-        ),
+        Asker::Sender => (Without::TtlOfReplies, Without::TosOfReplies),
+        Asker::Reflector { .. } => (Without::TtlOfRequests, Without::TosOfRequests),
     };
     ttl.set(socket, no_ttl, remarks);
     tos.set(socket, no_tos, remarks);
     // Carried by datagrams once there were drops; newer kernels also tell when asked.
     let tells_drops = sys::set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1);
     if asker == (Asker::Reflector { any_address: true }) {
-        let what = "replies leave from the address that routes choose, which need not be the one asked, \
-                    and requests to a broadcast or multicast address are answered like all others; name \
-                    an address to listen on";
-        info.set(socket, what, remarks);
+        info.set(socket, Without::Destination, remarks);
     }
     tells_drops.is_ok()
 }
@@ -152,16 +141,30 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
+    fn set_to(self, socket: &Socket, value: c_int) -> io::Result<()> {
+        sys::set_option(socket.as_fd(), self.level, self.name, value)
+    }
+
     pub(super) fn try_set(self, socket: &Socket, value: c_int) -> io::Result<()> {
-        let set = sys::set_option(socket.as_fd(), self.level, self.name, value);
+        let set = self.set_to(socket, value);
         set.map_err(|error| refused_option(self.text, &error))
     }
 
     /// Switches it on; where that is refused, remarks what follows.
-    pub(super) fn set(self, socket: &Socket, what: &str, remarks: &mut Vec<String>) -> bool {
-        let set = self.try_set(socket, 1);
+    pub(super) fn set(self, socket: &Socket, without: Without, remarks: &mut Vec<System>) -> bool {
+        self.set_or(socket, 1, without, remarks)
+    }
+
+    pub(super) fn set_or(
+        self,
+        socket: &Socket,
+        value: c_int,
+        without: Without,
+        remarks: &mut Vec<System>,
+    ) -> bool {
+        let set = self.set_to(socket, value);
         if let Err(error) = &set {
-            note(remarks, format!("{error}: {what}"));
+            note_refused(self.text, error, without, remarks);
         }
         set.is_ok()
     }
@@ -182,33 +185,21 @@ pub(super) fn timestamping(socket: &Socket, flags: c_uint) -> io::Result<()> {
 pub(super) fn receive_stamps(
     socket: &Socket,
     hardware: bool,
-    remarks: &mut Vec<String>,
+    remarks: &mut Vec<System>,
 ) -> StampKind {
     if hardware {
         let flags = libc::SOF_TIMESTAMPING_RX_HARDWARE | libc::SOF_TIMESTAMPING_RAW_HARDWARE;
         match timestamping(socket, flags) {
             Ok(()) => return StampKind::Hardware,
-            Err(error) => note(
-                remarks,
-                format!(
-                    "{}: there are no receive timestamps of the interface",
-                    refused_option("SO_TIMESTAMPING", &error)
-                ),
-            ),
+            Err(error) => note_refused("SO_TIMESTAMPING", &error, Without::HardwareStamps, remarks),
         }
     }
-    let why = match timestamping(socket, RECEIVE_STAMPS) {
+    let error = match timestamping(socket, RECEIVE_STAMPS) {
         Ok(()) if gives_receive_stamps() => return StampKind::Kernel,
-        Ok(()) => "it was asked for them (SO_TIMESTAMPING) and gives none".to_owned(),
-        Err(error) => format!("SO_TIMESTAMPING: {error}"),
+        Ok(()) => None,
+        Err(error) => Some(error.to_string()),
     };
-    note(
-        remarks,
-        format!(
-            "no receive timestamps of the kernel ({why}): they are read by this program, after the call \
-             that receives"
-        ),
-    );
+    note(remarks, System::NoReceiveStamps { error });
     StampKind::Userspace
 }
 
@@ -245,55 +236,41 @@ fn gives_receive_stamps() -> bool {
 }
 
 /// Lets the kernel look for packets at the interface before it waits for an interrupt.
-pub(super) fn busy_poll(socket: &Socket, plan: &SocketPlan, remarks: &mut Vec<String>) {
+pub(super) fn busy_poll(socket: &Socket, plan: &SocketPlan, remarks: &mut Vec<System>) {
     let Some(us) = plan.busy_poll_us else {
         return;
     };
     let us = c_int::try_from(us).unwrap_or(c_int::MAX);
-    let set = |name, text, value| {
-        let set = sys::set_option(socket.as_fd(), libc::SOL_SOCKET, name, value);
-        set.map_err(|error| refused_option(text, &error))
+    let prefer = Wanted {
+        level: libc::SOL_SOCKET,
+        name: SO_PREFER_BUSY_POLL,
+        text: "SO_PREFER_BUSY_POLL",
     };
-    let done = set(libc::SO_BUSY_POLL, "SO_BUSY_POLL", us)
-        .and_then(|()| set(SO_PREFER_BUSY_POLL, "SO_PREFER_BUSY_POLL", 1));
-    if let Err(error) = done {
-        let what = "there is no busy polling, which takes CAP_NET_ADMIN and Linux 5.11";
-        note(remarks, format!("{error}: {what}"));
+    if wanted!(SOL_SOCKET, SO_BUSY_POLL).set_or(socket, us, Without::BusyPolling, remarks) {
+        prefer.set(socket, Without::BusyPolling, remarks);
     }
 }
 
 /// Lets the kernel hand over packets that came together as one.
-pub(super) fn take_bundles(socket: &Socket, remarks: &mut Vec<String>) {
-    if let Err(error) = sys::set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1) {
-        let error = refused_option("UDP_GRO", &error);
-        note(remarks, format!("{error}: packets are taken one by one"));
-    }
+pub(super) fn take_bundles(socket: &Socket, remarks: &mut Vec<System>) {
+    wanted!(SOL_UDP, UDP_GRO).set(socket, Without::Bundles, remarks);
 }
 
 pub(super) fn hardware_stamps(
     socket: &Socket,
     local: IpAddr,
     plan: &SocketPlan,
-    remarks: &mut Vec<String>,
+    remarks: &mut Vec<System>,
 ) -> bool {
     let interface = plan.interface.clone().or_else(|| interface_of(local));
-    let Some(interface) = interface else {
-        remarks.push(
-            "no hardware timestamps: name the interface with --interface; \
-             timestamps of the kernel are used"
-                .to_owned(),
-        );
-        return false;
+    let enable = |interface: &String| sys::enable_hardware_stamps(socket.as_fd(), interface);
+    let error = match interface.as_ref().map(enable) {
+        Some(Ok(())) => return true,
+        Some(Err(error)) => Some(error.to_string()),
+        None => None,
     };
-    match sys::enable_hardware_stamps(socket.as_fd(), &interface) {
-        Ok(()) => true,
-        Err(error) => {
-            remarks.push(format!(
-                "no hardware timestamps on {interface}: {error}; timestamps of the kernel are used"
-            ));
-            false
-        }
-    }
+    remarks.push(System::NoHardwareStamps { interface, error });
+    false
 }
 
 /// Whether this kernel lets a packet name its stamp (`SCM_TS_OPT_ID`, Linux 6.13 and later).
