@@ -484,6 +484,31 @@ pub(crate) mod tests {
             });
             assert_eq!(errors(&found), Vec::<String>::new());
         }
+        found.notes = vec![
+            Search::NobodyAnswers.into(),
+            Search::FellSilent { for_ns: 6 }.into(),
+            Search::Fragments {
+                mtu: 1500,
+                frame_bytes_l2: 9014,
+            }
+            .into(),
+            Search::SlowerFailed(Bound {
+                rate_pps: 1,
+                held: 1,
+                failed: 2,
+            })
+            .into(),
+            Search::LoadFailed {
+                percent: 50,
+                lost: 1,
+                sent: 2,
+                not_sent: 3,
+                achieved_pps: None,
+            }
+            .into(),
+            note::Note::from(note::Sender::ReflectorInside).into(),
+            Note::Host(Reason::GaveUp { threads: 1 }),
+        ];
         found.refused = Some(crate::report::icmp::tests::some());
         assert_eq!(errors(&found), Vec::<String>::new());
         for outcome in [
