@@ -11,7 +11,8 @@ pub mod steps;
 use std::net::SocketAddr;
 
 use crate::config::{
-    Departures, End, Fraction, Rate, ReflectorConfig, SessionConfig, SizeClass, SizeProfile, Sizes,
+    CommandLine, Departures, End, Fraction, Rate, ReflectorConfig, SessionConfig, SizeClass,
+    SizeProfile, Sizes,
 };
 use crate::engine::{self, Failure, Progress, Reflecting, Stop};
 use crate::report::find_rate::{
@@ -38,6 +39,8 @@ pub struct Plan {
     pub trial_ns: u64,
     /// Whether the reflector is inside this process, and loses nothing but by this host's fault.
     pub inside: bool,
+    /// What the command line has of another subcommand than `sender`; `None`: it is that one.
+    pub own: Option<CommandLine>,
 }
 
 /// How long a search takes.
@@ -204,23 +207,22 @@ fn command(plan: &Plan, sizes: &Sizes) -> Vec<String> {
         },
         ..plan.session.clone()
     };
-    let mut words = session.command();
+    let mut line = session.command();
+    if let Some(own) = &plan.own {
+        line.become_like(own);
+    }
     // Each trial has a rate of its own.
-    if let Some(at) = words.iter().position(|word| word == "--rate") {
-        words.drain(at..at + 2);
+    line.remove("rate");
+    if plan.inside {
+        // The reflector inside this process is named by nobody.
+        line.remove_words();
     }
-    // The reflector inside this process is named by nobody.
-    let addresses = if plan.inside { 1..3 } else { 3..3 };
-    let mut find = vec![
-        "--find-rate".to_owned(),
-        "--loss".to_owned(),
-        plan.loss.to_string(),
-    ];
-    if let Some(pps) = plan.max_pps {
-        find.extend(["--max-rate".to_owned(), pps.to_string()]);
-    }
-    words.splice(addresses, find);
-    words
+    let mut find = CommandLine::default();
+    find.switch("find-rate", true);
+    find.set("loss", plan.loss);
+    find.set_if("max-rate", plan.max_pps);
+    line.begin_with(find);
+    line.arguments()
 }
 
 fn remote(plan: &Plan) -> Option<SocketAddr> {

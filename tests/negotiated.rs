@@ -371,7 +371,7 @@ fn padding_of_zeros_is_all_zeros() {
             zero_padding: true,
             ..lane(&[112, 300], 100)
         };
-        let words = lane.command();
+        let words = lane.command().arguments();
         assert!(words.contains(&"--zero-padding".to_owned()), "{words:?}");
         assert_whole(&measured(lane, agreed(reflector.address, format)), 100);
         drop(reflector);

@@ -10,7 +10,7 @@ use super::error::{Error, usage};
 use super::host::{FormatArg, format};
 use super::sizes::Room;
 use super::values::whole;
-use crate::config::{Endpoint, Seconds};
+use crate::config::{CommandLine, Endpoint, Seconds};
 use crate::controller::{Dialled, Failed, NotNow, Passphrase, Path as ControlPath, Wish};
 use crate::engine::{self, plain};
 use crate::output::heading;
@@ -117,36 +117,23 @@ impl ControlArgs {
         key_id.filter(|_| security != Security::Unauthenticated)
     }
 
-    /// Server, then flags; never a key.
-    pub(super) fn words(&self, path: &ControlPath, security: Security) -> Vec<String> {
-        let mut words = vec![
-            path.server.to_string(),
-            "--mode".to_owned(),
-            heading::security(security).to_owned(),
-            "--test-port".to_owned(),
-            self.test_port.to_string(),
-        ];
-        if let Some(key_id) = &self.key_id {
-            words.extend(["--key-id".to_owned(), key_id.clone()]);
-        }
-        if let Some(file) = &self.passphrase_file {
-            words.extend(["--passphrase-file".to_owned(), file.display().to_string()]);
-        }
-        if self.max_count != Count::DEFAULT_MOST.value() {
-            words.extend(["--max-count".to_owned(), self.max_count.to_string()]);
-        }
-        if let Some(time) = self.control_timeout {
-            words.extend(["--control-timeout".to_owned(), time.to_string()]);
-        }
-        for (flag, given) in [
-            ("--zero-addresses", self.zero_addresses),
-            ("--individual-sessions", self.individual_sessions),
-            ("--symmetrical-size", self.symmetrical_size),
-            ("--dscp-mode", self.dscp_mode),
-        ] {
-            words.extend(given.then(|| flag.to_owned()));
-        }
-        words
+    /// What the subcommand has of the control connection; never a key.
+    pub(super) fn flags(&self, line: &mut CommandLine, security: Security) {
+        line.set("mode", heading::security(security));
+        line.set("test-port", self.test_port);
+        line.set_if("key-id", self.key_id.as_ref());
+        let file = self.passphrase_file.as_ref();
+        line.set_if("passphrase-file", file.map(|file| file.display()));
+        let most = Some(self.max_count);
+        line.set_if(
+            "max-count",
+            most.filter(|n| *n != Count::DEFAULT_MOST.value()),
+        );
+        line.set_if("control-timeout", self.control_timeout);
+        line.switch("zero-addresses", self.zero_addresses);
+        line.switch("individual-sessions", self.individual_sessions);
+        line.switch("symmetrical-size", self.symmetrical_size);
+        line.switch("dscp-mode", self.dscp_mode);
     }
 
     /// The ways to the Server's addresses, in the order in which they are tried; one at least.

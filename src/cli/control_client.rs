@@ -16,7 +16,7 @@ use super::print::print;
 use super::signals::{Again, Hangup, catch_signals};
 use super::sizes::{Room, SizeArgs, sizes};
 use super::values::parse_interface;
-use crate::config::{Dscp, Endpoint, Family, Seconds};
+use crate::config::{CommandLine, Dscp, Endpoint, Family, Seconds};
 use crate::controller::{Connection, Path as ControlPath, Wish, dial, start_time};
 use crate::engine::{self, Stop};
 use crate::output::{heading, text};
@@ -191,18 +191,14 @@ fn ask(
         answer.sid
     );
     let security = security(modes);
-    let mut words = vec!["controlclient".to_owned(), sender.to_string()];
-    words.extend(control.words(path, security));
-    words.extend(["--payload-size".to_owned(), payload.to_string()]);
-    words.extend(["--dscp".to_owned(), dscp.value().to_string()]);
-    if let Some(time) = args.duration {
-        words.extend(["--duration".to_owned(), time.to_string()]);
-    }
-    if let Some(interface) = &args.interface {
-        words.extend(["--interface".to_owned(), interface.clone()]);
-    }
+    let mut line = CommandLine::new("controlclient", [sender, path.server]);
+    control.flags(&mut line, security);
+    line.set("payload-size", payload);
+    line.set("dscp", dscp.value());
+    line.set_if("duration", args.duration);
+    line.set_if("interface", args.interface.as_ref());
     let report = Report {
-        command: words,
+        command: line.arguments(),
         security,
         sid: Some(answer.sid.to_string()),
         key_id: control.key_in_use(security),

@@ -23,7 +23,7 @@ use super::sizes::Room;
 use super::values::whole;
 use super::verdict::verdict;
 use super::watcher::Watcher;
-use crate::config::{Seconds, SessionConfig, Tos};
+use crate::config::{CommandLine, Seconds, SessionConfig, Tos};
 use crate::controller::{Connection, Path as ControlPath, dial, start_time};
 use crate::engine::{self, Agreed, Measured, Opened, Progress, Stop, Update};
 use crate::output::{heading, text};
@@ -262,16 +262,24 @@ impl<'a> Run<'a> {
         remarks: &[Note],
     ) {
         let (args, security) = (self.args, self.security);
-        let words = args.words(path, security);
-        if measured.parts.is_empty() {
-            measured.report.command = command(&measured.report.command, &words);
-        } else {
-            // What each session sends, and the flags that make several of them.
-            measured.report.command = command(&base.command(), &words);
-        }
+        // With the port that was granted.
+        let command = |config: &SessionConfig, report: &Report, own: &CommandLine| {
+            let mut line = SessionConfig {
+                local: report.local.unwrap_or(config.local),
+                ..config.clone()
+            }
+            .command();
+            line.become_like(own);
+            line.arguments()
+        };
+        // Of several: what each session sends, and the flags that make several of them.
+        let whole = match lanes {
+            [only] => only,
+            _ => base,
+        };
+        measured.report.command = command(whole, &measured.report, &args.own(path, security));
         for (report, lane) in measured.parts.iter_mut().zip(lanes) {
-            let words = args.words_of_one(path, security, lane);
-            report.command = command(&report.command, &words);
+            report.command = command(lane, report, &args.own_of_one(path, security, lane));
         }
         let all = std::iter::once(&mut measured.report).chain(&mut measured.parts);
         for report in all {
@@ -286,13 +294,14 @@ impl<'a> Run<'a> {
         server: SocketAddr,
         path: &ControlPath,
     ) -> Result<u8, Error> {
-        let plan = plan(&self.args.sender, server, &self.room())?;
+        let plan = Plan {
+            own: Some(self.args.own(path, self.security)),
+            ..plan(&self.args.sender, server, &self.room())?
+        };
         let mut connection = Some(connection);
         // The server may grant each trial another port.
         let granted = RefCell::new(Vec::new());
-        let words = self.args.words(path, self.security);
         let tell = |found: &mut FindRate| {
-            found.command = command(&found.command, &words);
             let ports: Vec<SocketAddr> = granted.take();
             let first = ports.first().copied();
             found.remote = first.filter(|first| ports.iter().all(|port| port == first));
@@ -382,18 +391,6 @@ fn octets_of(number: u16) -> [u8; 2] {
     number.to_be_bytes()
 }
 
-/// The command of a report as a `controller` that does the same.
-fn command(of_sender: &[String], words: &[String]) -> Vec<String> {
-    // The first three are the subcommand and both addresses, of which the second one stays.
-    let (ours, flags) = words.split_at(words.len().min(2));
-    let mut rest = of_sender.iter().skip(2).cloned().collect::<Vec<_>>();
-    let tos = rest.iter().position(|word| word == "--tos");
-    if let Some(at) = tos.filter(|_| flags.iter().any(|word| word == "--dscp")) {
-        rest.drain(at..rest.len().min(at + 2));
-    }
-    [ours, &rest, flags].concat()
-}
-
 impl ControllerArgs {
     fn features(&self) -> Modes {
         let features = self.control.features(self.sender.host.timestamp_format);
@@ -447,48 +444,41 @@ impl ControllerArgs {
     }
 
     /// What only this subcommand has; never a key.
-    fn words(&self, path: &ControlPath, security: Security) -> Vec<String> {
-        let mut words = vec!["controller".to_owned()];
-        words.extend(self.control.words(path, security));
-        if self.sessions > 1 {
-            words.extend(["--sessions".to_owned(), self.sessions.to_string()]);
-        }
-        if !self.sender.ip.dscp.is_empty() {
-            let dscps = self.sender.ip.dscp.iter().map(|dscp| dscp.value());
-            let dscps: Vec<String> = dscps.map(|value| value.to_string()).collect();
-            words.extend(["--dscp".to_owned(), dscps.join(",")]);
-        }
-        words.extend(self.own_words());
-        words
+    fn own(&self, path: &ControlPath, security: Security) -> CommandLine {
+        let mut line = CommandLine::new("controller", [path.server]);
+        self.control.flags(&mut line, security);
+        line.set_if("sessions", Some(self.sessions).filter(|n| *n > 1));
+        let dscps = self.sender.ip.dscp.iter().map(|dscp| dscp.value());
+        let dscps: Vec<String> = dscps.map(|value| value.to_string()).collect();
+        line.set_if(
+            "dscp",
+            Some(dscps.join(",")).filter(|list| !list.is_empty()),
+        );
+        self.flags_of_each(&mut line);
+        line
     }
 
     /// The same of one session of several, alone.
-    fn words_of_one(
+    fn own_of_one(
         &self,
         path: &ControlPath,
         security: Security,
         lane: &SessionConfig,
-    ) -> Vec<String> {
-        let mut words = vec!["controller".to_owned()];
+    ) -> CommandLine {
+        let mut line = CommandLine::new("controller", [path.server]);
         let control = ControlArgs {
             test_port: lane.remote.port(),
             ..self.control.clone()
         };
-        words.extend(control.words(path, security));
-        words.extend(self.own_words());
-        words
+        control.flags(&mut line, security);
+        self.flags_of_each(&mut line);
+        line
     }
 
     /// Of these, what each session has.
-    fn own_words(&self) -> Vec<String> {
-        let mut words = Vec::new();
-        if let Some(octets) = self.reflect_octets {
-            words.extend(["--reflect-octets".to_owned(), octets.to_string()]);
-        }
-        if let Some(start_in) = self.start_in {
-            words.extend(["--start-in".to_owned(), start_in.to_string()]);
-        }
-        words
+    fn flags_of_each(&self, line: &mut CommandLine) {
+        line.set_if("reflect-octets", self.reflect_octets);
+        line.set_if("start-in", self.start_in);
     }
 }
 

@@ -74,6 +74,7 @@ pub(super) fn plan(
         max_pps,
         trial_ns,
         inside,
+        own: None,
     })
 }
 

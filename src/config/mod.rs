@@ -1,6 +1,7 @@
 //! What a run will do, with nothing left to check: plans, and the values they are made of.
 
 mod address;
+mod command_line;
 mod error;
 mod frames;
 mod impair;
@@ -12,6 +13,7 @@ mod server;
 mod values;
 
 pub use address::{Endpoint, Host, Prefix};
+pub use command_line::CommandLine;
 pub use error::ValueError;
 pub use frames::{FrameSize, FrameSizes};
 pub use impair::{Direction, Impairment};

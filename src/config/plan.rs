@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::address::Prefix;
+use super::command_line::CommandLine;
 use super::error::ValueError;
 use super::impair::Impairment;
 use super::quantity::Fraction;
@@ -136,28 +137,31 @@ impl SessionConfig {
         (0..).take(threads).map(share).collect()
     }
 
-    /// Every parameter as it is in force, as arguments of a command line that asks for the same.
+    /// Every parameter as it is in force: a command line that asks for the same.
     #[must_use]
-    pub fn command(&self) -> Vec<String> {
-        let mut words = vec![
-            "sender".to_owned(),
-            self.remote.to_string(),
-            self.local.to_string(),
-        ];
-        let mut flag = |name: &str, value: Option<String>| {
-            words.push(format!("--{name}"));
-            words.extend(value);
-        };
+    pub fn command(&self) -> CommandLine {
+        let mut line = CommandLine::new("sender", [self.remote, self.local]);
+        self.load_flags(&mut line);
+        line.set_if("stats-interval", self.watch.interval_ns.map(nanoseconds));
+        line.set("packet-timeout", nanoseconds(self.timeout_ns));
+        line.switch("no-probe", !self.probes);
+        line.set("tos", self.socket.tos);
+        line.set("ttl", self.socket.ttl);
+        line.switch("do-not-fragment", self.socket.do_not_fragment);
+        line.set_if("interface", self.socket.interface.as_ref());
+        self.host_flags(&mut line);
+        line
+    }
+
+    fn load_flags(&self, line: &mut CommandLine) {
+        line.set_if("rate", self.departures.rate());
         let schedule = match self.departures {
             Departures::Periodic(_) => "periodic",
             Departures::Poisson(_) => "poisson",
             Departures::Uniform { .. } => "uniform",
             Departures::Flood => "flood",
         };
-        if let Some(rate) = self.departures.rate() {
-            flag("rate", Some(rate.to_string()));
-        }
-        flag("schedule", Some(schedule.to_owned()));
+        line.set("schedule", schedule);
         if let Departures::Uniform { spread, .. } = self.departures {
             #[expect(
                 clippy::cast_possible_truncation,
@@ -165,85 +169,57 @@ impl SessionConfig {
                 reason = "0 to 1, of whole millionths"
             )]
             let ppm = (spread * 1e6).round() as u32;
-            flag(
-                "spread",
-                Fraction::from_ppm(ppm).map(|share| share.to_string()),
-            );
+            line.set_if("spread", Fraction::from_ppm(ppm));
         }
-        if let Some(count) = self.end.count {
-            flag("count", Some(count.to_string()));
-        }
-        if let Some(ns) = self.end.duration_ns {
-            flag("duration", Some(format!("{ns}ns")));
-        }
-        flag("seed", Some(self.seed.to_string()));
+        line.set_if("count", self.end.count);
+        line.set_if("duration", self.end.duration_ns.map(nanoseconds));
+        line.set("seed", self.seed);
         match &self.sizes.profile {
-            SizeProfile::Imix => flag("imix", None),
-            SizeProfile::Custom(mix) => flag("size-mix", Some(mix.to_string())),
+            SizeProfile::Imix => line.switch("imix", true),
+            SizeProfile::Custom(mix) => line.set("size-mix", mix),
             SizeProfile::Fixed => {
                 let payload = self.sizes.classes.first().map_or(0, |class| class.payload);
-                flag("payload-size", Some(payload.to_string()));
+                line.set("payload-size", payload);
             }
         }
-        if self.zero_padding {
-            flag("zero-padding", None);
+        line.switch("zero-padding", self.zero_padding);
+        match self.burst {
+            Burst::Auto => line.set("burst", "auto"),
+            Burst::Fixed(packets) => line.set("burst", packets),
         }
-        let burst = match self.burst {
-            Burst::Auto => "auto".to_owned(),
-            Burst::Fixed(packets) => packets.to_string(),
-        };
-        flag("burst", Some(burst));
-        if self.threads > 1 {
-            flag("threads", Some(self.threads.to_string()));
-        }
-        if self.first_seq > 0 {
-            flag("first-seq", Some(self.first_seq.to_string()));
-        }
-        if let Some(ns) = self.watch.interval_ns {
-            flag("stats-interval", Some(format!("{ns}ns")));
-        }
-        flag("packet-timeout", Some(format!("{}ns", self.timeout_ns)));
-        if !self.probes {
-            flag("no-probe", None);
-        }
-        flag("tos", Some(self.socket.tos.to_string()));
-        flag("ttl", Some(self.socket.ttl.to_string()));
-        if self.socket.do_not_fragment {
-            flag("do-not-fragment", None);
-        }
-        if let Some(interface) = &self.socket.interface {
-            flag("interface", Some(interface.clone()));
-        }
+        line.set_if("threads", Some(self.threads).filter(|n| *n > 1));
+        line.set_if("first-seq", Some(self.first_seq).filter(|seq| *seq > 0));
+    }
+
+    fn host_flags(&self, line: &mut CommandLine) {
         let pacing = match self.pacing {
             Pacing::Auto => "auto",
             Pacing::Spin => "spin",
             Pacing::Sleep => "sleep",
         };
-        flag("pacing", Some(pacing.to_owned()));
-        if let Some(cpus) = &self.cpus {
-            flag("cpu", Some(cpus.to_string()));
-        }
+        line.set("pacing", pacing);
+        line.set_if("cpu", self.cpus.as_ref());
         let io = match self.socket.io {
             IoKind::Batched => "batched",
             IoKind::Portable => "portable",
         };
-        flag("io", Some(io.to_owned()));
-        if let Some(us) = self.socket.busy_poll_us {
-            flag("busy-poll", Some(format!("{us}us")));
-        }
-        if self.socket.hardware {
-            flag("hw-timestamps", None);
-        }
+        line.set("io", io);
+        line.set_if(
+            "busy-poll",
+            self.socket.busy_poll_us.map(|us| format!("{us}us")),
+        );
+        line.switch("hw-timestamps", self.socket.hardware);
         let format = match self.format {
             Format::Ntp => "ntp",
             Format::Ptp => "ptp",
         };
-        flag("timestamp-format", Some(format.to_owned()));
-        if self.realtime {
-            flag("realtime", None);
-        }
-        words
+        line.set("timestamp-format", format);
+        line.switch("realtime", self.realtime);
     }
+}
+
+fn nanoseconds(ns: u64) -> String {
+    format!("{ns}ns")
 }
 
 /// Options of a socket that sender and reflector have in common.

@@ -55,7 +55,8 @@ pub(super) fn report(parts: &Parts<'_>) -> Report {
             },
             ..config.clone()
         }
-        .command(),
+        .command()
+        .arguments(),
         scope: parts.scope,
         protocol: match parts.terms {
             Terms::Light => report::Protocol::TwampLight,

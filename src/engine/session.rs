@@ -227,7 +227,7 @@ fn run<S: SendHalf + Send + 'static, R: ReceiveHalf + Send + 'static>(
     stop: &Stop,
     watch: impl FnMut(Update),
 ) -> Result<Measured, Failure> {
-    log::debug!("{}", config.command().join(" "));
+    log::debug!("{}", config.command().arguments().join(" "));
     resolve_next_hops(&mut lanes, stop);
     let pairs = pairs(config, lanes.len(), reflector.as_ref());
     let receive = lanes.first().map(|lane| lane.setup.granted.receive);
