@@ -10,7 +10,6 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
 use super::caller::Caller;
-use super::sessions::Reflection;
 use super::shared::Shared;
 use crate::control::crypto::Passphrase;
 use crate::control::crypto::{SessionKeys, TokenCheck};
@@ -108,7 +107,7 @@ impl Connection {
     }
 
     /// The deadline has come.
-    pub(super) fn due<R: Reflection>(&mut self, now_ns: i64, shared: &mut Shared<R>) -> Next {
+    pub(super) fn due(&mut self, now_ns: i64, shared: &mut Shared) -> Next {
         if self.leaves_by_ns.is_some_and(|by_ns| by_ns <= now_ns) {
             return Next::Close;
         }
@@ -131,18 +130,18 @@ impl Connection {
     }
 
     /// Ends it from this side, without a word.
-    pub(super) fn abandon<R: Reflection>(&mut self, shared: &mut Shared<R>) {
+    pub(super) fn abandon(&mut self, shared: &mut Shared) {
         let mut host = Surroundings::new(shared, &self.caller);
         self.machine.disconnected(&mut host);
         self.told_end = true;
     }
 
     /// Writes and reads as far as that goes at once, but not more than one buffer.
-    pub(super) fn attend<R: Reflection>(
+    pub(super) fn attend(
         &mut self,
         now_ns: i64,
         buffer: &mut [u8],
-        shared: &mut Shared<R>,
+        shared: &mut Shared,
         registry: &Registry,
     ) -> Next {
         if self.leaves_by_ns.is_some() {
@@ -182,11 +181,11 @@ impl Connection {
     }
 
     /// Whether anything moved.
-    fn exchange<R: Reflection>(
+    fn exchange(
         &mut self,
         now_ns: i64,
         buffer: &mut [u8],
-        shared: &mut Shared<R>,
+        shared: &mut Shared,
     ) -> Result<bool, Gone> {
         let mut moved = self.write()?;
         let mut host = Surroundings::new(shared, &self.caller);
@@ -253,7 +252,7 @@ impl Connection {
     }
 
     /// Counts how it ended, and logs it.
-    fn tell_end<R: Reflection>(&mut self, shared: &mut Shared<R>) {
+    fn tell_end(&mut self, shared: &mut Shared) {
         let Some(end) = self.machine.ended().filter(|_| !self.told_end) else {
             return;
         };
@@ -286,18 +285,18 @@ impl Connection {
 struct Gone;
 
 /// What the machine of one connection sees of the rest.
-struct Surroundings<'a, R: Reflection> {
-    shared: &'a mut Shared<R>,
+struct Surroundings<'a> {
+    shared: &'a mut Shared,
     caller: &'a Caller,
 }
 
-impl<'a, R: Reflection> Surroundings<'a, R> {
-    fn new(shared: &'a mut Shared<R>, caller: &'a Caller) -> Self {
+impl<'a> Surroundings<'a> {
+    fn new(shared: &'a mut Shared, caller: &'a Caller) -> Self {
         Self { shared, caller }
     }
 }
 
-impl<R: Reflection> Host for Surroundings<'_, R> {
+impl Host for Surroundings<'_> {
     fn passphrase(&mut self, key_id: &KeyId) -> Option<Passphrase> {
         self.shared.keys.passphrase(key_id)
     }
@@ -310,10 +309,16 @@ impl<R: Reflection> Host for Surroundings<'_, R> {
     }
 
     fn grant(&mut self, asked: &Asked<'_>) -> Result<Grant, Accept> {
+        let Shared {
+            sessions,
+            reflectors,
+            clients,
+            ..
+        } = &mut *self.shared;
+        let granted = sessions.grant(self.caller, asked, clients, |served, ports| {
+            reflectors.add(served, ports.iter().copied())
+        });
         let shared = &mut *self.shared;
-        let granted = shared
-            .sessions
-            .grant(self.caller, asked, &mut shared.clients);
         match granted {
             Ok(grant) => {
                 shared.totals.sessions += 1;
@@ -330,13 +335,16 @@ impl<R: Reflection> Host for Surroundings<'_, R> {
     }
 
     fn start(&mut self, sid: &Sid) -> Result<(), Accept> {
-        self.shared.sessions.start(sid)?;
+        let id = self.shared.sessions.start(sid)?;
+        self.shared.reflectors.run(id);
         self.shared.totals.sessions_started += 1;
         Ok(())
     }
 
     fn stop(&mut self, sid: &Sid, ending: Ending) {
-        self.shared.sessions.stop(sid, ending);
+        if let Some((id, after_ns)) = self.shared.sessions.stop(sid, ending) {
+            self.shared.reflectors.end(id, after_ns);
+        }
     }
 
     fn remark(&mut self, remark: &Remark) {

@@ -19,13 +19,13 @@ use super::keys::{Keys, KeysError};
 use super::net;
 use super::offer::offered;
 use super::reload::Reload;
-use super::sessions::{Sessions, Told, cannot_accept, names, out_of_room};
+use super::sessions::{Sessions, cannot_accept, names, out_of_room};
 use super::shared::{SECOND, Shared, Warnings};
 use super::table::Table;
 use super::tokens::Checks;
 use crate::config::{Limits, Prefix, Rules, Seconds, ServerConfig};
 use crate::control::server::{Nonces, Patience, Server, Terms};
-use crate::engine::served::{Reflectors, ServedEvent, ServedId};
+use crate::engine::served::{Reflectors, ServedEvent};
 use crate::engine::{self, Stop};
 use crate::os;
 use crate::report::FailedCall;
@@ -97,7 +97,7 @@ pub struct Serving {
     /// Places of connections that have more to do.
     queue: VecDeque<usize>,
     connections_so_far: u64,
-    shared: Shared<Reflectors>,
+    shared: Shared,
     told: Receiver<ServedEvent>,
     remarks: Vec<System>,
 }
@@ -154,7 +154,8 @@ impl Serving {
                 checks,
                 unchecked: Vec::new(),
                 clients: Clients::default(),
-                sessions: Sessions::new(reflectors, signed_ns(limits.refwait), limits.sessions),
+                sessions: Sessions::new(signed_ns(limits.refwait), limits.sessions),
+                reflectors,
                 totals: Totals::default(),
                 warnings: Warnings::default(),
             },
@@ -207,10 +208,10 @@ impl Serving {
             if next_show_ns <= now_ns {
                 show(Progress {
                     connections: self.table.len(),
-                    sessions: self.shared.sessions.book.len(),
+                    sessions: self.shared.sessions.len(),
                     granted: self.shared.totals.sessions,
-                    ignored: self.shared.sessions.reflection.ignored_and_drops().0,
-                    unsent: self.shared.sessions.reflection.unsent(),
+                    ignored: self.shared.reflectors.ignored_and_drops().0,
+                    unsent: self.shared.reflectors.unsent(),
                 });
                 next_show_ns = now_ns + SECOND;
             }
@@ -283,14 +284,14 @@ impl Serving {
     fn hear_reflectors(&mut self, now_ns: i64) {
         let told = self.told.clone();
         for event in told.try_iter().take(TOLD_AT_A_TIME) {
-            self.heard(now_ns, event.into());
+            self.heard(now_ns, event);
         }
     }
 
-    fn heard(&mut self, now_ns: i64, told: Told<ServedId>) {
-        if let Told::Over(id, counts) = &told
+    fn heard(&mut self, now_ns: i64, told: ServedEvent) {
+        if let ServedEvent::Ended(id, counts) = &told
             && counts.over_allowance() > 0
-            && let Some(session) = self.shared.sessions.book.named(*id)
+            && let Some(session) = self.shared.sessions.named(*id)
         {
             // A Session-Sender sees them as lost on the way here.
             self.shared.warn(format_args!(
@@ -306,7 +307,7 @@ impl Serving {
             totals,
             ..
         } = &mut self.shared;
-        if let Some((whose, sid)) = sessions.book.told(told, clients, totals)
+        if let Some((whose, sid)) = sessions.told(told, clients, totals)
             && let Some(connection) = self.table.get(whose)
         {
             connection.expired(now_ns, &sid);
@@ -594,26 +595,26 @@ impl Serving {
     /// Ends everything, and sums up.
     fn finish(mut self) -> Result<Account, Failure> {
         // Connections close; their sessions end with the threads, and by no fault of theirs.
-        self.shared.sessions.book.shut_down();
+        self.shared.sessions.shut_down();
         self.table = Table::default();
         self.listeners.clear();
-        let (ignored, drops) = self.shared.sessions.reflection.ignored_and_drops();
+        let (ignored, drops) = self.shared.reflectors.ignored_and_drops();
         let strays = ignored.of(Kind::NoSession);
         let modes = names(self.modes());
         let Shared {
             checks,
             mut clients,
-            sessions,
+            mut sessions,
+            reflectors,
             mut totals,
             ..
         } = self.shared;
         checks.finish();
-        let mut book = sessions.book;
-        let calls = sessions.reflection.wait()?;
+        let calls = reflectors.wait()?;
         for event in self.told.try_iter() {
-            book.told(event.into(), &mut clients, &mut totals);
+            sessions.told(event, &mut clients, &mut totals);
         }
-        let (sessions, sessions_not_listed) = book.into_listed();
+        let (sessions, sessions_not_listed) = sessions.into_listed();
         totals.strays = strays;
         totals.ignored.note(Kind::NoSession, strays);
         totals.kernel_drops = drops;

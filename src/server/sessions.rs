@@ -5,7 +5,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::hash::Hash;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,94 +13,28 @@ use super::caller::{Caller, Whose};
 use super::clients::{ClientAddress, Clients};
 use crate::config::{Dscp, Ports};
 use crate::control::server::{Asked, Ending as Ended, Grant};
-use crate::engine::served::{NotServed, Reflectors, Served, ServedCounts, ServedEvent, ServedId};
+use crate::engine::served::{NotServed, Served, ServedCounts, ServedEvent, ServedId};
 use crate::os;
 use crate::report::moment;
 use crate::report::server::{Ending, Session, Totals};
 use crate::wire::{Accept, Format, ModeRefused, Modes, SessionRequest, Sid, TestFormat};
 
-/// What sessions are reflected by: threads, and in tests none.
-pub(super) trait Reflection {
-    type Id: Copy + Eq + Hash + fmt::Debug;
-
-    /// On the first of `ports` that is free, where `replaces` stands in nobody's way.
-    fn add(
-        &mut self,
-        session: Served,
-        replaces: Option<Self::Id>,
-        ports: impl IntoIterator<Item = u16>,
-    ) -> Result<(Self::Id, u16), NotServed>;
-    fn run(&mut self, id: Self::Id);
-    fn end(&mut self, id: Self::Id, after_ns: i64);
-}
-
-impl Reflection for Reflectors {
-    type Id = ServedId;
-
-    fn add(
-        &mut self,
-        session: Served,
-        replaces: Option<ServedId>,
-        ports: impl IntoIterator<Item = u16>,
-    ) -> Result<(ServedId, u16), NotServed> {
-        Self::add(
-            self,
-            Served {
-                replaces,
-                ..session
-            },
-            ports,
-        )
-    }
-
-    fn run(&mut self, id: ServedId) {
-        Self::run(self, id);
-    }
-
-    fn end(&mut self, id: ServedId, after_ns: i64) {
-        Self::end(self, id, after_ns);
-    }
-}
-
-/// What a Session-Reflector tells.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Told<I> {
-    Silent(I),
-    Over(I, ServedCounts),
-}
-
-impl From<ServedEvent> for Told<ServedId> {
-    fn from(event: ServedEvent) -> Self {
-        match event {
-            ServedEvent::Silent(id) => Self::Silent(id),
-            ServedEvent::Ended(id, counts) => Self::Over(id, counts),
-        }
-    }
-}
-
-/// Sessions, and what reflects them.
-#[derive(Debug)]
-pub(super) struct Sessions<R: Reflection> {
-    pub(super) reflection: R,
-    pub(super) book: Book<R::Id>,
-    refwait_ns: i64,
-    most: usize,
-}
-
 /// What sessions there are, and were.
 #[derive(Debug)]
-pub(super) struct Book<I> {
-    by_sid: HashMap<Sid, Record<I>>,
-    by_id: HashMap<I, Sid>,
+pub(super) struct Sessions {
+    by_sid: HashMap<Sid, Record>,
+    by_id: HashMap<ServedId, Sid>,
     /// Sessions that only go on for their Timeout, by sender and receiver.
     lingering: HashMap<(SocketAddr, SocketAddr), Sid>,
     over: VecDeque<Session>,
     not_listed: u64,
+    refwait_ns: i64,
+    most: usize,
 }
 
 #[derive(Debug)]
-struct Record<I> {
-    id: I,
+struct Record {
+    id: ServedId,
     caller: Caller,
     key_id: Option<String>,
     modes: Modes,
@@ -114,18 +47,15 @@ struct Record<I> {
     ending: Option<Ending>,
 }
 
-impl<R: Reflection> Sessions<R> {
+impl Sessions {
     /// At most `most` at a time, each with this REFWAIT in nanoseconds.
-    pub(super) fn new(reflection: R, refwait_ns: i64, most: usize) -> Self {
+    pub(super) fn new(refwait_ns: i64, most: usize) -> Self {
         Self {
-            reflection,
-            book: Book {
-                by_sid: HashMap::new(),
-                by_id: HashMap::new(),
-                lingering: HashMap::new(),
-                over: VecDeque::new(),
-                not_listed: 0,
-            },
+            by_sid: HashMap::new(),
+            by_id: HashMap::new(),
+            lingering: HashMap::new(),
+            over: VecDeque::new(),
+            not_listed: 0,
             refwait_ns,
             most,
         }
@@ -151,16 +81,17 @@ impl<R: Reflection> Sessions<R> {
         if held >= rules.sessions {
             return Err(Refusal::Sessions(rules.sessions));
         }
-        if self.book.len() >= self.most {
+        if self.len() >= self.most {
             return Err(Refusal::AllSessions(self.most));
         }
-        if same_host(sender, receiver) && self.book.is_reflector(sender) {
+        if same_host(sender, receiver) && self.is_reflector(sender) {
             return Err(Refusal::Loop(sender));
         }
         Ok((sender, receiver, dscp))
     }
 
-    /// Opens a Session-Reflector for a request, if it may be.
+    /// Has a Session-Reflector opened for a request, if it may be: `add` opens it on the first of the ports
+    /// that is free.
     ///
     /// A Start Time that is still to come is no reason to refuse, nor to wait: packets are reflected
     /// from Start-Sessions on. The clocks of both ends differ, and a Server that goes by its own
@@ -170,40 +101,35 @@ impl<R: Reflection> Sessions<R> {
         caller: &Caller,
         asked: &Asked<'_>,
         clients: &mut Clients,
+        mut add: impl FnMut(Served, &[u16]) -> Result<(ServedId, u16), NotServed>,
     ) -> Result<Grant, Refusal> {
         let (sender, receiver, dscp) = self.allowed(caller, asked, clients)?;
         let (request, rules) = (&asked.request, &*caller.rules);
         let reflected = request.reflect.map_or(0, |reflect| reflect.padding_len);
         let format = TestFormat::new(asked.modes, reflected, SERVER_OCTETS)?;
-        let sid = self.book.new_sid(caller.local.ip());
+        let sid = self.new_sid(caller.local.ip());
         let ptp = asked.modes.contains(Modes::PTP_TIMESTAMP);
         let allowance = clients.allowance(caller.client, rules);
-        let refwait_ns = self.refwait_ns;
-        let served = |receiver| Served {
+        let (client, wanted) = (caller.client, receiver.port());
+        let served = |at| Served {
             sender,
-            receiver,
+            receiver: at,
             format,
             keys: asked.keys.map(|keys| keys.of_session(&sid)),
             dscp,
             timestamps: if ptp { Format::Ptp } else { Format::Ntp },
-            refwait_ns,
+            refwait_ns: self.refwait_ns,
             allowance: Arc::clone(&allowance),
-            replaces: None,
+            replaces: self.replaced(client, sender, SocketAddr::new(at, wanted)),
         };
-        let ports = self.book.candidates(sender, receiver, &rules.test_ports);
+        let ports = self.candidates(sender, receiver, &rules.test_ports);
         let mut at = receiver.ip();
-        let (client, wanted) = (caller.client, receiver.port());
-        let replaced = |at| {
-            let to = SocketAddr::new(at, wanted);
-            self.book.replaced(client, sender, to)
-        };
-        let first = ports.iter().copied();
-        let mut added = self.reflection.add(served(at), replaced(at), first);
+        let mut added = add(served(at), &ports);
         if behind_address_translation(&added) {
             at = caller.local.ip().to_canonical();
             let (peer, wanted) = (caller.peer, receiver.ip());
             log::info!("{peer}: {wanted} is no address of this host; {at} in its place");
-            added = self.reflection.add(served(at), replaced(at), ports);
+            added = add(served(at), &ports);
         }
         let (id, port) = added?;
         clients.change(caller.client, rules, |own| own.sessions += 1);
@@ -227,8 +153,8 @@ impl<R: Reflection> Sessions<R> {
                 "{peer}: session {sid}: port {port} in place of {wanted}, which is taken or not allowed (test_ports)"
             );
         }
-        self.book.by_id.insert(id, sid);
-        self.book.by_sid.insert(sid, record);
+        self.by_id.insert(id, sid);
+        self.by_sid.insert(sid, record);
         Ok(Grant {
             port,
             sid,
@@ -236,25 +162,23 @@ impl<R: Reflection> Sessions<R> {
         })
     }
 
-    /// Packets of the session are reflected from now on.
-    pub(super) fn start(&mut self, sid: &Sid) -> Result<(), Accept> {
-        let Some(record) = self.book.by_sid.get_mut(sid) else {
+    /// Packets of the session are reflected from now on, by the Session-Reflector that is returned.
+    pub(super) fn start(&mut self, sid: &Sid) -> Result<ServedId, Accept> {
+        let Some(record) = self.by_sid.get_mut(sid) else {
             // Its Session-Reflector has ended by itself, with its thread.
             return Err(Accept::InternalError);
         };
-        self.reflection.run(record.id);
         record.started_ns = Some(os::realtime_ns());
         log::info!("session {sid} began: {record}");
-        Ok(())
+        Ok(record.id)
     }
 
-    /// The control connection is done with the session; it may still go on for its Timeout.
-    pub(super) fn stop(&mut self, sid: &Sid, ended: Ended) {
-        let Some(record) = self.book.by_sid.get_mut(sid) else {
-            return;
-        };
+    /// The control connection is done with the session. Its Session-Reflector is to end after so many
+    /// nanoseconds, its Timeout; `None` where it ends already.
+    pub(super) fn stop(&mut self, sid: &Sid, ended: Ended) -> Option<(ServedId, i64)> {
+        let record = self.by_sid.get_mut(sid)?;
         if record.ending.is_some() {
-            return;
+            return None;
         }
         let (ending, after_ns) = match ended {
             Ended::Stopped(accept) if accept.is_ok() => (Ending::Stopped, record.timeout_ns),
@@ -263,13 +187,11 @@ impl<R: Reflection> Sessions<R> {
             Ended::Withdrawn => (Ending::Withdrawn, 0),
         };
         record.ending = Some(ending);
-        self.reflection.end(record.id, after_ns);
         let ends = (record.sender, record.receiver);
-        self.book.lingering.insert(ends, *sid);
+        self.lingering.insert(ends, *sid);
+        Some((record.id, after_ns))
     }
-}
 
-impl<I: Copy + Eq + Hash> Book<I> {
     /// How many sessions there are.
     pub(super) fn len(&self) -> usize {
         self.by_sid.len()
@@ -288,7 +210,7 @@ impl<I: Copy + Eq + Hash> Book<I> {
     }
 
     /// A session that is, for a log.
-    pub(super) fn named(&self, id: I) -> Option<String> {
+    pub(super) fn named(&self, id: ServedId) -> Option<String> {
         let sid = self.by_id.get(&id)?;
         let record = self.by_sid.get(sid)?;
         Some(format!("session {sid}, {record}"))
@@ -297,18 +219,18 @@ impl<I: Copy + Eq + Hash> Book<I> {
     /// What a Session-Reflector told. Of one that was silent, the connection has to know.
     pub(super) fn told(
         &mut self,
-        told: Told<I>,
+        told: ServedEvent,
         clients: &mut Clients,
         totals: &mut Totals,
     ) -> Option<(Whose, Sid)> {
         match told {
-            Told::Silent(id) => {
+            ServedEvent::Silent(id) => {
                 let sid = *self.by_id.get(&id)?;
                 let record = self.by_sid.get_mut(&sid)?;
                 record.ending.get_or_insert(Ending::Silent);
                 Some((record.caller.whose, sid))
             }
-            Told::Over(id, counts) => {
+            ServedEvent::Ended(id, counts) => {
                 let sid = self.by_id.remove(&id)?;
                 let record = self.by_sid.remove(&sid)?;
                 let ends = (record.sender, record.receiver);
@@ -377,7 +299,12 @@ impl<I: Copy + Eq + Hash> Book<I> {
     /// stopped, and still there for its Timeout only. Who measures again and again from one port to
     /// one other, as twampy's controller does, whatever port it is told, would else be answered by a
     /// session that has been stopped, and which ends amid the new measurement.
-    fn replaced(&self, client: ClientAddress, from: SocketAddr, to: SocketAddr) -> Option<I> {
+    fn replaced(
+        &self,
+        client: ClientAddress,
+        from: SocketAddr,
+        to: SocketAddr,
+    ) -> Option<ServedId> {
         let record = self.by_sid.get(self.lingering.get(&(from, to))?)?;
         (record.caller.client == client).then_some(record.id)
     }
@@ -388,7 +315,7 @@ impl<I: Copy + Eq + Hash> Book<I> {
     }
 }
 
-impl<I> Record<I> {
+impl Record {
     fn over(&self, sid: &Sid, counts: &ServedCounts) -> Session {
         Session {
             sid: sid.to_string(),
@@ -417,7 +344,7 @@ impl<I> Record<I> {
 }
 
 /// For a log.
-impl<I> fmt::Display for Record<I> {
+impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "client {}", self.caller.peer)?;
         if let Some(key_id) = &self.key_id {
@@ -494,7 +421,7 @@ fn same_host(sender: SocketAddr, receiver: SocketAddr) -> bool {
 
 /// The client knows this host by an address that something in between translates: one that this host
 /// does not have. Then it is the address of the control connection that packets will arrive at.
-fn behind_address_translation<I>(added: &Result<(I, u16), NotServed>) -> bool {
+fn behind_address_translation(added: &Result<(ServedId, u16), NotServed>) -> bool {
     matches!(added, Err(NotServed::Open { source, .. }) if source.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
@@ -607,22 +534,12 @@ mod tests {
         foreign: Vec<IpAddr>,
         privileged: bool,
         added: Vec<(Served, u16)>,
-        running: Vec<usize>,
-        ended: Vec<(usize, i64)>,
-        replaced: Vec<usize>,
+        replaced: Vec<ServedId>,
     }
 
-    impl Reflection for Fake {
-        type Id = usize;
-
-        fn add(
-            &mut self,
-            session: Served,
-            replaces: Option<usize>,
-            ports: impl IntoIterator<Item = u16>,
-        ) -> Result<(usize, u16), NotServed> {
-            self.replaced.extend(replaces);
-            let mut ports = ports.into_iter();
+    impl Fake {
+        fn add(&mut self, session: Served, ports: &[u16]) -> Result<(ServedId, u16), NotServed> {
+            self.replaced.extend(session.replaces);
             let refuse = |kind: io::ErrorKind| NotServed::Open {
                 at: SocketAddr::new(session.receiver, 0),
                 source: kind.into(),
@@ -631,18 +548,14 @@ mod tests {
                 return Err(refuse(io::ErrorKind::AddrNotAvailable));
             }
             let may = |port: &u16| !self.taken.contains(port) && (self.privileged || *port >= 1024);
-            let port = ports.find(may).ok_or(NotServed::NoPort)?;
+            let port = ports.iter().copied().find(may).ok_or(NotServed::NoPort)?;
             self.added.push((session, port));
-            Ok((self.added.len() - 1, port))
+            Ok((id(self.added.len() - 1), port))
         }
+    }
 
-        fn run(&mut self, id: usize) {
-            self.running.push(id);
-        }
-
-        fn end(&mut self, id: usize, after_ns: i64) {
-            self.ended.push((id, after_ns));
-        }
+    fn id(index: usize) -> ServedId {
+        ServedId(index.try_into().unwrap())
     }
 
     #[test]
@@ -692,7 +605,8 @@ mod tests {
     }
 
     struct Stage {
-        sessions: Sessions<Fake>,
+        reflectors: Fake,
+        sessions: Sessions,
         clients: Clients,
         totals: Totals,
         caller: Caller,
@@ -707,7 +621,8 @@ mod tests {
             let policy: Policy = policy.parse().unwrap();
             let peer: SocketAddr = peer.parse().unwrap();
             Self {
-                sessions: Sessions::new(Fake::default(), 7, policy.limits.sessions),
+                reflectors: Fake::default(),
+                sessions: Sessions::new(7, policy.limits.sessions),
                 clients: Clients::default(),
                 totals: Totals::default(),
                 caller: Caller {
@@ -739,7 +654,9 @@ mod tests {
                 key_id: None,
                 keys,
             };
-            self.sessions.grant(&self.caller, &asked, &mut self.clients)
+            let add = |session, ports: &[u16]| self.reflectors.add(session, ports);
+            self.sessions
+                .grant(&self.caller, &asked, &mut self.clients, add)
         }
 
         #[track_caller]
@@ -749,17 +666,17 @@ mod tests {
         }
 
         fn last(&self) -> &(Served, u16) {
-            self.sessions.reflection.added.last().unwrap()
+            self.reflectors.added.last().unwrap()
         }
 
-        fn told(&mut self, told: Told<usize>) -> Option<(Whose, Sid)> {
+        fn told(&mut self, told: ServedEvent) -> Option<(Whose, Sid)> {
             let Self {
                 sessions,
                 clients,
                 totals,
                 ..
             } = self;
-            sessions.book.told(told, clients, totals)
+            sessions.told(told, clients, totals)
         }
     }
 
@@ -788,7 +705,7 @@ mod tests {
         assert_eq!(served.receiver, "192.0.2.2".parse::<IpAddr>().unwrap());
         assert_eq!((served.dscp.value(), served.refwait_ns), (46, 7));
         assert_eq!(served.timestamps, Format::Ntp);
-        stage.sessions.reflection.taken = vec![7000];
+        stage.reflectors.taken = vec![7000];
         for request in [
             request(),
             between("192.0.2.1:6001", "192.0.2.2:0"),
@@ -800,7 +717,7 @@ mod tests {
             assert!(other.port >= 20_000, "{}", other.port);
             assert_ne!(other.sid, first.sid);
         }
-        stage.sessions.reflection.privileged = true;
+        stage.reflectors.privileged = true;
         let privileged = stage.grant(between("192.0.2.1:6004", "192.0.2.2:862"));
         assert_eq!(privileged.unwrap().port, 862);
         assert_eq!(stage.clients.get(stage.caller.client).unwrap().sessions, 6);
@@ -813,22 +730,22 @@ mod tests {
         stage.sessions.start(&first.sid).unwrap();
         let replaced = |stage: &mut Stage, request: SessionRequest| {
             stage.grant(request).unwrap();
-            std::mem::take(&mut stage.sessions.reflection.replaced).pop()
+            std::mem::take(&mut stage.reflectors.replaced).pop()
         };
         // It runs.
         assert_eq!(replaced(&mut stage, request()), None);
         stage.sessions.stop(&first.sid, Ended::Stopped(Accept::Ok));
         let elsewhere = between("192.0.2.1:6001", "192.0.2.2:7000");
         assert_eq!(replaced(&mut stage, elsewhere), None);
-        assert_eq!(replaced(&mut stage, request()), Some(0));
+        assert_eq!(replaced(&mut stage, request()), Some(id(0)));
         // Another client that may name this sender.
         let client = stage.caller.client;
         stage.caller.client = ClientAddress::of("198.51.100.7".parse().unwrap());
         assert_eq!(replaced(&mut stage, request()), None);
         stage.caller.client = client;
-        stage.told(Told::Over(0, ServedCounts::default()));
+        stage.told(ServedEvent::Ended(id(0), ServedCounts::default()));
         assert_eq!(replaced(&mut stage, request()), None);
-        assert!(stage.sessions.book.lingering.is_empty());
+        assert!(stage.sessions.lingering.is_empty());
     }
 
     #[test]
@@ -836,9 +753,9 @@ mod tests {
         let mut stage = Stage::new("default.test_ports = [\"3000-3001\", \"900\"]");
         let asked = |port: u16| between("192.0.2.1:6000", &format!("192.0.2.2:{port}"));
         assert_eq!(stage.grant(asked(3001)).unwrap().port, 3001);
-        stage.sessions.reflection.taken = vec![3001];
+        stage.reflectors.taken = vec![3001];
         assert_eq!(stage.grant(asked(3001)).unwrap().port, 3000);
-        stage.sessions.reflection.taken = vec![3000, 3001];
+        stage.reflectors.taken = vec![3000, 3001];
         let (accept, why) = stage.refused(asked(3001));
         assert_eq!(accept, Accept::TemporaryLimit);
         assert!(why.contains("test_ports"), "{why}");
@@ -878,11 +795,11 @@ mod tests {
     fn an_address_that_is_not_here_stands_for_that_of_the_connection() {
         let mut stage = Stage::new("");
         let public: IpAddr = "203.0.113.9".parse().unwrap();
-        stage.sessions.reflection.foreign = vec![public];
+        stage.reflectors.foreign = vec![public];
         let grant = stage.grant(between("192.0.2.1:6000", "203.0.113.9:7000"));
         assert_eq!(grant.unwrap().port, 7000);
         assert_eq!(stage.last().0.receiver, stage.caller.local.ip());
-        stage.sessions.reflection.foreign = vec![public, stage.caller.local.ip()];
+        stage.reflectors.foreign = vec![public, stage.caller.local.ip()];
         let (accept, _) = stage.refused(between("192.0.2.1:6000", "203.0.113.9:7000"));
         assert_eq!(accept, Accept::InternalError);
     }
@@ -945,7 +862,10 @@ mod tests {
         let stopped = Ended::Stopped(Accept::Ok);
         stage.sessions.stop(&second.sid, stopped);
         assert_eq!(stage.refused(request()).0, Accept::TemporaryLimit);
-        assert_eq!(stage.told(Told::Over(1, ServedCounts::default())), None);
+        assert_eq!(
+            stage.told(ServedEvent::Ended(id(1), ServedCounts::default())),
+            None
+        );
         stage.grant(request()).unwrap();
         let none = Stage::new("default.sessions = 0").refused(request());
         assert_eq!(none.0, Accept::PermanentLimit);
@@ -994,38 +914,39 @@ mod tests {
         let long = grant(&mut stage, u64::MAX);
         let silent = grant(&mut stage, 0);
         let withdrawn = stage.grant(request()).unwrap().sid;
-        stage.sessions.stop(&short, Ended::Stopped(Accept::Ok));
-        stage
-            .sessions
-            .stop(&long, Ended::Stopped(Accept::InternalError));
-        stage.sessions.stop(&withdrawn, Ended::Withdrawn);
-        let owner = stage.told(Told::Silent(2));
+        let mut stop = |sid, ended| stage.sessions.stop(sid, ended);
+        let stopped = [
+            stop(&short, Ended::Stopped(Accept::Ok)),
+            stop(&long, Ended::Stopped(Accept::InternalError)),
+            stop(&withdrawn, Ended::Withdrawn),
+        ];
+        assert_eq!(
+            stopped.map(Option::unwrap),
+            [(id(0), 2_000_000_000), (id(1), 5_000_000_000), (id(3), 0)]
+        );
+        let owner = stage.told(ServedEvent::Silent(id(2)));
         assert_eq!(owner, Some((stage.caller.whose, silent)));
         // A stop that comes too late changes nothing.
-        stage.sessions.stop(&silent, Ended::Lost);
-        assert_eq!(
-            stage.sessions.reflection.ended,
-            [(0, 2_000_000_000), (1, 5_000_000_000), (3, 0)]
-        );
+        assert_eq!(stage.sessions.stop(&silent, Ended::Lost), None);
         let lost = grant(&mut stage, 0);
         stage.sessions.stop(&lost, Ended::Lost);
         grant(&mut stage, 0);
-        stage.sessions.book.shut_down();
+        stage.sessions.shut_down();
         let counts = ServedCounts {
             received: 3,
             reflected: 2,
             ..ServedCounts::default()
         };
-        for id in 0..6 {
-            assert_eq!(stage.told(Told::Over(id, counts)), None);
+        for index in 0..6 {
+            assert_eq!(stage.told(ServedEvent::Ended(id(index), counts)), None);
             // Nothing is left of it.
-            assert_eq!(stage.told(Told::Over(id, counts)), None);
+            assert_eq!(stage.told(ServedEvent::Ended(id(index), counts)), None);
         }
-        assert_eq!(stage.sessions.book.len(), 0);
+        assert_eq!(stage.sessions.len(), 0);
         assert!(stage.clients.get(stage.caller.client).is_none());
         assert_eq!((stage.totals.received, stage.totals.reflected), (18, 12));
         assert_eq!(stage.sessions.start(&short), Err(Accept::InternalError));
-        let (listed, more) = stage.sessions.book.into_listed();
+        let (listed, more) = stage.sessions.into_listed();
         let endings: Vec<Ending> = listed.iter().map(|session| session.ending).collect();
         assert_eq!(
             endings,

@@ -5,24 +5,26 @@ use std::fmt;
 use super::caller::Whose;
 use super::clients::Clients;
 use super::keys::Keys;
-use super::sessions::{Reflection, Sessions};
+use super::sessions::Sessions;
 use super::tokens::Checks;
+use crate::engine::served::Reflectors;
 use crate::os;
 use crate::report::server::Totals;
 
 /// What all connections have in common.
-pub(super) struct Shared<R: Reflection> {
+pub(super) struct Shared {
     pub(super) keys: Keys,
     pub(super) checks: Checks,
     /// Whose check will not be done.
     pub(super) unchecked: Vec<Whose>,
     pub(super) clients: Clients,
-    pub(super) sessions: Sessions<R>,
+    pub(super) sessions: Sessions,
+    pub(super) reflectors: Reflectors,
     pub(super) totals: Totals,
     pub(super) warnings: Warnings,
 }
 
-impl<R: Reflection> Shared<R> {
+impl Shared {
     pub(super) fn warn(&mut self, what: fmt::Arguments<'_>) {
         self.warnings.warn(os::monotonic_ns(), what);
     }

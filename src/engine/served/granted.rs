@@ -39,7 +39,7 @@ pub struct Served {
 
 /// A session of [`Reflectors`](super::reflectors::Reflectors); no two have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ServedId(pub(super) u64);
+pub struct ServedId(pub(crate) u64);
 
 /// Why a session was not added.
 #[derive(Debug, thiserror::Error)]
