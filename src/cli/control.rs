@@ -17,10 +17,7 @@ use crate::output::heading;
 use crate::report::Security;
 use crate::report::note::{Passed, Peer};
 use crate::wire::control::{Count, KeyId};
-use crate::wire::{
-    Ends, Format, Interval, Modes, ReflectOctets, SecurityMode, SessionRequest, TestFormat,
-    Timestamp, Unacceptable,
-};
+use crate::wire::{Ends, Format, Modes, SecurityMode, TestFormat};
 
 /// The control port (RFC 5357 §2.1; RFC 8545 §4).
 const CONTROL_PORT: u16 = 862;
@@ -262,30 +259,10 @@ pub(super) fn ends(
 }
 
 /// Which sizes requests may have.
-pub(super) fn room(format: &TestFormat, modes: Modes, reflected: u16) -> Room {
-    let probe = SessionRequest {
-        ends: Ends::V4 {
-            sender: std::net::SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 1),
-            receiver: std::net::SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 1),
-        },
-        padding_len: 0,
-        start_time: Timestamp::from_raw(0),
-        timeout: Interval::default(),
-        dscp: 0,
-        reflect: modes
-            .contains(Modes::REFLECT_OCTETS)
-            .then_some(ReflectOctets {
-                octets: [0; 2],
-                padding_len: reflected,
-            }),
-    };
-    let least = match probe.check_padding(modes) {
-        Err(Unacceptable::PaddingTooShort { least, .. }) => least,
-        _ => 0,
-    };
+pub(super) fn room(format: &TestFormat) -> Room {
     Room {
         header: format.padding_at(),
-        least: format.padding_at() + least,
+        least: format.padding_at() + format.least_padding(),
         even: format.even_padding(),
     }
 }

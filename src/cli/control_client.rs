@@ -167,7 +167,7 @@ fn ask(
     let control = &args.control;
     let modes = connection.modes();
     let format = format_of(modes, 0, [0; 2])?;
-    let payload = payload(args, path.server.ip(), &room(&format, modes, 0))?;
+    let payload = payload(args, path.server.ip(), &room(&format))?;
     let padding = payload.saturating_sub(format.padding_at());
     let receiver = SocketAddr::new(path.server.ip(), control.test_port);
     let dscp = args.dscp.unwrap_or_default();

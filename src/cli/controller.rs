@@ -217,7 +217,7 @@ impl<'a> Run<'a> {
     }
 
     fn room(&self) -> Room {
-        room(&self.format, self.modes, self.reflected)
+        room(&self.format)
     }
 
     /// Runs sessions on a connection: also what went wrong with it meanwhile.

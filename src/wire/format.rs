@@ -94,6 +94,21 @@ impl TestFormat {
         }
     }
 
+    /// Octets of padding that a request has at least, so that what is to come back fits.
+    #[must_use]
+    pub const fn least_padding(&self) -> usize {
+        match (self.symmetrical, self.protection) {
+            // 48 + 56 octets of a request are 8 short of a reply's 112 (erratum 5045).
+            (true, Some(_)) => self.reflected + self.reflector_len() - self.padding_at(),
+            _ if self.reflected == 0 => 0,
+            // RFC 6038 §4.2: longer than what is reflected of it.
+            (true, None) => self.reflected + 1,
+            // RFC 6038 §4.2 has protected replies without these 8 octets.
+            (false, Some(_)) => self.reflected + SYMMETRICAL_MBZ_LEN,
+            (false, None) => self.reflected + self.reflector_len() - self.padding_at(),
+        }
+    }
+
     /// Octets of padding with which request and reply have one size, and which hold what is to come
     /// back.
     #[must_use]

@@ -4,14 +4,15 @@
 //! chosen. [`RequestTwSession::read`] is the only way from one to the other, so that what a Server's
 //! policy gets to see is something that a Session-Reflector could do.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use zerocopy::network_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::accept::Accept;
+use super::format::TestFormat;
 use super::modes::{ModeRefused, Modes};
-use super::packet::{MAX_UDP_PAYLOAD, SENDER_LEN};
+use super::packet::MAX_UDP_PAYLOAD;
 use super::sid::Sid;
 use super::time::Timestamp;
 
@@ -99,52 +100,39 @@ impl RequestTwSession {
     }
 
     fn ends(&self) -> Result<Ends, Unacceptable> {
-        let (sender_port, receiver_port) = (self.sender_port.get(), self.receiver_port.get());
-        match self.ipvn & IPVN_MASK {
-            4 => {
-                let address = |[a, b, c, d, ..]: [u8; 16]| Ipv4Addr::new(a, b, c, d);
-                Ok(Ends::V4 {
-                    sender: SocketAddrV4::new(address(self.sender_address), sender_port),
-                    receiver: SocketAddrV4::new(address(self.receiver_address), receiver_port),
-                })
-            }
-            6 => {
-                let end = |address, port| SocketAddrV6::new(Ipv6Addr::from(address), port, 0, 0);
-                Ok(Ends::V6 {
-                    sender: end(self.sender_address, sender_port),
-                    receiver: end(self.receiver_address, receiver_port),
-                })
-            }
-            other => Err(Unacceptable::IpVersion(other)),
-        }
+        let address: fn([u8; 16]) -> IpAddr = match self.ipvn & IPVN_MASK {
+            4 => |[a, b, c, d, ..]| Ipv4Addr::new(a, b, c, d).into(),
+            6 => |octets| Ipv6Addr::from(octets).into(),
+            other => return Err(Unacceptable::IpVersion(other)),
+        };
+        let end = |octets, port: U16| SocketAddr::new(address(octets), port.get());
+        Ok(Ends {
+            sender: end(self.sender_address, self.sender_port),
+            receiver: end(self.receiver_address, self.receiver_port),
+        })
     }
 }
 
 impl From<&SessionRequest> for RequestTwSession {
     fn from(request: &SessionRequest) -> Self {
-        let in_first_four = |address: Ipv4Addr| {
-            let mut field = [0; 16];
-            for (to, from) in field.iter_mut().zip(address.octets()) {
-                *to = from;
+        let Ends { sender, receiver } = request.ends;
+        let octets = |end: SocketAddr| match end.ip() {
+            IpAddr::V4(address) => {
+                let mut field = [0; 16];
+                let (first_four, _) = field.split_at_mut(4);
+                first_four.copy_from_slice(&address.octets());
+                field
             }
-            field
-        };
-        let (ipvn, sender_address, receiver_address) = match request.ends {
-            Ends::V4 { sender, receiver } => (
-                4,
-                in_first_four(*sender.ip()),
-                in_first_four(*receiver.ip()),
-            ),
-            Ends::V6 { sender, receiver } => (6, sender.ip().octets(), receiver.ip().octets()),
+            IpAddr::V6(address) => address.octets(),
         };
         let reflect = request.reflect.unwrap_or_default();
         Self {
             command: REQUEST_TW_SESSION,
-            ipvn,
-            sender_port: request.ends.sender().port().into(),
-            receiver_port: request.ends.receiver().port().into(),
-            sender_address,
-            receiver_address,
+            ipvn: if sender.is_ipv4() { 4 } else { 6 },
+            sender_port: sender.port().into(),
+            receiver_port: receiver.port().into(),
+            sender_address: octets(sender),
+            receiver_address: octets(receiver),
             padding_len: request.padding_len.into(),
             start_time: request.start_time,
             timeout: request.timeout,
@@ -180,36 +168,12 @@ impl SessionRequest {
     /// [`Unacceptable::PaddingTooShort`], [`Unacceptable::PaddingTooLong`], and
     /// [`Unacceptable::Mode`] where `modes` is no choice of a mode.
     pub fn check_padding(&self, modes: Modes) -> Result<(), Unacceptable> {
-        let security = modes.security().map_err(Unacceptable::Mode)?;
-        let protected = security.protects_test();
-        let header = if protected {
-            PROTECTED_SENDER_LEN
-        } else {
-            SENDER_LEN
-        };
-        let symmetrical = modes.contains(Modes::SYMMETRICAL_SIZE);
-        // By how much replies are longer: cut from the padding, or MBZ in the request
-        // (RFC 6038 §5.1.3, §5.1.4; one octet more for the DSCP and ECN of RFC 7750).
-        let difference = match protected {
-            true => PROTECTED_DIFFERENCE,
-            false if modes.contains(Modes::DSCP_ECN_MONITORING) => OPEN_DIFFERENCE + 1,
-            false => OPEN_DIFFERENCE,
-        };
-        let mbz = if symmetrical { difference } else { 0 };
-        let most = MAX_UDP_PAYLOAD - header - mbz;
-
-        let reflected = self
-            .reflect
-            .map_or(0, |reflect| usize::from(reflect.padding_len));
-        let least = match (symmetrical, protected) {
-            // 48 + 56 octets of a request are 8 short of a reply's 112 (erratum 5045).
-            (true, true) => reflected + PROTECTED_SHORTFALL,
-            _ if reflected == 0 => 0,
-            // RFC 6038 §4.2: longer than what is reflected of it.
-            (true, false) => reflected + 1,
-            (false, _) => reflected + difference,
-        };
-
+        let reflected = self.reflect.map_or(0, |reflect| reflect.padding_len);
+        let format = TestFormat::new(modes, reflected, [0; 2]).map_err(Unacceptable::Mode)?;
+        let (least, most) = (
+            format.least_padding(),
+            MAX_UDP_PAYLOAD - format.padding_at(),
+        );
         let got = self.padding_len;
         match usize::try_from(got) {
             Ok(padding) if padding < least => Err(Unacceptable::PaddingTooShort { got, least }),
@@ -229,56 +193,30 @@ pub struct ReflectOctets {
 }
 
 /// Both ends of a session, of one family; an unspecified address stands for that of the control
-/// connection.
+/// connection. The wire carries neither scope nor flow of an IPv6 address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ends {
-    /// IPVN 4.
-    V4 {
-        /// Session-Sender.
-        sender: SocketAddrV4,
-        /// Session-Reflector.
-        receiver: SocketAddrV4,
-    },
-    /// IPVN 6; the wire carries neither scope nor flow.
-    V6 {
-        /// Session-Sender.
-        sender: SocketAddrV6,
-        /// Session-Reflector.
-        receiver: SocketAddrV6,
-    },
+pub struct Ends {
+    sender: SocketAddr,
+    receiver: SocketAddr,
 }
 
 impl Ends {
     /// `None` when the families differ.
     #[must_use]
-    pub const fn new(sender: SocketAddr, receiver: SocketAddr) -> Option<Self> {
-        match (sender, receiver) {
-            (SocketAddr::V4(sender), SocketAddr::V4(receiver)) => {
-                Some(Self::V4 { sender, receiver })
-            }
-            (SocketAddr::V6(sender), SocketAddr::V6(receiver)) => {
-                Some(Self::V6 { sender, receiver })
-            }
-            _ => None,
-        }
+    pub fn new(sender: SocketAddr, receiver: SocketAddr) -> Option<Self> {
+        (sender.is_ipv4() == receiver.is_ipv4()).then_some(Self { sender, receiver })
     }
 
     /// The Session-Sender's.
     #[must_use]
     pub const fn sender(self) -> SocketAddr {
-        match self {
-            Self::V4 { sender, .. } => SocketAddr::V4(sender),
-            Self::V6 { sender, .. } => SocketAddr::V6(sender),
-        }
+        self.sender
     }
 
     /// The Session-Reflector's.
     #[must_use]
     pub const fn receiver(self) -> SocketAddr {
-        match self {
-            Self::V4 { receiver, .. } => SocketAddr::V4(receiver),
-            Self::V6 { receiver, .. } => SocketAddr::V6(receiver),
-        }
+        self.receiver
     }
 
     /// With the addresses of the control connection where there were none (RFC 5357 §3.5):
@@ -299,10 +237,7 @@ impl Ends {
         };
         // Both missing: the family is that of the connection, whatever IPVN says. It is 4 from
         // twampy 1.3.1 over IPv6 too (its source).
-        Self::new(
-            filled(self.sender(), client),
-            filled(self.receiver(), server),
-        )
+        Self::new(filled(self.sender, client), filled(self.receiver, server))
     }
 }
 
@@ -420,19 +355,13 @@ const DSCP_MASK: u8 = 0x3f;
 /// From the lowest octet to the highest.
 const DSCP_SHIFT: u32 = 24;
 
-/// Octets of a protected request without padding (RFC 4656 §4.1.2).
-const PROTECTED_SENDER_LEN: usize = 48;
-/// 41 less 14.
-const OPEN_DIFFERENCE: usize = 27;
-/// 104 less 48, as RFC 6038 §4.2 and §5.1.4 have it.
-const PROTECTED_DIFFERENCE: usize = 56;
-/// 112 less 104: a protected reply is longer than RFC 6038 thought (erratum 5045 of RFC 5357).
-const PROTECTED_SHORTFALL: usize = 8;
 /// The number of Request-TW-Session among the commands (RFC 5357 §3.5).
 pub(super) const REQUEST_TW_SESSION: u8 = 5;
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddrV4;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -631,11 +560,11 @@ mod tests {
     fn any_ends() -> impl Strategy<Value = Ends> {
         let v4 = any::<(SocketAddrV4, SocketAddrV4)>();
         let v6 = any::<(Ipv6Addr, u16, Ipv6Addr, u16)>();
+        let ends = |sender, receiver| Ends::new(sender, receiver).unwrap();
         prop_oneof![
-            v4.prop_map(|(sender, receiver)| Ends::V4 { sender, receiver }),
-            v6.prop_map(|(from, from_port, to, to_port)| Ends::V6 {
-                sender: SocketAddrV6::new(from, from_port, 0, 0),
-                receiver: SocketAddrV6::new(to, to_port, 0, 0),
+            v4.prop_map(move |(sender, receiver)| ends(sender.into(), receiver.into())),
+            v6.prop_map(move |(from, from_port, to, to_port)| {
+                ends((from, from_port).into(), (to, to_port).into())
             }),
         ]
     }
