@@ -104,6 +104,21 @@ impl Failed {
     }
 }
 
+impl From<End> for Failed {
+    fn from(why: End) -> Self {
+        Self::Ended { why, granted: None }
+    }
+}
+
+/// What the Server says to what was asked of it.
+fn granted(what: &str, accept: Accept) -> Result<(), Failed> {
+    if accept.is_ok() {
+        return Ok(());
+    }
+    let what = what.to_owned();
+    Err(Failed::Refused { what, accept })
+}
+
 /// Each address with what went wrong.
 fn each(passed: &[(SocketAddr, io::Error)]) -> String {
     let told = passed
@@ -204,6 +219,7 @@ pub struct Path {
 }
 
 /// One control connection, set up.
+#[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
     events: EventLoop,
@@ -212,19 +228,9 @@ pub struct Connection {
     client: Client,
     modes: Modes,
     local: SocketAddr,
-    peer: SocketAddr,
     running: Vec<Sid>,
     most_sessions: usize,
     answer_ns: i64,
-}
-
-impl std::fmt::Debug for Connection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection")
-            .field("peer", &self.peer)
-            .field("modes", &self.modes)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Connection {
@@ -260,7 +266,6 @@ impl Connection {
             stop: stop.clone(),
             modes: Modes::NONE,
             local: server,
-            peer: server,
             running: Vec::new(),
             most_sessions: most_sessions.max(1),
             answer_ns,
@@ -281,7 +286,7 @@ impl Connection {
                             .to_string()
                     })
                 );
-                Some(Ok(modes))
+                Some(modes)
             }
             _ => None,
         })?;
@@ -326,14 +331,10 @@ impl Connection {
         let given = self.client.request(os::monotonic_ns(), request);
         self.is_given(given)?;
         let answer = self.wait(|event| match event {
-            Event::Session(answer) => Some(Ok(answer)),
+            Event::Session(answer) => Some(answer),
             _ => None,
         })?;
-        let accept = answer.accept();
-        if !accept.is_ok() {
-            let what = what.to_owned();
-            return Err(Failed::Refused { what, accept });
-        }
+        granted(what, answer.accept())?;
         log::info!("{what}: port {}, SID {}", answer.port, answer.sid);
         self.running.push(answer.sid);
         Ok(answer)
@@ -344,65 +345,51 @@ impl Connection {
     /// # Errors
     /// [`Failed`].
     pub fn start(&mut self) -> Result<(), Failed> {
-        let what = || "to start".to_owned();
-        let refused = |accept| Failed::Refused {
-            what: what(),
-            accept,
-        };
         if !self.modes.contains(Modes::INDIVIDUAL_SESSION_CONTROL) {
             let given = self.client.start(os::monotonic_ns());
             self.is_given(given)?;
             let accept = self.wait(|event| match event {
-                Event::Started(accept) => Some(Ok(accept)),
+                Event::Started(accept) => Some(accept),
                 _ => None,
             })?;
-            return if accept.is_ok() {
-                Ok(())
-            } else {
-                Err(refused(accept))
-            };
+            return granted("to start", accept);
         }
-        let sids = self.running.clone();
-        for some in sids.chunks(self.most_sessions) {
-            let given = self.client.start_some(os::monotonic_ns(), some.to_vec());
-            self.is_given(given)?;
-            self.acknowledged(some.len(), |event| match event {
-                Event::StartedSome(accept, sids) => Some((accept, sids.len())),
-                _ => None,
-            })?
-            .map_or(Ok(()), |accept| Err(refused(accept)))?;
-        }
-        Ok(())
+        self.some_by_some(Client::start_some, "to start")
     }
 
     /// A command finds the connection ended where the Server closed it, or broke it, behind its
     /// last answer: then that is why.
     fn is_given(&self, given: Result<(), NotNow>) -> Result<(), Failed> {
         match (given, self.client.ended()) {
-            (Err(NotNow::Ended), Some(why)) => Err(Failed::Ended {
-                why: *why,
-                granted: None,
-            }),
+            (Err(NotNow::Ended), Some(why)) => Err((*why).into()),
             (given, _) => Ok(given?),
         }
     }
 
-    /// Waits until all of `count` sessions are acknowledged; the first refusal, if there is one.
-    fn acknowledged(
+    /// Gives a command for all sessions, for as many at a time as one may name, and waits until each is
+    /// acknowledged.
+    fn some_by_some(
         &mut self,
-        count: usize,
-        mut take: impl FnMut(Event) -> Option<(Accept, usize)>,
-    ) -> Result<Option<Accept>, Failed> {
-        let (mut left, mut refusal) = (count, None);
-        self.wait(|event| {
-            let (accept, sids) = take(event)?;
-            left = left.saturating_sub(sids);
-            if !accept.is_ok() {
-                refusal.get_or_insert(accept);
-            }
-            (left == 0).then_some(Ok(()))
-        })?;
-        Ok(refusal)
+        give: fn(&mut Client, i64, Vec<Sid>) -> Result<(), NotNow>,
+        what: &str,
+    ) -> Result<(), Failed> {
+        for some in self.running.clone().chunks(self.most_sessions) {
+            let given = give(&mut self.client, os::monotonic_ns(), some.to_vec());
+            self.is_given(given)?;
+            let (mut left, mut refusal) = (some.len(), None);
+            self.wait(|event| {
+                let Event::Acknowledged(accept, sids) = event else {
+                    return None;
+                };
+                left = left.saturating_sub(sids.len());
+                if !accept.is_ok() {
+                    refusal.get_or_insert(accept);
+                }
+                (left == 0).then_some(())
+            })?;
+            granted(what, refusal.unwrap_or(Accept::Ok))?;
+        }
+        Ok(())
     }
 
     /// Looks after the connection until [`Held::release`], so that a Server that closes is noticed.
@@ -449,11 +436,8 @@ impl Connection {
         });
         while os::monotonic_ns() < moment_ns && !self.stop.requested() {
             let moved = self.exchange();
-            if let Some(end) = self.client.ended() {
-                return Err(Failed::Ended {
-                    why: *end,
-                    granted: None,
-                });
+            if let Some(why) = self.client.ended() {
+                return Err((*why).into());
             }
             if !moved {
                 self.events.wait_until(moment_ns);
@@ -475,22 +459,8 @@ impl Connection {
     }
 
     fn stop_all(&mut self, accept: Accept) -> Result<(), Failed> {
-        let individual = self.modes.contains(Modes::INDIVIDUAL_SESSION_CONTROL);
-        if individual {
-            let sids = self.running.clone();
-            for some in sids.chunks(self.most_sessions) {
-                let given = self.client.stop_some(os::monotonic_ns(), some.to_vec());
-                self.is_given(given)?;
-                let refused = self.acknowledged(some.len(), |event| match event {
-                    Event::StoppedSome(accept, sids) => Some((accept, sids.len())),
-                    _ => None,
-                })?;
-                if let Some(accept) = refused {
-                    let what = "to stop".to_owned();
-                    return Err(Failed::Refused { what, accept });
-                }
-            }
-            return Ok(());
+        if self.modes.contains(Modes::INDIVIDUAL_SESSION_CONTROL) {
+            return self.some_by_some(Client::stop_some, "to stop");
         }
         let given = self.client.stop(accept);
         self.is_given(given)?;
@@ -499,38 +469,28 @@ impl Connection {
             if !self.exchange() {
                 self.events.wait_until(deadline);
             }
-            if let Some(end) = self.client.ended() {
-                return Err(Failed::Ended {
-                    why: *end,
-                    granted: None,
-                });
+            if let Some(why) = self.client.ended() {
+                return Err((*why).into());
             }
         }
         Ok(())
     }
 
     /// Waits for an event that `take` takes.
-    fn wait<T>(
-        &mut self,
-        mut take: impl FnMut(Event) -> Option<Result<T, Failed>>,
-    ) -> Result<T, Failed> {
+    fn wait<T>(&mut self, mut take: impl FnMut(Event) -> Option<T>) -> Result<T, Failed> {
         loop {
             while let Some(event) = self.client.next_event() {
                 if let Event::Derive(job) = event {
                     let key = self.derive(job)?;
                     self.client.derived(os::monotonic_ns(), &key);
-                } else if let Some(result) = take(event) {
-                    return result;
+                } else if let Some(taken) = take(event) {
+                    return Ok(taken);
                 }
             }
-            if let Some(end) = self.client.ended() {
-                let end = *end;
+            if let Some(why) = self.client.ended().copied() {
                 // What is left to say, such as that no mode was found.
                 let _ = self.send();
-                return Err(Failed::Ended {
-                    why: end,
-                    granted: None,
-                });
+                return Err(why.into());
             }
             if self.stop.requested() {
                 return Err(Failed::Interrupted);
@@ -645,6 +605,7 @@ fn event_loop(stop: &Stop) -> io::Result<(EventLoop, Arc<Waker>)> {
 }
 
 /// A connection to the first of several Servers that took it.
+#[derive(Debug)]
 pub struct Dialled {
     stream: TcpStream,
     events: EventLoop,
@@ -652,15 +613,6 @@ pub struct Dialled {
     path: Path,
     /// Those that were tried before or beside it, and why it is none of them.
     pub passed: Vec<(SocketAddr, io::Error)>,
-}
-
-impl std::fmt::Debug for Dialled {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Dialled")
-            .field("path", &self.path)
-            .field("passed", &self.passed)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Dialled {

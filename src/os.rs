@@ -201,6 +201,7 @@ pub fn usage() -> Option<(f64, f64, u64)> {
 }
 
 /// An event loop that also wakes at a moment: [`mio`]'s own timeouts are whole milliseconds.
+#[derive(Debug)]
 pub(crate) struct EventLoop {
     poll: Poll,
     events: Events,

@@ -8,7 +8,7 @@ use std::net::SocketAddrV4;
 use common::host::{Fate, MemoryHost};
 use common::pcap::{self, Protocol};
 use twamp_blast::control::client::{self, Client, Event, Secrets, Wish};
-use twamp_blast::control::codec::{ClientCodec, ServerCodec};
+use twamp_blast::control::codec::Codec;
 use twamp_blast::control::crypto::{Passphrase, SessionKeys, TokenCheck};
 use twamp_blast::control::server::{self, Ending, Nonces, Patience, Server, Terms};
 use twamp_blast::wire::control::{
@@ -69,8 +69,8 @@ struct Said {
 impl Said {
     /// Takes octets one at a time, so that every message is cut at every place.
     fn read(conversation: &Conversation) -> Self {
-        let mut server = ServerCodec::new(MOST_SIDS);
-        let mut client = ClientCodec::new(MOST_SIDS);
+        let mut server = Codec::new(MOST_SIDS);
+        let mut client = Codec::new(MOST_SIDS);
         let mut from_client = conversation.from_client.as_slice();
         let mut from_server = conversation.from_server.as_slice();
 
@@ -131,8 +131,8 @@ impl Said {
     /// What both sides would have sent, had they been this program.
     fn write(&self) -> Conversation {
         let keys = self.keys.as_ref();
-        let mut server = ServerCodec::new(MOST_SIDS);
-        let mut client = ClientCodec::new(MOST_SIDS);
+        let mut server = Codec::new(MOST_SIDS);
+        let mut client = Codec::new(MOST_SIDS);
         server.greet(&self.greeting);
         client.set_up(&self.response, keys);
         if self.start.accept().is_ok() {
@@ -142,10 +142,10 @@ impl Said {
             server.refuse(self.start.accept());
         }
         for command in &self.commands {
-            client.command(command);
+            client.send_command(command);
         }
         for answer in &self.answers {
-            server.answer(answer);
+            server.send_answer(answer);
         }
         Conversation {
             from_client: client.output().to_vec(),

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use common::host::{Fate, MemoryHost};
 use proptest::prelude::*;
 use twamp_blast::control::client::{self, Client, Event, Expected, NotNow, Secrets, Wish};
-use twamp_blast::control::codec::{Broken, ClientCodec};
+use twamp_blast::control::codec::{Broken, Codec};
 use twamp_blast::control::crypto::{Passphrase, WrongHmac};
 use twamp_blast::control::server::{self, Ending, Nonces, Patience, Remark, Server, Terms, Wait};
 use twamp_blast::wire::control::{
@@ -176,9 +176,9 @@ impl Stage {
 
     /// Octets of a client that obeys no machine.
     fn say(&mut self, commands: &[Command]) {
-        let mut codec = ClientCodec::new(10);
+        let mut codec = Codec::new(10);
         for command in commands {
-            codec.command(command);
+            codec.send_command(command);
         }
         self.say_octets(codec.output());
     }
@@ -190,7 +190,7 @@ impl Stage {
 
     /// What the Server says to a client that obeys no machine, in unauthenticated mode.
     fn hear(&mut self, awaited: &[Awaited]) -> Vec<Answer> {
-        let mut codec = ClientCodec::new(10);
+        let mut codec = Codec::new(10);
         let octets = self.server.output().to_vec();
         self.server.sent(octets.len());
         let mut input = octets.as_slice();
@@ -243,7 +243,7 @@ fn sessions_in_rounds_in_all_modes_and_pieces_of_any_size() {
 #[test]
 fn sessions_one_by_one_in_all_modes() {
     let accept = |event: Event| match event {
-        Event::StartedSome(accept, sids) | Event::StoppedSome(accept, sids) => (accept, sids),
+        Event::Acknowledged(accept, sids) => (accept, sids),
         other => panic!("{other:?}"),
     };
     for mode in SecurityMode::STRONGEST_FIRST {
@@ -879,9 +879,9 @@ fn a_client_that_does_not_read_is_not_listened_to() {
         ipvn: 5,
         ..RequestTwSession::from(&request(1))
     });
-    let mut codec = ClientCodec::new(10);
+    let mut codec = Codec::new(10);
     for _ in 0..1000 {
-        codec.command(&command);
+        codec.send_command(&command);
     }
     let mut taken = stage.server.receive(0, codec.output(), &mut stage.host);
     assert!(taken < 20_000 && stage.server.output().len() < 5_000);

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use common::octets;
 use serde_json::Value;
-use twamp_blast::control::codec::{Broken, ClientCodec, ServerCodec};
+use twamp_blast::control::codec::{Broken, Codec};
 use twamp_blast::control::crypto::{
     KeyDerivation, Passphrase, SessionKeys, SharedKey, TokenCheck, WrongHmac,
 };
@@ -253,8 +253,8 @@ fn assert_wire(output: &[u8], message: &Value) -> usize {
 fn replay(vector: &Vector, steps: &[Step], size: usize) {
     let keys = vector.keys();
     let keys = keys.as_ref();
-    let mut server = ServerCodec::new(MOST_SIDS);
-    let mut client = ClientCodec::new(MOST_SIDS);
+    let mut server = Codec::new(MOST_SIDS);
+    let mut client = Codec::new(MOST_SIDS);
     let (head, rest) = vector.messages().split_at(3);
 
     server.greet(&vector.greeting());
@@ -286,7 +286,7 @@ fn replay(vector: &Vector, steps: &[Step], size: usize) {
             Step::Ask(command) => {
                 assert_eq!(message["direction"], "C>S");
                 assert_eq!(message["message"], command.name());
-                client.command(command);
+                client.send_command(command);
                 client.sent(assert_wire(client.output(), message));
                 let found = in_pieces(&wire, size, |input| server.command(input).unwrap());
                 assert_eq!(&found, command);
@@ -300,7 +300,7 @@ fn replay(vector: &Vector, steps: &[Step], size: usize) {
                 };
                 assert_eq!(message["direction"], "S>C");
                 assert_eq!(message["message"], awaited.to_string());
-                server.answer(answer);
+                server.send_answer(answer);
                 server.sent(assert_wire(server.output(), message));
                 let found = in_pieces(&wire, size, |input| client.answer(awaited, input).unwrap());
                 assert_eq!(&found, answer);
@@ -348,8 +348,8 @@ fn a_refused_token_matches_the_vector() {
     let [greeting, response, start] = vector.messages() else {
         panic!("a refusal ends the conversation");
     };
-    let mut server = ServerCodec::new(MOST_SIDS);
-    let mut client = ClientCodec::new(MOST_SIDS);
+    let mut server = Codec::new(MOST_SIDS);
+    let mut client = Codec::new(MOST_SIDS);
     server.greet(&vector.greeting());
     server.sent(assert_wire(server.output(), greeting));
     client.set_up(&vector.response(), vector.keys().as_ref());
@@ -384,7 +384,7 @@ fn corrupt_messages_of_the_vectors_are_refused() {
         let (kind, case) = what.split_once(' ').unwrap();
         match kind {
             "Server-Greeting" => {
-                let greeting = in_pieces(&wire, 64, |i| ClientCodec::new(1).greeting(i));
+                let greeting = in_pieces(&wire, 64, |i| Codec::new(1).greeting(i));
                 let count = greeting.count(Count::DEFAULT_MOST.value());
                 match case {
                     "with Modes 0" => {
@@ -407,7 +407,7 @@ fn corrupt_messages_of_the_vectors_are_refused() {
                 }
             }
             "Set-Up-Response" => {
-                let response = in_pieces(&wire, 164, |i| ServerCodec::new(1).set_up_response(i));
+                let response = in_pieces(&wire, 164, |i| Codec::new(1).set_up_response(i));
                 let refused = Modes::from_bits(15).admit(response.mode);
                 assert_eq!(
                     refused,
@@ -417,7 +417,7 @@ fn corrupt_messages_of_the_vectors_are_refused() {
             "Request-TW-Session" if expect.starts_with("HMAC mismatch") => {
                 let vector = Vector::read(include_str!("vectors/control_encrypted.json"));
                 let keys = vector.keys();
-                let mut server = ServerCodec::new(MOST_SIDS);
+                let mut server = Codec::new(MOST_SIDS);
                 let client_iv = vector.field("client_iv");
                 server.start(keys.as_ref(), &client_iv, [0; 16], Timestamp::from_raw(0));
                 let broken = Err(Broken::WrongHmac(WrongHmac));
@@ -428,7 +428,7 @@ fn corrupt_messages_of_the_vectors_are_refused() {
             }
             "Request-TW-Session," => {
                 assert!(expect.starts_with("Accept-Session with Accept 3"));
-                let command = ServerCodec::new(1).command(&mut wire.as_slice());
+                let command = Codec::new(1).command(&mut wire.as_slice());
                 let Ok(Some(Command::RequestTwSession(request))) = command else {
                     panic!("{command:?}");
                 };
@@ -449,10 +449,7 @@ fn corrupt_messages_of_the_vectors_are_refused() {
                     accept,
                     sessions: 5,
                 });
-                assert_eq!(
-                    ServerCodec::new(1).command(&mut wire.as_slice()),
-                    Ok(Some(stop))
-                );
+                assert_eq!(Codec::new(1).command(&mut wire.as_slice()), Ok(Some(stop)));
             }
             _ => {
                 assert!(expect.contains("discard"), "{row}");

@@ -13,7 +13,7 @@ use common::{LIMIT, has_ipv6, run, skip};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use twamp_blast::control::client::{End, Event};
-use twamp_blast::control::codec::ClientCodec;
+use twamp_blast::control::codec::Codec;
 use twamp_blast::wire::control::{Command, SetUpResponse, StopSessions};
 use twamp_blast::wire::{
     Accept, Ends, Interval, Modes, RequestTwSession, SecurityMode, SessionRequest, Sid,
@@ -27,8 +27,8 @@ const ACCEPT_SESSION: usize = 48;
 
 /// Command octets in unauthenticated mode.
 fn command(command: &Command) -> Vec<u8> {
-    let mut codec = ClientCodec::new(5000);
-    codec.command(command);
+    let mut codec = Codec::new(5000);
+    codec.send_command(command);
     codec.output().to_vec()
 }
 
@@ -395,7 +395,7 @@ fn sessions_start_and_stop_one_by_one() {
     let [first, second, third] = &mut sessions;
     let both = some(&[first, third]);
     peer.client.start_some(peer.now_ns(), both.clone()).unwrap();
-    let Ok(Event::StartedSome(Accept::Ok, started)) = peer.event() else {
+    let Ok(Event::Acknowledged(Accept::Ok, started)) = peer.event() else {
         panic!("{:?}", peer.client.ended());
     };
     assert_eq!(started, both);
@@ -405,7 +405,7 @@ fn sessions_start_and_stop_one_by_one() {
         .unwrap();
     assert!(matches!(
         peer.event(),
-        Ok(Event::StoppedSome(Accept::Ok, _))
+        Ok(Event::Acknowledged(Accept::Ok, _))
     ));
     third.exchange();
     peer.client
@@ -413,7 +413,7 @@ fn sessions_start_and_stop_one_by_one() {
         .unwrap();
     assert!(matches!(
         peer.event(),
-        Ok(Event::StartedSome(Accept::Ok, _))
+        Ok(Event::Acknowledged(Accept::Ok, _))
     ));
     second.exchange();
     let account = server.stop();

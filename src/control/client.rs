@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use super::codec::{Broken, ClientCodec};
+use super::codec::{Broken, Codec};
 use super::crypto::{KeyDerivation, Passphrase, SessionKeys, SharedKey};
 use crate::wire::control::{
     AcceptSession, Answer, Awaited, BadCount, Command, KeyId, ServerGreeting, SetUpResponse,
@@ -77,10 +77,9 @@ pub enum Event {
     Session(AcceptSession),
     /// To [`Client::start`].
     Started(Accept),
-    /// To [`Client::start_some`], for some of the sessions; idle again after the last.
-    StartedSome(Accept, Vec<Sid>),
-    /// To [`Client::stop_some`], likewise.
-    StoppedSome(Accept, Vec<Sid>),
+    /// To [`Client::start_some`] or [`Client::stop_some`], for some of the sessions; idle again after the
+    /// last.
+    Acknowledged(Accept, Vec<Sid>),
 }
 
 /// Why a connection ended.
@@ -173,7 +172,7 @@ pub enum NotNow {
 pub struct Client {
     wish: Wish,
     secrets: Secrets,
-    codec: ClientCodec,
+    codec: Codec,
     state: State,
     events: VecDeque<Event>,
     /// Since when the current answer is awaited.
@@ -199,7 +198,7 @@ impl Client {
     #[must_use]
     pub fn new(now_ns: i64, wish: Wish, secrets: Secrets) -> Self {
         Self {
-            codec: ClientCodec::new(wish.most_sessions),
+            codec: Codec::new(wish.most_sessions),
             wish,
             secrets,
             state: State::Greeting,
@@ -307,7 +306,7 @@ impl Client {
         let sessions = u32::try_from(self.running.len()).unwrap_or(u32::MAX);
         self.running.clear();
         self.codec
-            .command(&Command::StopSessions(StopSessions { accept, sessions }));
+            .send_command(&Command::StopSessions(StopSessions { accept, sessions }));
         Ok(())
     }
 
@@ -491,16 +490,16 @@ impl Client {
             }
             _ => BTreeSet::new(),
         };
-        self.codec.command(command);
+        self.codec.send_command(command);
         self.waiting_since_ns = now_ns;
         self.state = State::Answer(modes, awaited, sids);
     }
 
     fn take(&mut self, now_ns: i64, answer: Answer) {
-        let State::Answer(modes, _, left) = &mut self.state else {
+        let State::Answer(modes, awaited, left) = &mut self.state else {
             return;
         };
-        let modes = *modes;
+        let (modes, starts) = (*modes, *awaited == Awaited::StartNAck);
         let event = match answer {
             Answer::AcceptSession(session) => {
                 if session.accept().is_ok() {
@@ -524,24 +523,17 @@ impl Client {
                 }
                 Event::Started(accept)
             }
-            Answer::StartNAck(accept, sids) => {
+            Answer::StartNAck(accept, sids) | Answer::StopNAck(accept, sids) => {
                 if let Some(wrong) = sids.iter().find(|&sid| !left.remove(sid)) {
                     return self.end(End::WrongSid(*wrong));
                 }
-                if accept.is_ok() {
+                if accept.is_ok() && starts {
                     self.granted.retain(|sid| !sids.contains(sid));
                     self.running.extend(&sids);
-                }
-                Event::StartedSome(accept, sids)
-            }
-            Answer::StopNAck(accept, sids) => {
-                if let Some(wrong) = sids.iter().find(|&sid| !left.remove(sid)) {
-                    return self.end(End::WrongSid(*wrong));
-                }
-                if accept.is_ok() {
+                } else if accept.is_ok() {
                     self.running.retain(|sid| !sids.contains(sid));
                 }
-                Event::StoppedSome(accept, sids)
+                Event::Acknowledged(accept, sids)
             }
         };
         self.events.push_back(event);

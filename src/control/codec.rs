@@ -25,16 +25,16 @@ pub enum Broken {
     Malformed(#[from] Malformed),
 }
 
-/// A Server's end.
+/// One end of a control connection.
 #[derive(Debug)]
-pub struct ServerCodec {
+pub struct Codec {
     inbound: Inbound,
     outbound: Outbound,
     most_sids: usize,
 }
 
-impl ServerCodec {
-    /// `most_sids` bounds the sessions that one command can name, and so the longest message.
+impl Codec {
+    /// `most_sids` bounds the sessions that one message can name, and so the longest message.
     #[must_use]
     pub fn new(most_sids: usize) -> Self {
         Self {
@@ -44,6 +44,26 @@ impl ServerCodec {
         }
     }
 
+    /// What is to be sent.
+    #[must_use]
+    pub fn output(&self) -> &[u8] {
+        &self.outbound.octets
+    }
+
+    /// The first `count` octets of [`output`](Self::output) are on their way.
+    pub fn sent(&mut self, count: usize) {
+        self.outbound.sent(count);
+    }
+
+    /// Whether the message at hand has begun and is not whole.
+    #[must_use]
+    pub fn is_amid_message(&self) -> bool {
+        !self.inbound.octets.is_empty()
+    }
+}
+
+/// A Server's end.
+impl Codec {
     /// Sends the first message.
     pub fn greet(&mut self, greeting: &ServerGreeting) {
         self.outbound.plain(greeting.as_bytes());
@@ -108,47 +128,13 @@ impl ServerCodec {
     }
 
     /// Sends an answer.
-    pub fn answer(&mut self, answer: &Answer) {
+    pub fn send_answer(&mut self, answer: &Answer) {
         self.outbound.message(|out| answer.write(out));
-    }
-
-    /// What is to be sent.
-    #[must_use]
-    pub fn output(&self) -> &[u8] {
-        &self.outbound.octets
-    }
-
-    /// The first `count` octets of [`output`](Self::output) are on their way.
-    pub fn sent(&mut self, count: usize) {
-        self.outbound.sent(count);
-    }
-
-    /// Whether the message at hand has begun and is not whole.
-    #[must_use]
-    pub fn is_amid_message(&self) -> bool {
-        !self.inbound.octets.is_empty()
     }
 }
 
 /// A Control-Client's end.
-#[derive(Debug)]
-pub struct ClientCodec {
-    inbound: Inbound,
-    outbound: Outbound,
-    most_sids: usize,
-}
-
-impl ClientCodec {
-    /// `most_sids` bounds the sessions that one answer can name, and so the longest message.
-    #[must_use]
-    pub fn new(most_sids: usize) -> Self {
-        Self {
-            inbound: Inbound::default(),
-            outbound: Outbound::default(),
-            most_sids,
-        }
-    }
-
+impl Codec {
     /// Receives the first message; `None` until it is whole.
     pub fn greeting(&mut self, input: &mut &[u8]) -> Option<ServerGreeting> {
         let message = self.inbound.plain(input, size_of::<ServerGreeting>())?;
@@ -185,7 +171,7 @@ impl ClientCodec {
     }
 
     /// Sends a command.
-    pub fn command(&mut self, command: &Command) {
+    pub fn send_command(&mut self, command: &Command) {
         self.outbound.message(|out| command.write(out));
     }
 
@@ -204,17 +190,6 @@ impl ClientCodec {
             |first| Answer::len(awaited, first, most),
             |body| Answer::read(awaited, body),
         )
-    }
-
-    /// What is to be sent.
-    #[must_use]
-    pub fn output(&self) -> &[u8] {
-        &self.outbound.octets
-    }
-
-    /// The first `count` octets of [`output`](Self::output) are on their way.
-    pub fn sent(&mut self, count: usize) {
-        self.outbound.sent(count);
     }
 }
 
@@ -350,9 +325,9 @@ mod tests {
     const SERVER_IV: [u8; 16] = [2; 16];
 
     /// Both ends after the set-up, all that was sent taken off.
-    fn set_up(keys: Option<&SessionKeys>) -> (ClientCodec, ServerCodec) {
-        let mut client = ClientCodec::new(MOST_SIDS);
-        let mut server = ServerCodec::new(MOST_SIDS);
+    fn set_up(keys: Option<&SessionKeys>) -> (Codec, Codec) {
+        let mut client = Codec::new(MOST_SIDS);
+        let mut server = Codec::new(MOST_SIDS);
         let response = SetUpResponse {
             client_iv: CLIENT_IV,
             ..SetUpResponse::open(Modes::ENCRYPTED)
@@ -430,7 +405,7 @@ mod tests {
         let mode = Modes::ENCRYPTED | Modes::IKEV2_DERIVED;
         let mut octets = [7; 112];
         octets[..4].copy_from_slice(mode.as_bytes());
-        let mut server = ServerCodec::new(MOST_SIDS);
+        let mut server = Codec::new(MOST_SIDS);
         let response = server.set_up_response(&mut octets.as_slice()).unwrap();
         assert_eq!(response.mode, mode);
         assert_eq!(response.key_id.octets(), [7; 80]);
@@ -455,7 +430,7 @@ mod tests {
         let keys = SessionKeys::random();
         let (mut client, mut server) = set_up(Some(&keys));
         for _ in 0..3 {
-            client.command(&Command::StartSessions);
+            client.send_command(&Command::StartSessions);
         }
         let mut input = client.output();
         for left in [64, 32, 0] {
@@ -474,7 +449,7 @@ mod tests {
         ) {
             let (mut client, mut server) = set_up(keys.as_ref());
             for command in &commands {
-                client.command(command);
+                client.send_command(command);
             }
             let mut found = Vec::new();
             for mut piece in pieces(client.output(), &sizes) {
@@ -496,7 +471,7 @@ mod tests {
         ) {
             let (mut client, mut server) = set_up(keys.as_ref());
             for (_, answer) in &answers {
-                server.answer(answer);
+                server.send_answer(answer);
             }
             let mut found = Vec::new();
             for mut piece in pieces(server.output(), &sizes) {
@@ -520,7 +495,7 @@ mod tests {
             let (mut client, mut server) = set_up(Some(&keys));
             let mut ends = Vec::new();
             for command in &commands {
-                client.command(command);
+                client.send_command(command);
                 ends.push(client.output().len());
             }
             let mut octets = client.output().to_vec();
@@ -550,8 +525,8 @@ mod tests {
             awaited in vec(any_answer().prop_map(|(awaited, _)| awaited), 1..20),
         ) {
             let most_len = 112.max(32 + MOST_SIDS * 16);
-            let mut server = ServerCodec::new(MOST_SIDS);
-            let mut client = ClientCodec::new(MOST_SIDS);
+            let mut server = Codec::new(MOST_SIDS);
+            let mut client = Codec::new(MOST_SIDS);
             let (mut to_server, mut to_client) = (octets.as_slice(), octets.as_slice());
             let _ = client.greeting(&mut to_client);
             let _ = client.server_start(&mut to_client, keys.as_ref());

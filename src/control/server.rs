@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::codec::{Broken, ServerCodec};
+use super::codec::{Broken, Codec};
 use super::crypto::{Passphrase, SessionKeys, TokenCheck};
 use crate::wire::control::{
     AcceptSession, Answer, Command, Count, KeyId, Malformed, ServerGreeting, SetUpResponse,
@@ -238,7 +238,7 @@ impl fmt::Display for Wait {
 pub struct Server {
     terms: Terms,
     nonces: Nonces,
-    codec: ServerCodec,
+    codec: Codec,
     state: State,
     sessions: Sessions,
     /// When the client was last heard, or the last session that ran was.
@@ -263,7 +263,7 @@ impl Server {
     /// [`output`](Self::output).
     #[must_use]
     pub fn new(now_ns: i64, terms: Terms, nonces: Nonces) -> Self {
-        let mut codec = ServerCodec::new(terms.most_sessions);
+        let mut codec = Codec::new(terms.most_sessions);
         let (challenge, salt) = (nonces.challenge, nonces.salt);
         codec.greet(&ServerGreeting::new(
             terms.modes,
@@ -506,23 +506,23 @@ impl Server {
                         AcceptSession::refused(accept)
                     }
                 };
-                self.codec.answer(&Answer::AcceptSession(answer));
+                self.codec.send_answer(&Answer::AcceptSession(answer));
             }
             Command::StartSessions if !individual && !under_way => {
                 let accept = self.sessions.start_all(host);
-                self.codec.answer(&Answer::StartAck(accept));
+                self.codec.send_answer(&Answer::StartAck(accept));
             }
             Command::StopSessions(stop) if under_way => self.stop_counted(stop, host),
             // Forbidden where sessions start and stop one by one (RFC 5938 §3.1).
             Command::StartSessions | Command::StopSessions(_) => self.out_of_turn(&command, host),
             Command::StartNSessions(sids) if individual => {
                 for (accept, sids) in by_accept(sids, |sid| self.sessions.start(sid, host)) {
-                    self.codec.answer(&Answer::StartNAck(accept, sids));
+                    self.codec.send_answer(&Answer::StartNAck(accept, sids));
                 }
             }
             Command::StopNSessions(sids) if individual => {
                 for (accept, sids) in by_accept(sids, |sid| self.sessions.stop(sid, host)) {
-                    self.codec.answer(&Answer::StopNAck(accept, sids));
+                    self.codec.send_answer(&Answer::StopNAck(accept, sids));
                 }
             }
             // Commands of a mode that was not chosen are unknown.
@@ -564,7 +564,7 @@ impl Server {
     /// (RFC 5357 §3.5).
     fn last_words(&mut self, accept: Accept) {
         let answer = AcceptSession::refused(accept);
-        self.codec.answer(&Answer::AcceptSession(answer));
+        self.codec.send_answer(&Answer::AcceptSession(answer));
     }
 
     fn end(&mut self, end: End, host: &mut impl Host) {
