@@ -13,7 +13,7 @@ use std::fmt;
 use aes::Aes128;
 use cbc::cipher::array::Array;
 use cbc::cipher::{Block, BlockModeDecrypt, BlockModeEncrypt, KeyIvInit};
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::{HmacReset, KeyInit, Mac};
 use rand::Rng;
 use sha1::Sha1;
 use subtle::{Choice, ConstantTimeEq};
@@ -249,34 +249,21 @@ impl Opener {
 pub struct WrongHmac;
 
 /// HMAC-SHA1 of what was covered since the last one; begins anew after each (RFC 4656 §3.2).
-struct RunningHmac {
-    /// The key alone, expanded once.
-    keyed: Hmac<Sha1>,
-    running: Hmac<Sha1>,
-}
+struct RunningHmac(HmacReset<Sha1>);
 
 impl RunningHmac {
     fn new(keys: &SessionKeys) -> Self {
-        // A key shorter than a block of the hash is filled with zeros (RFC 2104 §2).
-        let mut block = Zeroizing::new([0; HMAC_BLOCK_LEN]);
-        for (to, from) in block.iter_mut().zip(keys.hmac.iter()) {
-            *to = *from;
-        }
-        let keyed = <Hmac<Sha1> as KeyInit>::new(Array::cast_from_core(&block));
-        Self {
-            running: keyed.clone(),
-            keyed,
-        }
+        let keyed = <HmacReset<Sha1> as KeyInit>::new_from_slice(keys.hmac.as_slice());
+        Self(keyed.expect("a key of an HMAC has any length"))
     }
 
     fn cover(&mut self, octets: &[u8]) {
-        self.running.update(octets);
+        self.0.update(octets);
     }
 
     /// Writes as much of the HMAC as `field` has room for.
     fn finish(&mut self, field: &mut [u8]) {
-        let done = std::mem::replace(&mut self.running, self.keyed.clone());
-        for (to, from) in field.iter_mut().zip(done.finalize().into_bytes()) {
+        for (to, from) in field.iter_mut().zip(self.0.finalize_reset().into_bytes()) {
             *to = from;
         }
     }
@@ -305,8 +292,6 @@ opaque!(Passphrase SharedKey SessionKeys Sealer Opener);
 const TOKEN_IV: [u8; 16] = [0; 16];
 /// Stands in for the passphrase of a KeyID that does not exist; matches nothing.
 const NO_PASSPHRASE: &[u8] = b"";
-/// Of SHA-1.
-const HMAC_BLOCK_LEN: usize = 64;
 
 #[cfg(test)]
 mod tests {
