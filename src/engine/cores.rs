@@ -8,6 +8,7 @@ use std::fs;
 use std::net::IpAddr;
 
 use crate::config::CpuList;
+use crate::io::interface_of;
 use crate::os;
 
 /// Which CPU a pair of threads runs on; `None`: anywhere.
@@ -154,20 +155,9 @@ fn node_of(cpu: usize) -> Option<usize> {
 
 /// The NUMA node of the interface that packets leave by, where it has one.
 fn interface_node(local: IpAddr, interface: Option<&str>) -> Option<usize> {
-    let name = match interface {
-        Some(name) => name.to_owned(),
-        None => {
-            let mut addresses = nix::ifaddrs::getifaddrs().ok()?;
-            let of = addresses.find(|entry| {
-                let address = entry.address.as_ref();
-                address.is_some_and(|address| match local {
-                    IpAddr::V4(ip) => address.as_sockaddr_in().is_some_and(|a| a.ip() == ip),
-                    IpAddr::V6(ip) => address.as_sockaddr_in6().is_some_and(|a| a.ip() == ip),
-                })
-            });
-            of?.interface_name
-        }
-    };
+    let name = interface
+        .map(str::to_owned)
+        .or_else(|| interface_of(local))?;
     // -1, and no such file, where there is no node.
     number(&format!("/sys/class/net/{name}/device/numa_node"))
 }

@@ -25,16 +25,6 @@ pub enum Format {
     Ptp,
 }
 
-impl Format {
-    /// What to add to Unix seconds to get the seconds of this format.
-    const fn epoch_offset_seconds(self) -> u64 {
-        match self {
-            Self::Ntp => NTP_SECONDS_AT_UNIX_EPOCH,
-            Self::Ptp => 0,
-        }
-    }
-}
-
 /// How a peer's 64 bits can be read: the two formats, and two ways in which peers mix them up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reading {
@@ -49,6 +39,14 @@ pub enum Reading {
 }
 
 impl Reading {
+    const fn of(format: Format) -> Self {
+        match format {
+            Format::Ntp => Self::Ntp,
+            Format::Ptp => Self::Ptp,
+        }
+    }
+
+    /// What to add to Unix seconds to get the seconds of this reading.
     const fn epoch_offset_seconds(self) -> u64 {
         match self {
             Self::Ntp | Self::NtpNanoseconds => NTP_SECONDS_AT_UNIX_EPOCH,
@@ -64,10 +62,7 @@ impl Reading {
 
 impl From<Format> for Reading {
     fn from(format: Format) -> Self {
-        match format {
-            Format::Ntp => Self::Ntp,
-            Format::Ptp => Self::Ptp,
-        }
+        Self::of(format)
     }
 }
 
@@ -97,7 +92,7 @@ impl Timestamp {
             Format::Ptp => below_second,
         };
         // The shift drops the era; two's complement makes that right before the epoch too.
-        let high = seconds.wrapping_add(format.epoch_offset_seconds()) << 32;
+        let high = seconds.wrapping_add(Reading::of(format).epoch_offset_seconds()) << 32;
         Self::from_raw(high | low)
     }
 
