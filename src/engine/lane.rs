@@ -14,7 +14,7 @@ use super::flight::{Flight, Grace};
 use super::hint::End;
 use super::intervals::{Begun, Counts};
 use super::live::{self, Intervals, Recorder, Update};
-use super::receiver::{self, Attempt, Belief, Pipes, Received};
+use super::receiver::{self, Attempt, Belief, Buffers, Pipes, Received, Tap};
 use super::run::{Failure, Stop, join, spawn, start};
 use super::schedule::Schedule;
 use super::sender::{self, Sent};
@@ -28,7 +28,7 @@ use crate::config::{Departures, IoKind, SessionConfig};
 use crate::io::{BATCH, Granted, ReceiveHalf, SendHalf, SocketPlan, StampKind};
 use crate::os;
 use crate::report::Security;
-use crate::sample::{BLOCKS, Blocks, Pipe, Sample, pipe_of};
+use crate::sample::{BLOCKS, Blocks, Sample, pipe_of};
 use crate::stats::delay::Delays;
 use crate::wire::protected::{Protection, TestKeys};
 use crate::wire::{Sid, TestFormat};
@@ -407,8 +407,9 @@ where
         let (records, watched) = setup.share.watch.happenings.then(|| pipe_of(room)).unzip();
         let pipes = Pipes {
             samples,
-            tap: setup.tap(common, records),
+            happenings: records.map(|pipe| (pipe, setup.tells_little())),
             copier: setup.copier(common, true),
+            tap: setup.tap(common.begun),
         };
         let live = Arc::new(receiver::Live::default());
         let ends = (pipes, Arc::clone(&live), setup.copier(common, false));
@@ -461,7 +462,7 @@ impl Setup {
                 Some(_) => 0,
             },
         };
-        let receiver_plan = self.receiver_plan(run.stop, place.pair, before.begun_ns);
+        let receiver_plan = self.receiver_plan(run.stop, place.pair, (&flight, before.begun_ns));
         let sender_plan = self.sender_plan(place, before.begun_ns.is_some(), told);
         let (wish_in, wish_out) = bounded(BATCH);
 
@@ -469,17 +470,13 @@ impl Setup {
             let flight = Arc::clone(&flight);
             run.start_receiver(place.index, move |ready| {
                 let mut half = receive();
-                let plan = &receiver_plan;
-                let ready = |waker| ready(waker);
-                let result = receiver::run(
-                    &mut half,
-                    plan,
-                    flight.receiver(),
-                    &live,
+                let links = receiver::Links {
+                    live: &live,
                     pipes,
-                    ready,
-                    &wish_in,
-                );
+                    wishes: &wish_in,
+                };
+                let (plan, flight) = (&receiver_plan, flight.receiver());
+                let result = receiver::run(&mut half, plan, flight, links, ready);
                 (half, result)
             })?
         };
@@ -549,19 +546,15 @@ impl Setup {
         flight
     }
 
-    fn tap(&self, common: &Common<'_>, records: Option<Pipe<live::Record>>) -> Option<live::Tap> {
+    fn tap(&self, begun: Begun) -> Option<Tap> {
         let (watch, format) = (self.share.watch, self.share.format);
-        watch.any().then(|| {
-            let prompt = per_second(&self.share) < GATHER_RATE;
-            live::tap(
-                watch,
-                self.timeout_ns(),
-                format,
-                prompt,
-                common.begun,
-                records,
-            )
-        })
+        let tap = || Tap::new(watch, self.timeout_ns(), format, begun);
+        watch.any().then(tap)
+    }
+
+    /// Whether there are so few happenings that each is told at once.
+    fn tells_little(&self) -> bool {
+        per_second(&self.share) < GATHER_RATE
     }
 
     /// Of packets that come, or of those that leave.
@@ -588,32 +581,37 @@ impl Setup {
         &self,
         stop: &Stop,
         pair: Pair,
-        first_begun_ns: Option<i64>,
-    ) -> receiver::Plan {
+        (flight, first_begun_ns): (&Flight, Option<i64>),
+    ) -> receiver::ThreadPlan {
         let (share, granted) = (&self.share, &self.granted);
-        receiver::Plan {
+        let stamps = granted.transmit.is_some();
+        let session = receiver::Plan {
             timeout_ns: self.timeout_ns(),
             loss_bound: share.loss_bound,
             probes: share.probes,
-            stop: stop.clone(),
             first_seq: share.first_seq,
             format: share.format,
             test: self.peer.format,
             protection: self.peer.protection.clone(),
             payloads: self.payloads(),
-            stamps: granted.transmit.is_some(),
+            stamps,
             hardware: granted.receive == StampKind::Hardware,
             interval_ns: self.gap_ns().saturating_mul(i64::from(self.trains.burst)),
             errors_queued: granted.icmp
                 && share.socket.io == IoKind::Batched
                 && cfg!(target_os = "linux"),
+            first_begun_ns,
+            buffers: Buffers::of_window(flight.window(), stamps),
+        };
+        receiver::ThreadPlan {
+            session,
+            stop: stop.clone(),
             gather_ns: match granted.receive {
                 StampKind::Userspace => 0,
                 _ => gather_ns(per_second(share), &share.sizes, granted.receive_buffer),
             },
             cpu: pair.receiver,
             realtime: share.realtime,
-            first_begun_ns,
         }
     }
 

@@ -12,25 +12,20 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-use super::flight::ReceiverEnd;
 use super::icmp;
 use super::intervals::{Begun, Clocks, Counts, Figures};
-use crate::config::WatchConfig;
 use crate::io::Icmp;
 use crate::os;
 use crate::report::{Happening, Ignored, Interval};
-use crate::sample::{Blocks, Joined, Pipe, Sample};
+use crate::sample::{Blocks, Joined, Sample};
 use crate::stats::delay::Delays;
-use crate::stats::sequence::{self, Checkpoint, Tracker};
-use crate::wire::{Format, REFLECTOR_LEN};
+use crate::wire::REFLECTOR_LEN;
 
 /// Updates on their way to whoever watches.
 const UPDATES: usize = 4096;
 /// Happenings that are told in [`TICK`], of which replies take at most a half.
 const TOLD: u32 = 40;
 const TICK: Duration = Duration::from_millis(100);
-/// Moments at which loss by direction was looked at, within one timeout.
-const CHECKPOINTS: usize = 512;
 
 /// Something that a watcher is told while the session runs.
 #[derive(Clone, Debug)]
@@ -154,270 +149,28 @@ pub(crate) enum Kind {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
-    kind: Kind,
-    sample: Sample,
+    pub(super) kind: Kind,
+    pub(super) sample: Sample,
+}
+
+impl Record {
+    /// What happened to a packet, and has no times.
+    pub(super) fn of(kind: Kind, seq: u64) -> Self {
+        let sample = Sample {
+            seq,
+            t1_ns: 0,
+            t1_stamp_ns: None,
+            t2_ns: 0,
+            t3_ns: 0,
+            t4_ns: 0,
+            size_class: 0,
+            count: 1,
+        };
+        Self { kind, sample }
+    }
 }
 
 impl crate::sample::Record for Record {}
-
-/// The receiver thread's end.
-pub(crate) struct Tap {
-    /// Where happenings are wanted.
-    pipe: Option<Pipe<Record>>,
-    interval_ns: Option<i64>,
-    timeout_ns: i64,
-    format: Format,
-    next_mark_ns: i64,
-    /// Hand records over at once: there are few.
-    prompt: bool,
-    next_expected: u64,
-    /// Every sequence number below was answered in time or has timed out.
-    swept: u64,
-    lost: u64,
-    /// Moments whose packets are not all decided yet, oldest first.
-    checkpoints: VecDeque<Checkpoint>,
-    checkpoint_at: i64,
-    /// The newest moment whose packets are all decided, and how many of them were lost.
-    decided: Option<(Checkpoint, u64)>,
-    /// What was told of loss outbound and inbound.
-    told: (u64, u64),
-    /// The interval under way, from 1 on.
-    number: u64,
-}
-
-/// The receiver thread's end; `records` where happenings are wanted.
-pub(crate) fn tap(
-    config: WatchConfig,
-    timeout_ns: i64,
-    format: Format,
-    prompt: bool,
-    begun: Begun,
-    records: Option<Pipe<Record>>,
-) -> Tap {
-    let interval_ns = config
-        .interval_ns
-        .map(|ns| i64::try_from(ns).unwrap_or(i64::MAX));
-    Tap {
-        pipe: records,
-        interval_ns,
-        timeout_ns,
-        format,
-        next_mark_ns: interval_ns.map_or(i64::MAX, |ns| begun.at_ns.saturating_add(ns)),
-        prompt,
-        next_expected: 0,
-        swept: 0,
-        lost: 0,
-        checkpoints: VecDeque::with_capacity(CHECKPOINTS),
-        checkpoint_at: i64::MIN,
-        decided: None,
-        told: (0, 0),
-        number: 1,
-    }
-}
-
-impl Tap {
-    /// A reply in time.
-    pub(crate) fn reply(&mut self, sample: Sample, reflector_seq: u32, synchronised: bool) {
-        let missing_before = sample.seq.saturating_sub(self.next_expected);
-        let out_of_order = sample.seq < self.next_expected;
-        self.next_expected = self.next_expected.max(sample.seq + 1);
-        self.push(
-            Kind::Reply {
-                reflector_seq,
-                missing_before,
-                out_of_order,
-                synchronised,
-            },
-            sample,
-        );
-    }
-
-    /// A reply in time whose timestamps are of no use.
-    pub(crate) fn unusable(&mut self, seq: u64, reflector_seq: u32) {
-        self.next_expected = self.next_expected.max(seq + 1);
-        self.push(Kind::Unusable { reflector_seq }, only(seq));
-    }
-
-    /// A packet that may have been given up was answered in time: it had left later.
-    pub(crate) fn came_after_all(&mut self, seq: u64) {
-        self.lost -= u64::from(seq < self.swept);
-    }
-
-    pub(crate) fn late(&mut self, seq: u64) {
-        self.push(Kind::Late, only(seq));
-    }
-
-    pub(crate) fn duplicate(&mut self, seq: u64) {
-        self.push(Kind::Duplicate, only(seq));
-    }
-
-    pub(crate) fn icmp(&mut self, icmp: &Icmp) {
-        self.push(Kind::Icmp(*icmp), only(0));
-    }
-
-    fn push(&mut self, kind: Kind, sample: Sample) {
-        if let Some(pipe) = &mut self.pipe {
-            pipe.push(Record { kind, sample });
-        }
-    }
-
-    /// When [`tick`](Self::tick) is due, by the monotonic clock, with `now` in nanoseconds.
-    pub(crate) fn due(&self, now: i64) -> i64 {
-        let sweep = now.saturating_add((self.timeout_ns / 8).clamp(1_000_000, 50_000_000));
-        self.next_mark_ns.min(sweep)
-    }
-
-    /// Looks at what timed out by `wall_ns`, which must be before the last look at the socket that
-    /// found it empty. Returns the counts of an interval that ends, for [`ended`](Self::ended).
-    pub(crate) fn tick(
-        &mut self,
-        now: i64,
-        wall_ns: i64,
-        flight: ReceiverEnd<'_>,
-        tracker: &mut Tracker,
-    ) -> Option<Counts> {
-        let departed = flight.departed();
-        // Also where nothing comes back for long: the tracker tells apart no more than the window.
-        self.sweep_below(departed.saturating_sub(flight.window()), tracker);
-        tracker.make_room(departed);
-        while self.swept < departed {
-            let t1 = crate::wire::Timestamp::from_raw(flight.t1(self.swept));
-            let left = t1.unix_ns(self.format, wall_ns);
-            if left.is_some_and(|t1| wall_ns - t1 <= self.timeout_ns) {
-                break;
-            }
-            self.sweep_one(tracker);
-        }
-        if now >= self.checkpoint_at {
-            self.checkpoint_at = now + self.timeout_ns / i64::try_from(CHECKPOINTS).unwrap_or(1);
-            if let Some(point) = tracker.checkpoint() {
-                if self.checkpoints.len() == CHECKPOINTS {
-                    self.checkpoints.pop_front();
-                }
-                self.checkpoints.push_back(point);
-            }
-        }
-        if self.prompt {
-            self.flush();
-        }
-        if now < self.next_mark_ns {
-            return None;
-        }
-        let passed = (now - self.next_mark_ns) / self.interval_ns.unwrap_or(i64::MAX);
-        Some(Counts {
-            // Of the last end that has passed: all threads have one number for one time.
-            number: self.number + passed.unsigned_abs(),
-            ..self.counts(now, wall_ns, departed, tracker)
-        })
-    }
-
-    /// The interval with these counts has ended. As long as that is not said, it becomes longer.
-    pub(crate) fn ended(&mut self, counts: &Counts) {
-        let passed = counts.number.saturating_sub(self.number);
-        let intervals = i64::try_from(passed).unwrap_or(i64::MAX).saturating_add(1);
-        let next = self
-            .interval_ns
-            .unwrap_or(i64::MAX)
-            .saturating_mul(intervals);
-        self.next_mark_ns = self.next_mark_ns.saturating_add(next);
-        self.number = counts.number + 1;
-    }
-
-    pub(crate) fn flush(&mut self) {
-        if let Some(pipe) = &mut self.pipe {
-            pipe.flush();
-        }
-    }
-
-    /// Forgets the packets so far; intervals go on.
-    pub(crate) fn begin_anew(&mut self) {
-        (self.next_expected, self.swept, self.lost) = (0, 0, 0);
-        self.checkpoints.clear();
-        (self.decided, self.told) = (None, (0, 0));
-    }
-
-    /// Decides what leaves the window before its timeout.
-    pub(crate) fn sweep_below(&mut self, low: u64, tracker: &Tracker) {
-        while self.swept < low {
-            self.sweep_one(tracker);
-        }
-    }
-
-    fn sweep_one(&mut self, tracker: &Tracker) {
-        let seq = self.swept;
-        if !tracker.in_time(seq) {
-            self.lost += 1;
-            self.push(Kind::Timeout, only(seq));
-        }
-        self.swept += 1;
-        while let Some(point) = self.checkpoints.front().copied()
-            && point.highest < self.swept
-        {
-            self.decided = Some((point, self.lost));
-            self.checkpoints.pop_front();
-        }
-    }
-
-    /// Loss by direction, as far as it is decided; neither figure ever shrinks.
-    fn directions(&mut self, tracker: &Tracker) -> (u64, u64) {
-        if let Some((point, lost)) = &self.decided
-            && let Some(inbound) = tracker.lost_inbound_until(point)
-        {
-            let (outbound_before, inbound_before) = self.told;
-            let most = lost.saturating_sub(outbound_before).max(inbound_before);
-            let inbound = inbound.clamp(inbound_before, most);
-            self.told = (lost.saturating_sub(inbound).max(outbound_before), inbound);
-        }
-        self.told
-    }
-
-    fn counts(&mut self, now: i64, wall_ns: i64, sent: u64, tracker: &Tracker) -> Counts {
-        let known = self.lost == 0 || tracker.own_counter_proved();
-        let (outbound, inbound) = self.directions(tracker);
-        Counts {
-            number: self.number,
-            at_ns: now,
-            wall_ns,
-            sent,
-            received: tracker.received(),
-            lost: self.lost,
-            lost_outbound: known.then_some(outbound),
-            lost_inbound: known.then_some(inbound),
-            duplicates: tracker.duplicates(),
-            late: tracker.late(),
-            reordered: tracker.reordered(),
-            unrecorded: 0,
-            synchronised: false,
-            last: false,
-        }
-    }
-
-    /// Tells the rest; returns the session's counts where intervals are watched, when `sent` packets were
-    /// sent.
-    pub(crate) fn finish(self, sent: u64, found: &sequence::Counts) -> Option<Counts> {
-        if let Some(pipe) = self.pipe {
-            let _ = pipe.finish(None);
-        }
-        self.interval_ns?;
-        let told = found.directions.map(|d| (d.lost_outbound, d.lost_inbound));
-        Some(Counts {
-            number: self.number,
-            at_ns: os::monotonic_ns(),
-            wall_ns: os::realtime_ns(),
-            sent,
-            received: found.received,
-            lost: sent.saturating_sub(found.received + found.unresolved),
-            lost_outbound: told.map(|(outbound, _)| outbound),
-            lost_inbound: told.map(|(_, inbound)| inbound),
-            duplicates: found.duplicates,
-            late: found.late,
-            reordered: found.reordered,
-            unrecorded: 0,
-            synchronised: false,
-            last: true,
-        })
-    }
-}
 
 /// What the stats thread of one packet thread records into.
 pub(crate) struct Recorder {
@@ -523,19 +276,6 @@ impl Intervals {
                 return;
             }
         }
-    }
-}
-
-fn only(seq: u64) -> Sample {
-    Sample {
-        seq,
-        t1_ns: 0,
-        t1_stamp_ns: None,
-        t2_ns: 0,
-        t3_ns: 0,
-        t4_ns: 0,
-        size_class: 0,
-        count: 1,
     }
 }
 
@@ -739,8 +479,6 @@ pub(crate) fn updates() -> (Sender<Update>, Receiver<Update>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::flight::Flight;
-    use crate::sample::pipe;
 
     const BEGUN: Begun = Begun {
         at_ns: 0,
@@ -751,80 +489,6 @@ mod tests {
         one: true,
         ours_synchronised: false,
     };
-
-    fn watching(interval_ns: u64, timeout_ns: i64) -> Tap {
-        let config = WatchConfig {
-            interval_ns: Some(interval_ns),
-            ..WatchConfig::default()
-        };
-        tap(config, timeout_ns, Format::Ntp, true, BEGUN, None)
-    }
-
-    #[test]
-    fn an_interval_that_found_no_room_becomes_longer() {
-        let mut tap = watching(1_000_000, 5_000_000_000);
-        let (flight, mut tracker) = (Flight::new(64, 0), Tracker::new(64));
-        let mut tick = |tap: &mut Tap, now| tap.tick(now, 0, flight.receiver(), &mut tracker);
-        assert_eq!(tick(&mut tap, 999_999), None);
-        assert_eq!(tick(&mut tap, 1_000_000).unwrap().number, 1);
-        let counts = tick(&mut tap, 2_500_000).unwrap();
-        assert_eq!((counts.number, counts.at_ns), (2, 2_500_000));
-        tap.ended(&counts);
-        assert_eq!(tick(&mut tap, 2_999_999), None);
-        assert_eq!(tick(&mut tap, 3_000_000).unwrap().number, 3);
-        assert!(tap.finish(0, &sequence::Counts::default()).unwrap().last);
-    }
-
-    /// Packets leave at a steady rate; from some moment on nothing comes back. Each is lost when its
-    /// timeout ends, at any rate, however often the window has gone round.
-    #[test]
-    fn loss_is_booked_when_the_timeout_ends_at_any_rate() {
-        const SECOND: i64 = 1_000_000_000;
-        let begin = 1_790_000_000 * SECOND;
-        for (gap_ns, timeout_ns) in [
-            (100_000, SECOND / 2),
-            (1_000_000, 5 * SECOND),
-            (10_000_000, SECOND),
-            (200_000_000, SECOND),
-        ] {
-            let per_second = SECOND / gap_ns;
-            let window = u64::try_from((timeout_ns + SECOND / 2) / gap_ns).unwrap() + 1024;
-            let flight = Flight::new(window, 0);
-            let (mut tap, mut tracker) =
-                (watching(1_000_000_000, timeout_ns), Tracker::new(window));
-            let answered = u64::try_from(20 * per_second).unwrap();
-            let mut booked = Vec::new();
-            for second in 0..40 {
-                for n in 0..per_second {
-                    let seq = u64::try_from(second * per_second + n).unwrap();
-                    let now = second * SECOND + n * gap_ns;
-                    let t1 = crate::wire::Timestamp::from_unix_ns(begin + now, Format::Ntp);
-                    flight.sender().note(seq, 1, t1.raw(), 0, false);
-                    flight.sender().attempt(seq + 1);
-                    flight.sender().depart(seq + 1);
-                    if seq < answered {
-                        tracker.make_room(seq + 1);
-                        tracker.on_reply(seq, u32::try_from(seq).unwrap(), false);
-                    }
-                    if now % 10_000_000 == 0
-                        && let Some(counts) =
-                            tap.tick(now, begin + now, flight.receiver(), &mut tracker)
-                    {
-                        booked.push(counts.lost);
-                        tap.ended(&counts);
-                    }
-                }
-            }
-            for (second, lost) in (1..).zip(booked) {
-                let since = (second * SECOND - 20 * SECOND - timeout_ns).max(0);
-                let expected = u64::try_from(since / gap_ns).unwrap();
-                assert!(
-                    lost.abs_diff(expected) <= u64::try_from(20_000_000 / gap_ns).unwrap() + 1,
-                    "after {second} s at {per_second}/s: {lost}, not {expected}"
-                );
-            }
-        }
-    }
 
     #[test]
     fn intervals_that_nobody_reads_are_told_in_the_end() {
@@ -838,7 +502,7 @@ mod tests {
                 sent: number,
                 ..Counts::default()
             };
-            recorder.record(&[only(number)], Some(&counts));
+            recorder.record(&[Record::of(Kind::Late, number).sample], Some(&counts));
         }
         let reader = std::thread::spawn(move || {
             updates
@@ -853,22 +517,5 @@ mod tests {
         });
         assert_eq!(recorder.finish().recorded(), 3);
         assert_eq!(reader.join().unwrap(), [1, 1, 1]);
-    }
-
-    #[test]
-    fn happenings_alone_end_no_interval() {
-        let (pipe, blocks) = pipe::<Record, ()>();
-        let config = WatchConfig {
-            happenings: true,
-            ..WatchConfig::default()
-        };
-        let mut tap = tap(config, 5_000_000_000, Format::Ntp, true, BEGUN, Some(pipe));
-        tap.late(7);
-        let (flight, mut tracker) = (Flight::new(64, 0), Tracker::new(64));
-        assert_eq!(tap.tick(1 << 60, 0, flight.receiver(), &mut tracker), None);
-        assert_eq!(tap.finish(0, &sequence::Counts::default()), None);
-        let mut seen = Vec::new();
-        while blocks.next(|block, _| seen.extend(block.iter().map(|r| (r.kind, r.sample.seq)))) {}
-        assert_eq!(seen, [(Kind::Late, 7)]);
     }
 }

@@ -12,8 +12,7 @@ use zerocopy::IntoBytes;
 
 use super::flight::Flight;
 use super::intervals::Counts;
-use super::receiver::{self, Matcher};
-use super::run::Stop;
+use super::receiver::{self, Buffers, Now, Outlet, Pipes, ReceiverSide};
 use super::schedule::Schedule;
 use super::sender::{self, Due, Sender, Start};
 use super::sockets::socket_plan;
@@ -232,7 +231,9 @@ impl Splitting {
 
 /// A receiver thread's work with replies and transmit stamps.
 pub struct Matching<'a> {
-    matcher: Matcher<'a>,
+    side: ReceiverSide<'a>,
+    out: Outlet<'a>,
+    now: Now,
     flight: &'a Flight,
     load: Load,
     blocks: Blocks<Sample, Counts>,
@@ -253,7 +254,6 @@ pub fn matching(load: Load, run: impl FnOnce(&mut Matching<'_>)) {
     let plan = receiver::Plan {
         loss_bound: None,
         probes: true,
-        stop: Stop::default(),
         timeout_ns: i64::MAX,
         first_seq: 0,
         format: Format::Ntp,
@@ -264,16 +264,30 @@ pub fn matching(load: Load, run: impl FnOnce(&mut Matching<'_>)) {
         test: TestFormat::LIGHT,
         protection: None,
         errors_queued: true,
-        gather_ns: 0,
-        cpu: None,
-        realtime: false,
         first_begun_ns: None,
+        buffers: Buffers::of_window(flight.window(), true),
     };
     let mut octets = vec![0; load.octets()];
     fill_padding(&mut octets, 1);
     let came = usize::try_from(MATCHED / load.packets()).unwrap_or(0);
+    let (wishes, _wanted) = bounded(1);
+    let pipes = Pipes {
+        samples,
+        happenings: None,
+        copier: None,
+        tap: None,
+    };
+    let now = Now {
+        at_ns: os::monotonic_ns(),
+        wall_ns: os::realtime_ns(),
+    };
     run(&mut Matching {
-        matcher: Matcher::new(&plan, flight.receiver(), samples),
+        side: ReceiverSide::new(&plan, flight.receiver(), None, now),
+        out: Outlet {
+            pipes,
+            wishes: &wishes,
+        },
+        now,
         flight: &flight,
         load,
         blocks,
@@ -314,10 +328,10 @@ impl Matching<'_> {
     /// Takes the stamps, then the replies, as they come from the sockets.
     pub fn take(&mut self) {
         for event in &self.events {
-            self.matcher.on_event(*event);
+            self.side.on_event(*event, self.now, &mut self.out);
         }
         for (octets, arrived_ns) in &self.came {
-            self.matcher.on_datagram(&Datagram {
+            let datagram = Datagram {
                 octets,
                 segment: (self.load.burst > 1).then_some(self.load.payload),
                 truncated: false,
@@ -325,7 +339,8 @@ impl Matching<'_> {
                 arrived_ns: Some(*arrived_ns),
                 ttl: Some(255),
                 tos: Some(0),
-            });
+            };
+            self.side.on_datagram(&datagram, self.now, &mut self.out);
         }
     }
 
@@ -334,8 +349,8 @@ impl Matching<'_> {
     /// # Panics
     /// Where a reply was not matched.
     pub fn drain(&mut self) {
-        assert_eq!(self.matcher.answered(), self.next, "each reply is matched");
-        self.matcher.flush();
+        assert_eq!(self.side.received(), self.next, "each reply is matched");
+        self.out.flush();
         while self.seen < self.next {
             let seen = &mut self.seen;
             self.blocks

@@ -117,19 +117,12 @@ impl Facts {
         self.bundled += other.bundled;
     }
 
-    /// Notes what `count` replies told that are like this one, of `len` octets.
+    /// Notes what `count` replies told that are like this one.
     #[inline]
-    pub(super) fn note(
-        &mut self,
-        datagram: &Datagram<'_>,
-        len: usize,
-        reply: &Reply<'_>,
-        count: u64,
-    ) {
+    pub(super) fn note(&mut self, datagram: &Datagram<'_>, reply: &Reply<'_>, count: u64) {
         self.path.note(datagram, reply, count);
         self.cut += if datagram.facts_cut { count } else { 0 };
         self.bundled += if datagram.segment.is_some() { count } else { 0 };
-        self.sizes.note(len);
         self.estimates.note(reply.head.error_estimate, count);
     }
 
@@ -267,8 +260,12 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
+    /// Notes `count` replies to packets of a size class, of `len` octets each where `due` are right.
     #[inline]
-    fn note(&mut self, len: usize) {
+    pub(super) fn note(&mut self, class: u8, (len, due): (usize, u64), count: u64) {
+        self.by_class[usize::from(class)] += count;
+        self.octets += u64::try_from(len).unwrap_or(0) * count;
+        self.due_octets += due * count;
         if !self.of_replies.contains(&len) {
             if self.of_replies.len() < REPLY_SIZES {
                 self.of_replies.push(len);

@@ -6,10 +6,9 @@
 
 use std::collections::VecDeque;
 
+use crate::engine::intervals::Counts;
 use crate::sample::Sample;
 
-/// Most samples that wait.
-const WAITING: usize = 4096;
 /// A packet that was answered has left, and its stamp was made then: one that has not come so long after
 /// the reply, although the queue of stamps was looked at, was lost.
 const STAMP_NS: i64 = 10_000_000;
@@ -34,17 +33,19 @@ pub(super) struct Waiting {
     lost: u64,
     /// The packet after those of the last stamp that was lost, and their T1.
     lost_with: (u64, i64),
+    /// The counts of an interval that ends once so many replies have been recorded.
+    mark: Option<(u64, Counts)>,
 }
 
 impl Waiting {
-    /// Room for as many as can be under way.
-    pub(super) fn new(window: u64) -> Self {
-        let room = usize::try_from(window).map_or(WAITING, |window| window.min(WAITING));
+    /// Room for so many.
+    pub(super) fn new(room: usize) -> Self {
         Self {
             queue: VecDeque::with_capacity(room),
             passed: 0,
             lost: 0,
             lost_with: (0, 0),
+            mark: None,
         }
     }
 
@@ -52,14 +53,27 @@ impl Waiting {
         self.queue.is_empty()
     }
 
-    /// Replies that came so far, and those of them that have left again.
-    pub(super) fn pushed(&self) -> u64 {
-        self.passed + u64::try_from(self.queue.len()).unwrap_or(0)
+    /// An interval ends behind the replies that came so far.
+    pub(super) fn end_interval(&mut self, counts: Counts) {
+        let behind = self.passed + u64::try_from(self.queue.len()).unwrap_or(0);
+        self.mark = Some((behind, counts));
     }
 
-    /// See [`pushed`](Self::pushed).
-    pub(super) fn passed(&self) -> u64 {
-        self.passed
+    /// Whether the end of an interval has not been told yet.
+    #[inline]
+    pub(super) fn has_mark(&self) -> bool {
+        self.mark.is_some()
+    }
+
+    /// Has the end of an interval told if all its replies have gone; where that fails it is told later.
+    #[inline]
+    pub(super) fn tell_mark(&mut self, tell: impl FnOnce(Counts) -> bool) {
+        if let Some((behind, counts)) = self.mark
+            && self.passed >= behind
+            && tell(counts)
+        {
+            self.mark = None;
+        }
     }
 
     /// Stamps that were lost, of packets that were answered.
