@@ -3,6 +3,7 @@
 //!
 //! `cargo bench --bench ceiling -- --help`
 
+#![allow(clippy::disallowed_methods, reason = "a benchmark takes times")]
 #![allow(
     unsafe_code,
     clippy::print_stdout,

@@ -5,6 +5,8 @@
 //! packets: 10 µs at 100,000 a second, 1 µs at a million. Singles are packets as they are sent at the
 //! first of these rates, trains as at the second.
 
+#![allow(clippy::disallowed_methods, reason = "a benchmark takes times")]
+
 use std::hint::black_box;
 use std::thread;
 use std::time::{Duration, Instant};

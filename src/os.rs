@@ -6,7 +6,7 @@
 use std::io;
 #[cfg(target_os = "linux")]
 use std::os::fd::BorrowedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use mio::{Events, Poll, Registry, Token};
 use nix::time::{ClockId, clock_gettime};
@@ -15,6 +15,7 @@ const NS: i64 = 1_000_000_000;
 /// Ready sources that one wait tells of.
 const EVENTS: usize = 64;
 
+#[expect(clippy::disallowed_methods, reason = "this is where clocks are read")]
 fn clock_ns(clock: ClockId) -> i64 {
     // Both clocks exist on every system that nix knows, and a call can fail for no other reason.
     let time = clock_gettime(clock).expect("the system has this clock");
@@ -36,6 +37,20 @@ pub fn realtime_ns() -> i64 {
 #[must_use]
 pub fn monotonic_ns() -> i64 {
     clock_ns(ClockId::CLOCK_MONOTONIC)
+}
+
+/// This moment by a clock that never steps, for who waits until another one.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is where clocks are read")]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// This moment by the system's clock.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is where clocks are read")]
+pub fn wall_clock() -> SystemTime {
+    SystemTime::now()
 }
 
 /// Whether something synchronises the system's clock, and the largest error in nanoseconds, where

@@ -34,6 +34,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "config",
             "controller",
             "engine",
+            "os",
             "output",
             "report",
             "search",

@@ -1,5 +1,7 @@
 //! Clocks that are set or drift while a session runs: the reflector's, which the test is.
 
+#![allow(clippy::disallowed_methods, reason = "the test is a peer with a clock")]
+
 mod common;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

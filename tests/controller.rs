@@ -1,6 +1,8 @@
 //! `controller` and `controlclient` as processes: with our Server in every mode, and with servers that
 //! have the habits of others.
 
+#![allow(clippy::disallowed_methods, reason = "a test has a limit of time")]
+
 mod common;
 
 use std::io::{Read, Write};

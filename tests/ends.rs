@@ -1,6 +1,8 @@
 //! What ends a run from outside, and who cannot stop one: signals, readers who go away or stall, logs
 //! that cannot be written.
 
+#![allow(clippy::disallowed_methods, reason = "a test has a limit of time")]
+
 mod common;
 
 use std::fs;

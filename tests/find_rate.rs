@@ -3,6 +3,8 @@
 //! Needs a quiet machine: a rate is found by sending at it, and a machine that does not come to that finds a
 //! lower one.
 
+#![allow(clippy::disallowed_methods, reason = "a test has a limit of time")]
+
 mod common;
 
 use std::collections::{HashMap, HashSet};

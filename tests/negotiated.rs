@@ -1,6 +1,8 @@
 //! Sessions on which somebody agreed with a Server: what leaves, what comes back, what is reported.
 //! The Session-Reflector is one of the test's own, over loopback.
 
+#![allow(clippy::disallowed_methods, reason = "a test has a limit of time")]
+
 mod common;
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};

@@ -1,5 +1,7 @@
 //! The server as a process: real sockets, peers that mean well, and peers that do not.
 
+#![allow(clippy::disallowed_methods, reason = "a test has a limit of time")]
+
 mod common;
 
 use std::io::{Read, Write};

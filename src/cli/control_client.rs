@@ -19,6 +19,7 @@ use super::values::parse_interface;
 use crate::config::{CommandLine, Dscp, Endpoint, Family, Seconds};
 use crate::controller::{Connection, Path as ControlPath, Wish, dial, start_time};
 use crate::engine::{self, Stop};
+use crate::os;
 use crate::output::{heading, text};
 use crate::report::Report;
 use crate::wire::{Accept, Ends, Interval, SecurityMode, SessionRequest};
@@ -204,7 +205,7 @@ fn ask(
         key_id: control.key_in_use(security),
         local: Some(sender),
         remote: Some(remote),
-        ..Report::of_control_client(std::time::SystemTime::now())
+        ..Report::of_control_client(os::wall_clock())
     };
     Ok((report, told))
 }

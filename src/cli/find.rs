@@ -1,7 +1,6 @@
 //! `sender --find-rate`: its flags, its progress on standard error, its tables or lines of JSON.
 
 use std::net::SocketAddr;
-use std::time::SystemTime;
 
 use super::address::{possible, remotes, why_this};
 use super::error::{Error, usage};
@@ -19,6 +18,7 @@ use crate::config::{
     frame_of_payload, payload_of_frame,
 };
 use crate::engine::{self, Progress, Reflecting, Stop};
+use crate::os;
 use crate::output::find_rate;
 use crate::output::heading::{self, Heading};
 use crate::report::find_rate::FindRate;
@@ -152,7 +152,7 @@ pub(super) fn heading<'a>(
         version: env!("CARGO_PKG_VERSION"),
         command,
         ends: format!("{remote} from {local}"),
-        started: Some(heading::rfc3339(SystemTime::now())),
+        started: Some(heading::rfc3339(os::wall_clock())),
         protocol,
         security: heading::security(Security::Unauthenticated).to_owned(),
         key_id: None,

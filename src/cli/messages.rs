@@ -9,11 +9,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 
 use super::error::{Error, usage};
+use crate::os;
 
 /// Standard error's writer; without a thread, lines are written where they are said.
 static STDERR: OnceLock<Option<Writer>> = OnceLock::new();
@@ -255,7 +256,7 @@ impl Writer {
     }
 
     fn settle(&self) {
-        let begun = Instant::now();
+        let begun = os::now();
         let mut state = self.shared.lock();
         let mut seen = state.written;
         while (state.busy || !state.waiting.is_empty()) && begun.elapsed() < MOST_WAIT {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::messages::say;
 use crate::engine::Progress;
+use crate::os;
 use crate::output::{ignored, text};
 use crate::report::Ignored;
 use crate::report::unsent::Unsent;
@@ -21,7 +22,7 @@ impl ProgressLine {
         Self {
             shown: false,
             on: wanted && std::io::stderr().is_terminal(),
-            begun: Instant::now(),
+            begun: os::now(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv6Addr};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use rand::RngExt;
@@ -22,6 +22,7 @@ use crate::config::{
 };
 use crate::engine::admission::{SessionEvent, What};
 use crate::engine::{Reflected, Reflecting, ReflectorUpdate, Stop};
+use crate::os;
 use crate::output::heading::{self, Heading};
 use crate::output::{reflector as shown, text};
 use crate::report::{Protocol, Security};
@@ -252,7 +253,7 @@ pub(super) fn run(args: &ReflectorArgs) -> Result<u8, Error> {
     catch_signals(&stop, !args.log.quiet, Again::EndsAll, Hangup::Reopens)?;
     let reflecting = Reflecting::start(&config, &stop)?;
     let listen = reflecting.local().to_vec();
-    let started = SystemTime::now();
+    let started = os::wall_clock();
     let before = Reflected::default().account(&config, &listen);
     if !args.log.quiet {
         let addresses: Vec<String> = listen.iter().map(ToString::to_string).collect();
@@ -411,7 +412,7 @@ impl StatusLine {
     }
 
     fn show(&mut self, received: u64, reflected: u64, sessions: u64) {
-        let now = Instant::now();
+        let now = os::now();
         if !self.on {
             return;
         }

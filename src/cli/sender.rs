@@ -16,6 +16,7 @@ use super::verdict::verdict;
 use super::watcher::Watcher;
 use crate::config::{SessionConfig, SizeClass, Sizes};
 use crate::engine::{self, Measured, Reflecting, Stop, Update};
+use crate::os;
 use crate::output::text;
 use crate::report::note::{Passed, Peer};
 use crate::report::{Note, Report};
@@ -178,7 +179,7 @@ impl Trial {
             if now.received > 0 {
                 self.answered = true;
             } else if now.sent > 0 && !self.answered {
-                let begun = *self.begun.get_or_insert_with(Instant::now);
+                let begun = *self.begun.get_or_insert_with(os::now);
                 if begun.elapsed() > SILENCE {
                     // Once more next time: then it does not wait for replies either.
                     self.attempt.request();

@@ -3,7 +3,6 @@
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
-use std::time::SystemTime;
 
 use clap::Args;
 
@@ -21,6 +20,7 @@ use crate::config::{
     SocketOptions,
 };
 use crate::engine::Stop;
+use crate::os;
 use crate::output::heading::{self, Heading};
 use crate::output::{server as shown, text};
 use crate::report::{Protocol, Security};
@@ -147,7 +147,7 @@ pub(super) fn run(args: &ServerArgs) -> Result<u8, Error> {
         reloads(args, &reload),
     )?;
     let serving = Serving::start(&config, &stop, &reload).map_err(startup)?;
-    let started = SystemTime::now();
+    let started = os::wall_clock();
     if !args.log.quiet {
         say(&hello(&config, &serving));
     }

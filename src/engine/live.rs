@@ -295,7 +295,7 @@ pub(crate) fn run(
         thread: 1,
         answered: vec![None; watched.len()],
         budget: TOLD,
-        refilled: Instant::now(),
+        refilled: os::now(),
         skipped: 0,
     };
     let mut blocks = Joined::new(watched);
@@ -399,7 +399,7 @@ impl Teller {
         if !at_once && self.refilled.elapsed() < TICK {
             return;
         }
-        self.refilled = Instant::now();
+        self.refilled = os::now();
         self.budget = TOLD;
         if self.skipped > 0 {
             let skipped = std::mem::take(&mut self.skipped);

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
@@ -19,6 +18,7 @@ use crate::config::{IoKind, ReflectorConfig};
 #[cfg(target_os = "linux")]
 use crate::io::linux;
 use crate::io::{self as packets, Granted, StampKind, portable};
+use crate::os;
 use crate::report::Ignored;
 use crate::report::note::System;
 use crate::report::unsent::Unsent;
@@ -150,7 +150,7 @@ impl Reflecting {
     /// # Errors
     /// [`Failure`] of a thread.
     pub fn watch(self, mut show: impl FnMut(ReflectorUpdate)) -> Result<Reflected, Failure> {
-        let mut next = Instant::now() + PROGRESS;
+        let mut next = os::now() + PROGRESS;
         loop {
             match self.events.recv_deadline(next) {
                 Ok(event) => show(ReflectorUpdate::Session(event)),
@@ -174,7 +174,7 @@ impl Reflecting {
                         reflected: sum(|live| &live.reflected),
                         sessions: sum(|live| &live.sessions),
                     });
-                    next = Instant::now() + PROGRESS;
+                    next = os::now() + PROGRESS;
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
             }

@@ -4,7 +4,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::bounded;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -200,7 +200,7 @@ pub fn splitting(load: Load) -> io::Result<Splitting> {
         from.send_to(&octets, granted.local)?;
     }
     let mut half = socket.start();
-    let begin = Instant::now();
+    let begin = os::now();
     loop {
         match half.fill() {
             Ok(filled) if filled == slots => return Ok(Splitting(half, slots)),

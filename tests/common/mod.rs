@@ -6,6 +6,7 @@
     unused_macros,
     reason = "each test crate uses a part, and no two the same one"
 )]
+#![allow(clippy::disallowed_methods, reason = "a test has a limit of time")]
 
 pub(crate) mod host;
 pub(crate) mod namespace;
