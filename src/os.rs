@@ -29,34 +29,34 @@ fn clock_ns(clock: ClockId) -> i64 {
 
 /// Nanoseconds since the Unix epoch, UTC as this host knows it.
 #[must_use]
-pub fn realtime_ns() -> i64 {
+pub(crate) fn realtime_ns() -> i64 {
     clock_ns(ClockId::CLOCK_REALTIME)
 }
 
 /// Nanoseconds of a clock that never steps.
 #[must_use]
-pub fn monotonic_ns() -> i64 {
+pub(crate) fn monotonic_ns() -> i64 {
     clock_ns(ClockId::CLOCK_MONOTONIC)
 }
 
 /// This moment by a clock that never steps, for who waits until another one.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is where clocks are read")]
-pub fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
 /// This moment by the system's clock.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is where clocks are read")]
-pub fn wall_clock() -> SystemTime {
+pub(crate) fn wall_clock() -> SystemTime {
     SystemTime::now()
 }
 
 /// Whether something synchronises the system's clock, and the largest error in nanoseconds, where
 /// the system tells.
 #[must_use]
-pub fn clock_quality() -> Option<(bool, u64)> {
+pub(crate) fn clock_quality() -> Option<(bool, u64)> {
     #[cfg(target_os = "linux")]
     {
         let (synchronised, microseconds) = crate::sys::clock_quality()?;
@@ -198,7 +198,7 @@ fn thread_cpus() -> Option<Vec<usize>> {
 
 /// CPU time of the whole process in seconds, user and system, and its peak memory in octets.
 #[must_use]
-pub fn usage() -> Option<(f64, f64, u64)> {
+pub(crate) fn usage() -> Option<(f64, f64, u64)> {
     use nix::sys::resource::{UsageWho, getrusage};
     use nix::sys::time::TimeValLike;
     let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use mio::{Poll, Token, Waker};
 use twamp_blast::config::{
-    Burst, Departures, Direction, Dscp, End, Impairment, IoKind, Pacing, Rate, ReflectorConfig,
-    ServedConfig, SessionConfig, SizeClass, SizeProfile, Sizes, SocketOptions, WatchConfig,
+    Departures, Direction, Dscp, End, Impairment, IoKind, Rate, ReflectorConfig, ServedConfig,
+    SessionConfig, SizeClass, SizeProfile, Sizes, SocketOptions, WatchConfig,
 };
 use twamp_blast::engine::served::{Allowance, Reflectors, Served};
 use twamp_blast::engine::{Agreed, Reflecting, Stop, Update, measure, open};
@@ -72,13 +72,8 @@ unsafe impl GlobalAlloc for Counting {
 
 fn options(io: IoKind) -> SocketOptions {
     SocketOptions {
-        tos: 0,
-        ttl: 255,
-        do_not_fragment: false,
-        interface: None,
-        hardware: false,
-        busy_poll_us: None,
         io,
+        ..SocketOptions::default()
     }
 }
 
@@ -231,8 +226,6 @@ fn session(remote: SocketAddr, io: IoKind, threads: usize, watch: WatchConfig) -
         weight,
     };
     SessionConfig {
-        remote,
-        local: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         departures: Departures::Poisson("20k".parse().unwrap()),
         end: End {
             count: Some(40_000),
@@ -242,21 +235,11 @@ fn session(remote: SocketAddr, io: IoKind, threads: usize, watch: WatchConfig) -
             profile: SizeProfile::Imix,
             classes: vec![size(112, 7), size(548, 4), size(1472, 1)],
         },
-        seed: 1,
         timeout_ns: 2_000_000_000,
-        loss_bound: None,
-        format: Format::Ntp,
         socket: options(io),
-        pacing: Pacing::Auto,
-        realtime: false,
-        cpus: None,
-        burst: Burst::Auto,
         threads,
-        first_seq: 0,
-        zero_padding: false,
-        grace_ns: None,
-        probes: true,
         watch,
+        ..SessionConfig::new((Ipv4Addr::LOCALHOST, 0).into(), remote)
     }
 }
 

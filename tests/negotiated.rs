@@ -10,8 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use common::FakeReflector;
 use twamp_blast::config::{
-    Burst, Departures, End, IoKind, Pacing, SessionConfig, SizeClass, SizeProfile, Sizes,
-    SocketOptions, WatchConfig,
+    Burst, Departures, End, IoKind, SessionConfig, SizeClass, SizeProfile, Sizes,
 };
 use twamp_blast::engine::{Agreed, Measured, Stop, Update, open};
 use twamp_blast::report::note::{self, Counts, Note, Replies};
@@ -34,9 +33,6 @@ fn lane(sizes: &[usize], packets: u64) -> SessionConfig {
         weight: 2,
     };
     SessionConfig {
-        // Nobody is asked there: the Server's answer names another port.
-        remote: "127.0.0.1:9".parse().unwrap(),
-        local: ANY,
         departures: Departures::Periodic("2k".parse().unwrap()),
         end: End {
             count: Some(packets),
@@ -46,29 +42,9 @@ fn lane(sizes: &[usize], packets: u64) -> SessionConfig {
             profile: SizeProfile::Fixed,
             classes: sizes.iter().map(class).collect(),
         },
-        seed: 1,
         timeout_ns: 2_000_000_000,
-        loss_bound: None,
-        format: Format::Ntp,
-        socket: SocketOptions {
-            tos: 0,
-            ttl: 255,
-            do_not_fragment: false,
-            interface: None,
-            hardware: false,
-            busy_poll_us: None,
-            io: IoKind::Batched,
-        },
-        pacing: Pacing::Auto,
-        realtime: false,
-        cpus: None,
-        burst: Burst::Auto,
-        threads: 1,
-        first_seq: 0,
-        zero_padding: false,
-        grace_ns: None,
-        probes: true,
-        watch: WatchConfig::default(),
+        // Nobody is asked there: the Server's answer names another port.
+        ..SessionConfig::new(ANY, "127.0.0.1:9".parse().unwrap())
     }
 }
 

@@ -46,25 +46,16 @@ pub(super) fn inside_reflector(args: &SenderArgs) -> Result<ReflectorConfig, Err
         _ => (Ipv4Addr::LOCALHOST.into(), "127.0.0.0/8"),
     };
     Ok(ReflectorConfig {
-        listen: vec![SocketAddr::new(loopback, 0)],
         allow: allow.parse().into_iter().collect(),
-        stateless: false,
         session_timeout_ns: 0,
-        dscp: None,
         format: format(args.host.timestamp_format),
         socket: SocketOptions {
-            tos: 0,
-            ttl: 255,
-            do_not_fragment: false,
-            interface: None,
-            hardware: false,
-            busy_poll_us: None,
             io: io_kind(args.host.io),
+            ..SocketOptions::default()
         },
         threads: usize::from(args.load.threads),
         cpus,
-        impairment: None,
-        watch: false,
+        ..ReflectorConfig::new(SocketAddr::new(loopback, 0))
     })
 }
 
@@ -115,8 +106,7 @@ fn load(args: &LoadArgs, sizes: &Sizes) -> Result<(Departures, End), Error> {
             if open {
                 end.count = Some(DEFAULT_COUNT);
             }
-            let default = Rate::from_interval(100_000_000).expect("100 ms is an interval");
-            interval.map_or(default, Rate::from)
+            interval.map_or(Rate::TEN_A_SECOND, Rate::from)
         }
     };
     let departures = match args.schedule {
@@ -160,8 +150,6 @@ pub(super) fn session(
     }
     let tos = args.ip.tos.or(args.ip.dscp.first().copied().map(Tos::from));
     Ok(SessionConfig {
-        remote,
-        local,
         departures,
         end,
         sizes,
@@ -187,15 +175,14 @@ pub(super) fn session(
         cpus: args.host.cpu.clone(),
         threads: usize::from(args.load.threads),
         burst: args.load.burst,
-        loss_bound: None,
         first_seq: args.load.first_seq,
         zero_padding: args.load.zero_padding,
-        grace_ns: None,
         probes: !args.no_probe,
         watch: WatchConfig {
             happenings: args.print_responses || args.log.verbose || args.log.debug,
             interval_ns,
             packets: args.log.debug,
         },
+        ..SessionConfig::new(local, remote)
     })
 }

@@ -8,8 +8,8 @@ use super::error::ValueError;
 use super::impair::Impairment;
 use super::quantity::Fraction;
 use super::rate::{Bandwidth, Rate};
-use super::values::{CpuList, Dscp, SizeMix};
-use crate::wire::Format;
+use super::values::{CpuList, Dscp, Family, SizeMix, frame_of_payload};
+use crate::wire::{Format, REFLECTOR_LEN};
 
 /// A Session-Sender's session.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,6 +93,37 @@ impl WatchConfig {
 }
 
 impl SessionConfig {
+    /// A hundred small packets, ten a second, from `local` (port 0: any free one) to `remote`, with all else as
+    /// the program has it without flags.
+    #[must_use]
+    pub fn new(local: SocketAddr, remote: SocketAddr) -> Self {
+        Self {
+            remote,
+            local,
+            departures: Departures::Periodic(Rate::TEN_A_SECOND),
+            end: End {
+                count: Some(100),
+                duration_ns: None,
+            },
+            sizes: Sizes::one(REFLECTOR_LEN, Family::of(remote.ip())),
+            seed: 1,
+            timeout_ns: 5_000_000_000,
+            loss_bound: None,
+            probes: true,
+            format: Format::Ntp,
+            socket: SocketOptions::default(),
+            pacing: Pacing::Auto,
+            realtime: false,
+            cpus: None,
+            threads: 1,
+            burst: Burst::Auto,
+            first_seq: 0,
+            zero_padding: false,
+            grace_ns: None,
+            watch: WatchConfig::default(),
+        }
+    }
+
     /// The sessions of the threads: together they send what this one would.
     ///
     /// There are fewer than [`threads`](Self::threads) where there are fewer packets. Where a source
@@ -242,6 +273,21 @@ pub struct SocketOptions {
     pub io: IoKind,
 }
 
+impl Default for SocketOptions {
+    /// As many hops as there may be, and nothing that asks for rights or for certain hardware.
+    fn default() -> Self {
+        Self {
+            tos: 0,
+            ttl: 255,
+            do_not_fragment: false,
+            interface: None,
+            hardware: false,
+            busy_poll_us: None,
+            io: IoKind::Batched,
+        }
+    }
+}
+
 /// Which calls move the packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IoKind {
@@ -310,6 +356,19 @@ pub struct Sizes {
 }
 
 impl Sizes {
+    /// Packets of one size: so many octets of UDP payload.
+    #[must_use]
+    pub fn one(payload: usize, family: Family) -> Self {
+        Self {
+            profile: SizeProfile::Fixed,
+            classes: vec![SizeClass {
+                payload,
+                frame: frame_of_payload(payload, family),
+                weight: 1,
+            }],
+        }
+    }
+
     /// The rate of packets of these sizes that together make up so many bits a second of Ethernet
     /// frames without FCS.
     ///
@@ -390,6 +449,26 @@ pub struct ReflectorConfig {
     pub impairment: Option<Impairment>,
     /// Tell of sessions that begin and end.
     pub watch: bool,
+}
+
+impl ReflectorConfig {
+    /// One thread that listens here and answers everyone, as the program does without flags.
+    #[must_use]
+    pub fn new(listen: SocketAddr) -> Self {
+        Self {
+            listen: vec![listen],
+            allow: Vec::new(),
+            stateless: false,
+            session_timeout_ns: 900_000_000_000,
+            dscp: None,
+            format: Format::Ntp,
+            socket: SocketOptions::default(),
+            threads: 1,
+            cpus: None,
+            impairment: None,
+            watch: false,
+        }
+    }
 }
 
 /// What the Session-Reflectors of a Server have in common; sessions come while they run.

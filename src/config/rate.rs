@@ -23,6 +23,12 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// What is sent where nothing else is asked for.
+    pub const TEN_A_SECOND: Self = Self {
+        packets: 1,
+        per_ns: 100_000_000,
+    };
+
     /// One packet every `ns` nanoseconds; `None` for 0 and for more than 24 hours.
     #[must_use]
     pub fn from_interval(ns: u64) -> Option<Self> {

@@ -504,55 +504,24 @@ fn failure(parts: &Parts<'_>) -> Option<report::FailedCall> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{End, Pacing, Rate, SizeClass, Sizes, SocketOptions, WatchConfig};
+    use crate::config::{End, Rate};
     use crate::engine::receiver::{Facts, Received};
     use crate::io::Granted;
     use crate::report::Reason;
     use crate::stats::delay::Delays;
     use crate::stats::sequence::Counts;
-    use crate::wire::Format;
 
     fn config() -> SessionConfig {
-        let classes = vec![SizeClass {
-            payload: 41,
-            frame: 83,
-            weight: 1,
-        }];
         SessionConfig {
-            remote: "192.0.2.2:862".parse().unwrap(),
-            local: "192.0.2.1:0".parse().unwrap(),
             departures: Departures::Periodic(Rate::from_interval(1_000_000).unwrap()),
             end: End {
                 count: Some(1000),
                 duration_ns: None,
             },
-            sizes: Sizes {
-                profile: SizeProfile::Fixed,
-                classes,
-            },
-            seed: 1,
-            burst: crate::config::Burst::Auto,
-            threads: 1,
-            loss_bound: None,
-            first_seq: 0,
-            zero_padding: false,
-            grace_ns: None,
-            probes: true,
-            timeout_ns: 5_000_000_000,
-            format: Format::Ntp,
-            socket: SocketOptions {
-                tos: 0,
-                ttl: 255,
-                do_not_fragment: false,
-                interface: None,
-                hardware: false,
-                busy_poll_us: None,
-                io: IoKind::Batched,
-            },
-            pacing: Pacing::Auto,
-            realtime: false,
-            cpus: None,
-            watch: WatchConfig::default(),
+            ..SessionConfig::new(
+                "192.0.2.1:0".parse().unwrap(),
+                "192.0.2.2:862".parse().unwrap(),
+            )
         }
     }
 

@@ -16,7 +16,7 @@ use super::receiver::{self, Buffers, Now, Outlet, Pipes, ReceiverSide};
 use super::schedule::Schedule;
 use super::sender::{self, Due, Sender, Start};
 use super::sockets::socket_plan;
-use crate::config::{Departures, End, IoKind, Pacing, SizeClass, SocketOptions};
+use crate::config::{Departures, End, Pacing, SizeClass, SocketOptions};
 use crate::io::{BATCH, Datagram, Event, SocketPlan, linux};
 use crate::os::{self, EventLoop};
 use crate::sample::{Blocks, Record as _, Sample, pipe};
@@ -66,15 +66,7 @@ impl Load {
     }
 
     fn sockets(self) -> SocketPlan {
-        let options = SocketOptions {
-            tos: 0,
-            ttl: 255,
-            do_not_fragment: false,
-            interface: None,
-            hardware: false,
-            busy_poll_us: None,
-            io: IoKind::Batched,
-        };
+        let options = SocketOptions::default();
         socket_plan(ANY_PORT, &options, 0, self.burst > 1)
     }
 }

@@ -146,51 +146,21 @@ pub(super) fn gather_ns(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{
-        Departures, End, Pacing, SizeClass, SizeProfile, Sizes, SocketOptions, WatchConfig,
-    };
-    use crate::wire::Format;
+    use crate::config::{Departures, End, Family, SizeClass, SizeProfile, Sizes};
 
     fn config(departures: Departures, burst: Burst) -> SessionConfig {
         SessionConfig {
-            remote: "192.0.2.2:862".parse().unwrap(),
-            local: "192.0.2.1:0".parse().unwrap(),
             departures,
             end: End {
                 count: Some(1_000_000),
                 duration_ns: None,
             },
-            sizes: Sizes {
-                profile: SizeProfile::Fixed,
-                classes: vec![SizeClass {
-                    payload: 64,
-                    frame: 106,
-                    weight: 1,
-                }],
-            },
-            seed: 1,
-            timeout_ns: 5_000_000_000,
-            format: Format::Ntp,
-            socket: SocketOptions {
-                tos: 0,
-                ttl: 255,
-                do_not_fragment: false,
-                interface: None,
-                hardware: false,
-                busy_poll_us: None,
-                io: IoKind::Batched,
-            },
-            pacing: Pacing::Auto,
-            realtime: false,
-            cpus: None,
-            threads: 1,
+            sizes: Sizes::one(64, Family::V4),
             burst,
-            first_seq: 0,
-            zero_padding: false,
-            grace_ns: None,
-            probes: true,
-            loss_bound: None,
-            watch: WatchConfig::default(),
+            ..SessionConfig::new(
+                "192.0.2.1:0".parse().unwrap(),
+                "192.0.2.2:862".parse().unwrap(),
+            )
         }
     }
 
