@@ -245,11 +245,9 @@ fn run<S: SendHalf + Send + 'static, R: ReceiveHalf + Send + 'static>(
         at_ns: os::monotonic_ns(),
         wall_ns: os::realtime_ns(),
     };
-    let delays = if lanes.iter().all(|l| is_frugal(&l.setup.share, lanes.len())) {
-        Delays::frugal(config.sizes.classes.len(), stamps_only)
-    } else {
-        Delays::new(config.sizes.classes.len(), stamps_only)
-    };
+    let frugal = lanes.iter().all(|l| is_frugal(&l.setup.share, lanes.len()));
+    let tables = if frugal { Delays::frugal } else { Delays::new };
+    let delays = tables(config.sizes.classes.len(), stamps_only);
     let here = |lane: &Lane<_, _>| is_local(lane.setup.share.remote.ip());
     let clocks = Clocks {
         one: !stamps_only && lanes.iter().all(here),

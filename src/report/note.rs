@@ -3,6 +3,11 @@
 //! In JSON each is there twice, in the same order: as a sentence in `notes`, and in `notes_detail` as an object
 //! with a `code` that stays, and its figures.
 
+#![expect(
+    missing_docs,
+    reason = "a field is named for what it counts or tells; what its name does not say is documented"
+)]
+
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Serialize, Serializer};
@@ -34,11 +39,8 @@ pub enum Note {
 pub enum System {
     /// A socket option was refused.
     OptionRefused {
-        /// Its name.
         option: &'static str,
-        /// The error in words.
         error: String,
-        /// What there is not, for want of it.
         without: Without,
     },
     /// The kernel does not stamp arrivals: this program does.
@@ -50,7 +52,6 @@ pub enum System {
     NoHardwareStamps {
         /// Its name; `None`: nobody named it.
         interface: Option<String>,
-        /// The error in words.
         error: Option<String>,
     },
     /// A reflector has no timestamps of the interface: T3 is of the system's clock.
@@ -60,17 +61,11 @@ pub enum System {
     /// The portable reflector answers from the addresses that this host has now.
     AddressesOfNow,
     /// The portable reflector has one socket for all addresses.
-    OneSocket {
-        /// Why, in words.
-        error: String,
-    },
+    OneSocket { error: String },
     /// Fewer files than are wanted can be open at a time.
     FewFiles {
-        /// Control connections that there is room for.
         room: usize,
-        /// Control connections wanted.
         wanted: usize,
-        /// Files that this process may have open.
         limit: u64,
     },
 }
@@ -112,36 +107,19 @@ pub enum Without {
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum Sender {
     /// The router or host that packets are handed to did not answer (ARP, neighbour discovery).
-    NextHopSilent {
-        /// Its address.
-        next_hop: IpAddr,
-    },
+    NextHopSilent { next_hop: IpAddr },
     /// The reflector is in this process.
     ReflectorInside,
     /// There were several flows.
-    Flows {
-        /// What each of them was.
-        kind: Flow,
-        /// Their source ports.
-        ports: Vec<u16>,
-    },
+    Flows { kind: Flow, ports: Vec<u16> },
     /// Nothing came back to some ports, and to others something did.
-    SilentPorts {
-        /// These ports.
-        ports: Vec<u16>,
-    },
+    SilentPorts { ports: Vec<u16> },
     /// The smallest frames of `imix` are larger over IPv6.
     ImixOverIpv6,
     /// The Session-Reflector's port was closed at first: only the last attempt counts.
-    BegunAnew {
-        /// How often the session was begun again.
-        times: u64,
-    },
+    BegunAnew { times: u64 },
     /// Real-time scheduling was refused.
-    RealTimeRefused {
-        /// The error in words.
-        error: String,
-    },
+    RealTimeRefused { error: String },
     /// The receive buffer does not hold what may come while the receiver does not run.
     ReceiveBufferSmall {
         /// What it holds, in octets.
@@ -154,22 +132,11 @@ pub enum Sender {
     /// A call for many packets is refused: each took one of its own.
     CallRefused(FailedCall),
     /// Trains of some sizes are refused: their packets left one by one.
-    TrainsRefused {
-        /// The error's name, such as `EINVAL`.
-        errno: String,
-        /// The error in words.
-        error: String,
-    },
+    TrainsRefused { errno: String, error: String },
     /// Packets left with another TTL than 255, of which alone hops outbound can be told.
-    OtherTtl {
-        /// That TTL.
-        ttl: u8,
-    },
+    OtherTtl { ttl: u8 },
     /// Packets that are told apart at once are fewer than are sent within the timeout.
-    WindowSmall {
-        /// How many they are.
-        packets: u64,
-    },
+    WindowSmall { packets: u64 },
 }
 
 /// What several flows are.
@@ -187,22 +154,11 @@ pub enum Flow {
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum Counts {
     /// ICMP messages came.
-    Icmp {
-        /// Those of one kind.
-        icmp: Icmp,
-    },
+    Icmp { icmp: Icmp },
     /// Packets were duplicated before the reflector, and others lost: loss by direction is an estimate.
-    DuplicatedOutbound {
-        /// How many.
-        packets: u64,
-    },
+    DuplicatedOutbound { packets: u64 },
     /// Something that happened has no direction.
-    NoDirection {
-        /// What.
-        what: Undirected,
-        /// Why.
-        why: Unproved,
-    },
+    NoDirection { what: Undirected, why: Unproved },
     /// The reflector's counter began late: loss by direction is told from there on.
     CounterBegan {
         /// The number on the wire.
@@ -210,39 +166,23 @@ pub enum Counts {
     },
     /// The reflector answered packets that are not of this session.
     OthersAnswered {
-        /// How many.
         packets: u64,
         /// Whether there is loss by direction, which leaves out what they took of the reflector's count.
         left_out: bool,
     },
     /// Datagrams were not made with the keys of the session.
-    Forged {
-        /// How many.
-        datagrams: u64,
-    },
+    Forged { datagrams: u64 },
     /// Replies came from another address than the Session-Reflector's.
-    Elsewhere {
-        /// How many.
-        replies: u64,
-        /// The first address.
-        from: SocketAddr,
-    },
+    Elsewhere { replies: u64, from: SocketAddr },
     /// The reflector's counter began anew in mid-session.
-    CounterBeganAnew {
-        /// How often.
-        times: u64,
-    },
+    CounterBeganAnew { times: u64 },
     /// Large packets were all lost and small ones were not, and nobody said why.
     LostForSize {
-        /// Large packets.
         packets: u64,
         /// The smallest frame of those, in octets.
         frame_bytes_l2: usize,
-        /// Smaller packets.
         smaller_packets: u64,
-        /// Replies to smaller packets.
         smaller_received: u64,
-        /// Whether large ones leave in fragments.
         fragments: bool,
     },
 }
@@ -278,34 +218,15 @@ pub enum Unproved {
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum Replies {
     /// Replies claim a format that T2 and T3 are not in.
-    OtherFormatClaimed {
-        /// How many.
-        replies: u64,
-    },
+    OtherFormatClaimed { replies: u64 },
     /// T2 and T3 are in a mix of formats.
-    MixedFormats {
-        /// The mix.
-        format: TimeFormat,
-        /// Whether they were read so.
-        read_so: bool,
-    },
+    MixedFormats { format: TimeFormat, read_so: bool },
     /// T2 and T3 changed their format: delays of later replies are left out.
-    FormatChanged {
-        /// Of how many.
-        replies: u64,
-        /// Replies in all.
-        received: u64,
-    },
+    FormatChanged { replies: u64, received: u64 },
     /// The format of T2 and T3 was assumed, and denied later.
-    FormatDenied {
-        /// Replies whose delays are not known.
-        replies: u64,
-    },
+    FormatDenied { replies: u64 },
     /// T1 and T3 were in each other's place.
-    Exchanged {
-        /// In how many.
-        replies: u64,
-    },
+    Exchanged { replies: u64 },
     /// They are larger than they should be for their requests.
     Oversize {
         /// Octets by octets due.
@@ -315,59 +236,36 @@ pub enum Replies {
     },
     /// They came with another DSCP than packets left with.
     OtherDscp {
-        /// How many.
         replies: u64,
         /// Replies in all whose DSCP is known.
         of_replies: u64,
-        /// The DSCP sent.
         sent: u8,
         /// The DSCP that came most often.
         received: u8,
-        /// Who changed it.
         changed_by: DscpChanged,
     },
     /// Their Error Estimates are not to be used.
-    EstimatesUnusable {
-        /// How many.
-        replies: u64,
-    },
+    EstimatesUnusable { replies: u64 },
     /// T2 or T3 is 0.
-    NoTime {
-        /// How many.
-        replies: u64,
-    },
+    NoTime { replies: u64 },
     /// A clock was set too often: one-way delays are not known.
     ClockSetTooOften,
     /// Their timestamps contradict each other, or a clock was set on their way.
-    Contradictory {
-        /// How many.
-        replies: u64,
-        /// Replies in all.
-        received: u64,
-    },
+    Contradictory { replies: u64, received: u64 },
     /// They have no receive timestamp.
     Unstamped {
-        /// How many.
         replies: u64,
-        /// Replies in all.
         received: u64,
-        /// Who was asked for it.
         stamps: StampKind,
     },
     /// They are too short for a TTL field.
-    NoTtlField {
-        /// How many.
-        replies: u64,
-    },
+    NoTtlField { replies: u64 },
     /// T2 and T3 are the same in each: the reflector's own time is in the delays.
     NoOwnTime,
     /// Packets of a train or bundle share their timestamps.
     SharedStamps,
     /// The system cut what it tells of them.
-    Cut {
-        /// How many.
-        replies: u64,
-    },
+    Cut { replies: u64 },
     /// There are more sizes of them than are listed.
     MoreSizes,
 }
@@ -392,23 +290,13 @@ pub enum Peer {
     SenderElsewhere,
     /// A name has several addresses, and the first ones were passed over.
     AddressChosen {
-        /// The one that is measured.
         measured: IpAddr,
-        /// The others that were tried.
         passed: Vec<Passed>,
     },
     /// The control connection ended in mid-session.
-    ControlEnded {
-        /// So long after the start, in nanoseconds.
-        after_ns: u64,
-        /// The error in words.
-        why: String,
-    },
+    ControlEnded { after_ns: u64, why: String },
     /// The Server could not be told that the sessions have stopped.
-    StopNotTold {
-        /// The error in words.
-        why: String,
-    },
+    StopNotTold { why: String },
 }
 
 /// An address of a name that was passed over.

@@ -1,5 +1,10 @@
 //! What this host did not manage, as data: `output::reasons` has the words.
 
+#![expect(
+    missing_docs,
+    reason = "a field is named for what it counts; what its name does not say is documented"
+)]
+
 use serde::{Serialize, Serializer};
 
 use super::call::FailedCall;
@@ -16,83 +21,43 @@ pub enum Reason {
     ReflectorFailed(FailedCall),
     /// Its sockets dropped datagrams, which count as lost.
     SocketDrops {
-        /// How many.
         datagrams: u64,
         /// Whether they may be bundles of several packets each.
         bundles: bool,
     },
     /// Packets were further behind schedule than the timeout, and were not sent.
-    BehindSchedule {
-        /// How many.
-        packets: u64,
-    },
+    BehindSchedule { packets: u64 },
     /// The system refused packets.
-    Refused {
-        /// How many.
-        packets: u64,
-    },
+    Refused { packets: u64 },
     /// Threads stopped, since all of their packets were refused.
-    GaveUp {
-        /// How many.
-        threads: u64,
-    },
+    GaveUp { threads: u64 },
     /// The queue in front of the interface dropped packets before they left.
-    QueueFull {
-        /// How many.
-        packets: u64,
-    },
+    QueueFull { packets: u64 },
     /// Packets never left this host, although the system took them.
-    NeverLeft {
-        /// How many.
-        packets: u64,
-    },
+    NeverLeft { packets: u64 },
     /// Packets waited in this host after they were handed over.
     WaitedInHost {
-        /// The longest wait, in nanoseconds.
         longest_ns: u64,
         /// Transmit timestamps that tell of more than an interval.
         waits: u64,
-        /// Transmit timestamps asked for.
         requested: u64,
     },
     /// Replies were late that may not have been, but for that.
-    LateForWaiting {
-        /// How many.
-        replies: u64,
-    },
+    LateForWaiting { replies: u64 },
     /// The rate was not kept.
-    RateNotKept {
-        /// Packets a second asked for.
-        offered_pps: f64,
-        /// Packets a second sent.
-        achieved_pps: f64,
-    },
+    RateNotKept { offered_pps: f64, achieved_pps: f64 },
     /// Departures fell behind.
-    LateDepartures {
-        /// Packets that left more than an interval late.
-        late: u64,
-        /// Packets sent.
-        sent: u64,
-    },
+    LateDepartures { late: u64, sent: u64 },
     /// Packets without a transmit timestamp may not have left this host, as others that asked for none.
     MayNotHaveLeft {
         /// Packets or trains that asked for one, and have neither that nor an answer.
         unstamped: u64,
-        /// Packets that were not answered.
         unanswered: u64,
     },
     /// Transmit timestamps did not come back.
-    TransmitStampsMissing {
-        /// How many.
-        missing: u64,
-        /// How many were asked for.
-        requested: u64,
-    },
+    TransmitStampsMissing { missing: u64, requested: u64 },
     /// The statistics could not keep up.
-    SamplesNotRecorded {
-        /// Replies that are in no delay.
-        replies: u64,
-    },
+    SamplesNotRecorded { replies: u64 },
 }
 
 /// Kinds of figures of a report.

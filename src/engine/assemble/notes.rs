@@ -47,8 +47,8 @@ pub(super) fn notes(
 }
 
 /// A note where there is something to count.
-fn counted(count: u64, note: impl FnOnce(u64) -> Note) -> Option<Note> {
-    (count > 0).then(|| note(count))
+fn counted<N: Into<Note>>(count: u64, note: impl FnOnce(u64) -> N) -> Option<Note> {
+    (count > 0).then(|| note(count).into())
 }
 
 /// What the system granted, and how packets left.
@@ -68,8 +68,8 @@ fn set_up(parts: &Parts<'_>) -> Vec<Note> {
     {
         notes.push(Sender::ImixOverIpv6.into());
     }
-    notes.extend(counted(sent.began_anew, |times| {
-        Sender::BegunAnew { times }.into()
+    notes.extend(counted(sent.began_anew, |times| Sender::BegunAnew {
+        times,
     }));
     if let Some(error) = sent.realtime_refused.clone() {
         notes.push(Sender::RealTimeRefused { error }.into());
@@ -154,7 +154,7 @@ fn directions(parts: &Parts<'_>) -> Vec<Note> {
     }
     notes.extend(counted(counts.given_to_others, |packets| {
         let left_out = counts.directions.is_some();
-        Counts::OthersAnswered { packets, left_out }.into()
+        Counts::OthersAnswered { packets, left_out }
     }));
     notes
 }
@@ -181,8 +181,8 @@ fn no_direction(counts: &sequence::Counts, probes: bool) -> Option<Counts> {
 
 /// What came, and was nobody's reply.
 fn strangers(facts: &Facts) -> Vec<Note> {
-    let forged = counted(facts.ignored.of(Kind::Forged), |datagrams| {
-        Counts::Forged { datagrams }.into()
+    let forged = counted(facts.ignored.of(Kind::Forged), |datagrams| Counts::Forged {
+        datagrams,
     });
     let elsewhere = facts.elsewhere_from.map(|from| {
         let replies = facts.ignored.of(Kind::Elsewhere);
@@ -195,7 +195,7 @@ fn strangers(facts: &Facts) -> Vec<Note> {
 fn formats(parts: &Parts<'_>) -> Vec<Note> {
     let (facts, received) = (&parts.received.facts, parts.received.counts.received);
     let claimed = counted(facts.times.other_format, |replies| {
-        Replies::OtherFormatClaimed { replies }.into()
+        Replies::OtherFormatClaimed { replies }
     });
     let mut notes: Vec<Note> = claimed.into_iter().collect();
     for reading in &facts.times.readings {
@@ -212,10 +212,9 @@ fn formats(parts: &Parts<'_>) -> Vec<Note> {
             Belief::Denied => Replies::FormatDenied { replies },
             Belief::Shown | Belief::Assumed => Replies::FormatChanged { replies, received },
         }
-        .into()
     }));
     notes.extend(counted(facts.times.exchanged, |replies| {
-        Replies::Exchanged { replies }.into()
+        Replies::Exchanged { replies }
     }));
     notes
 }
@@ -259,12 +258,10 @@ fn times_there(parts: &Parts<'_>) -> Vec<Note> {
     let restarts = if counts.senseless { 0 } else { counts.restarts };
     let notes = [
         counted(facts.estimates.unusable, |replies| {
-            Replies::EstimatesUnusable { replies }.into()
+            Replies::EstimatesUnusable { replies }
         }),
-        counted(facts.times.untold, |replies| {
-            Replies::NoTime { replies }.into()
-        }),
-        counted(restarts, |times| Counts::CounterBeganAnew { times }.into()),
+        counted(facts.times.untold, |replies| Replies::NoTime { replies }),
+        counted(restarts, |times| Counts::CounterBeganAnew { times }),
     ];
     notes.into_iter().flatten().collect()
 }
@@ -277,16 +274,14 @@ fn clocks(parts: &Parts<'_>) -> Vec<Note> {
     let rejected = facts.times.rejected + parts.delays.rejected();
     let notes = [
         set,
-        counted(rejected, |replies| {
-            Replies::Contradictory { replies, received }.into()
+        counted(rejected, |replies| Replies::Contradictory {
+            replies,
+            received,
         }),
-        counted(facts.times.unstamped, |replies| {
-            Replies::Unstamped {
-                replies,
-                received,
-                stamps: parts.granted.receive,
-            }
-            .into()
+        counted(facts.times.unstamped, |replies| Replies::Unstamped {
+            replies,
+            received,
+            stamps: parts.granted.receive,
         }),
     ];
     notes.into_iter().flatten().collect()
@@ -298,7 +293,7 @@ fn headers(parts: &Parts<'_>) -> Vec<Note> {
     let came = parts.received.counts.received > 0;
     let notes = [
         counted(parts.received.facts.path.short_replies, |replies| {
-            Replies::NoTtlField { replies }.into()
+            Replies::NoTtlField { replies }
         }),
         (ttl != 255 && came).then(|| Sender::OtherTtl { ttl }.into()),
     ];
@@ -322,7 +317,7 @@ fn left_out(parts: &Parts<'_>) -> Vec<Note> {
     let within = rate.map_or(0, |rate| rate.count_in(config.timeout_ns));
     let small = parts.window < within.min(parts.sent.sent);
     let notes = [
-        counted(facts.cut, |replies| Replies::Cut { replies }.into()),
+        counted(facts.cut, |replies| Replies::Cut { replies }),
         facts.sizes.more.then(|| Replies::MoreSizes.into()),
         small.then(|| {
             Sender::WindowSmall {
