@@ -20,7 +20,7 @@ use crate::stats::sequence::Directions;
 use crate::stats::spread::Spread;
 use crate::wire::Reading;
 pub(super) use parts::{Differs, Parts, Terms};
-use parts::{ratio, shares_stamps, turned_away};
+use parts::{ratio, shares_stamps};
 
 pub(super) fn report(parts: &Parts<'_>) -> Report {
     let Parts {
@@ -30,8 +30,9 @@ pub(super) fn report(parts: &Parts<'_>) -> Report {
         received,
         ..
     } = *parts;
-    let duration_ns = (sent.sent > 0).then(|| (sent.last_ns - sent.first_ns).unsigned_abs());
-    let started = (sent.sent > 0).then(|| moment::to_the_nanosecond(sent.started_ns));
+    let duration_ns =
+        (sent.sent > 0).then(|| (sent.times.last_ns - sent.times.first_ns).unsigned_abs());
+    let started = (sent.sent > 0).then(|| moment::to_the_nanosecond(sent.times.started_ns));
     let mut load = load(parts);
     let mut delay_ns = parts.delays.report();
     if parts.ports.len() > 1 {
@@ -135,11 +136,12 @@ fn load(parts: &Parts<'_>) -> report::Load {
             Departures::Flood => report::Schedule::Flood,
         },
         seed: Some(config.seed),
-        burst: usize::try_from(sent.longest_burst.max(1)).unwrap_or(1),
+        burst: usize::try_from(sent.times.longest_burst.max(1)).unwrap_or(1),
         sizes: sizes.collect(),
         paced_by: (!flood && sent.sent > 0).then_some(report::PacedBy::Sender),
-        late_departures: (!flood).then_some(sent.late_departures),
-        max_slip_ns: (!flood && sent.sent > 0).then(|| sent.max_slip_ns.max(0).unsigned_abs()),
+        late_departures: (!flood).then_some(sent.times.late),
+        max_slip_ns: (!flood && sent.sent > 0)
+            .then(|| sent.times.max_slip_ns.max(0).unsigned_abs()),
     }
 }
 
@@ -202,7 +204,7 @@ fn packets(parts: &Parts<'_>) -> report::Packets {
     report::Packets {
         sent: Some(left),
         probes: Some(sent.probes),
-        not_sent: Some(sent.overdue + sent.refused + never_left),
+        not_sent: Some(sent.withheld.overdue + sent.withheld.refused + never_left),
         not_sent_causes: not_sent(sent, parts),
         received: Some(counts.received),
         lost: seen.then_some(lost),
@@ -239,12 +241,15 @@ fn packets(parts: &Parts<'_>) -> report::Packets {
 fn not_sent(sent: &Sent, parts: &Parts<'_>) -> Vec<report::NotSent> {
     use report::Cause;
 
-    let error = sent.refusal.map(|errno| Errno::from_raw(errno).desc());
+    let error = sent
+        .withheld
+        .refusal
+        .map(|errno| Errno::from_raw(errno).desc());
     let mut causes: Vec<_> = [
-        (Cause::BehindSchedule, sent.overdue, None),
-        (Cause::TooLarge, sent.too_large, None),
-        (Cause::QueueFull, sent.no_room, None),
-        (Cause::Refused, turned_away(sent), error),
+        (Cause::BehindSchedule, sent.withheld.overdue, None),
+        (Cause::TooLarge, sent.withheld.too_large, None),
+        (Cause::QueueFull, sent.withheld.no_room, None),
+        (Cause::Refused, sent.withheld.turned_away(), error),
         (Cause::NeverLeft, parts.never_left, None),
     ]
     .into_iter()
@@ -298,8 +303,8 @@ fn timestamps(parts: &Parts<'_>) -> report::Timestamps {
         } else {
             report::Granularity::Packet
         }),
-        tx_stamp_one_in: stamped.map(|_| parts.sent.stamp_one_in.0),
-        tx_stamp_one_in_most: stamped.map(|_| parts.sent.stamp_one_in.1),
+        tx_stamp_one_in: stamped.map(|_| parts.sent.stamps.one_in.0),
+        tx_stamp_one_in_most: stamped.map(|_| parts.sent.stamps.one_in.1),
         t1_spread: measured.then(|| spread(parts.delays.spread())),
         clock: report::Clock {
             same_clock: same_clock && measured,
@@ -461,10 +466,10 @@ fn host(parts: &Parts<'_>, load: &report::Load) -> report::Host {
         },
         reasons,
         kernel_drops,
-        tx_stamps_requested: asked.then_some(sent.stamps_requested),
+        tx_stamps_requested: asked.then_some(sent.stamps.count),
         tx_stamps_received: asked.then_some(received.facts.stamps.back),
         samples_not_recorded: Some(received.unrecorded),
-        refused_calls: [received.refused_call, sent.refused_call]
+        refused_calls: [received.refused_call, sent.thread.refused_call]
             .into_iter()
             .flatten()
             .map(failed)
@@ -474,14 +479,14 @@ fn host(parts: &Parts<'_>, load: &report::Load) -> report::Host {
             IoKind::Portable => report::Io::Portable,
             IoKind::Batched if cfg!(not(target_os = "linux")) => report::Io::Portable,
             IoKind::Batched if shares_stamps(parts) => report::Io::Offload,
-            IoKind::Batched if received.refused_call.or(sent.refused_call).is_some() => {
+            IoKind::Batched if received.refused_call.or(sent.thread.refused_call).is_some() => {
                 report::Io::Single
             }
             IoKind::Batched => report::Io::Batched,
         },
         receive_buffer_bytes: parts.granted.receive_buffer,
         cpu: report::Cpu {
-            sender: sent.cpus.clone(),
+            sender: sent.thread.cpus.clone(),
             receiver: received.cpus.clone(),
             user_seconds: usage.map(|(user, _, _)| user),
             system_seconds: usage.map(|(_, system, _)| system),
@@ -492,7 +497,11 @@ fn host(parts: &Parts<'_>, load: &report::Load) -> report::Host {
 
 /// The call that failed for good, of whichever thread.
 fn failure(parts: &Parts<'_>) -> Option<report::FailedCall> {
-    let own = parts.received.failure.or(parts.sent.failure).map(failed);
+    let own = parts
+        .received
+        .failure
+        .or(parts.sent.thread.failure)
+        .map(failed);
     let reflector = || {
         parts
             .reflected
@@ -503,6 +512,7 @@ fn failure(parts: &Parts<'_>) -> Option<report::FailedCall> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sender::DepartureTimes;
     use super::*;
     use crate::config::{End, Rate};
     use crate::engine::receiver::{Facts, Received};
@@ -544,9 +554,12 @@ mod tests {
         let sent = Sent {
             sent: 1000,
             by_class: vec![1000],
-            last_ns: 999_000_000,
-            last_burst: 1,
-            longest_burst: 1,
+            times: DepartureTimes {
+                last_ns: 999_000_000,
+                last_burst: 1,
+                longest_burst: 1,
+                ..DepartureTimes::default()
+            },
             ..Sent::default()
         };
         let received = Received {
@@ -633,8 +646,11 @@ mod tests {
             };
             let sent = Sent {
                 sent: 1000,
-                late_departures: 3,
-                last_ns: 999_000_000,
+                times: DepartureTimes {
+                    late: 3,
+                    last_ns: 999_000_000,
+                    ..DepartureTimes::default()
+                },
                 ..Sent::default()
             };
             let load = report::Load {
@@ -664,9 +680,12 @@ mod tests {
         };
         let sent = Sent {
             sent: 1000,
-            late_departures: 400,
-            max_slip_ns: slip_ms * 1_000_000,
-            last_ns: took * 1_000_000_000,
+            times: DepartureTimes {
+                late: 400,
+                max_slip_ns: slip_ms * 1_000_000,
+                last_ns: took * 1_000_000_000,
+                ..DepartureTimes::default()
+            },
             ..Sent::default()
         };
         let load = report::Load {

@@ -246,14 +246,14 @@ impl Done {
         let (sent, received) = (&self.sent, &self.received);
         let facts = &received.facts;
         // As many packets with each stamp.
-        let train = u64::from(sent.longest_burst.max(1));
-        let known = sent.stamps_requested == sent.sent.div_ceil(train)
+        let train = u64::from(sent.times.longest_burst.max(1));
+        let known = sent.stamps.count == sent.sent.div_ceil(train)
             && self.granted.transmit == Some(StampKind::Kernel)
             && received.counts.received > 0
             && facts.stamps.lost == 0
             && !received.cut_short
             && received.failure.is_none();
-        let without = sent.stamps_requested.saturating_sub(facts.stamps.back);
+        let without = sent.stamps.count.saturating_sub(facts.stamps.back);
         let without = without.saturating_mul(train);
         let unanswered = sent.sent.saturating_sub(received.counts.received);
         if known { without.min(unanswered) } else { 0 }
@@ -454,7 +454,7 @@ impl Setup {
         let flight = Arc::new(self.flight(run.lanes).with_grace(before.grace));
         let (ready_in, ready) = bounded(1);
         let (begin, begin_out) = bounded(1);
-        let told = sender::Start {
+        let start = sender::Start {
             ready: ready_in,
             at: begin_out,
             offset_ns: match before.begun_ns {
@@ -463,7 +463,7 @@ impl Setup {
             },
         };
         let receiver_plan = self.receiver_plan(run.stop, place.pair, (&flight, before.begun_ns));
-        let sender_plan = self.sender_plan(place, before.begun_ns.is_some(), told);
+        let sender_plan = self.sender_plan(place, before.begun_ns.is_some());
         let (wish_in, wish_out) = bounded(BATCH);
 
         let (receiver, waker) = {
@@ -486,17 +486,15 @@ impl Setup {
                 let mut half = send();
                 let mut woken = None;
                 let ready = |waker| woken = Some(stop.wakes(waker));
-                let wishes = (&wish_out, &mut copier);
-                let plan = sender_plan;
-                let result = sender::run(
-                    &mut half,
-                    plan,
-                    flight.sender(),
-                    stop.flag(),
-                    ready,
-                    &waker,
-                    wishes,
-                );
+                let links = sender::Links {
+                    start,
+                    stop: stop.flag(),
+                    receiver: &waker,
+                    wishes: &wish_out,
+                    copier: &mut copier,
+                };
+                let flight_end = flight.sender();
+                let result = sender::run(&mut half, sender_plan, flight_end, links, ready);
                 // Else it has told all, and whoever watches is to know.
                 (half, copier.filter(|_| flight.is_absent()), result)
             })?
@@ -615,36 +613,40 @@ impl Setup {
         }
     }
 
-    fn sender_plan(&self, place: Place, again: bool, start: sender::Start) -> sender::Plan {
+    fn sender_plan(&self, place: Place, again: bool) -> sender::ThreadPlan {
         let (share, granted) = (&self.share, &self.granted);
         let classes = &share.sizes.classes;
         let burst = self.trains.burst;
         let departures = Schedule::new(share.departures, share.end, classes, share.seed, burst);
-        sender::Plan {
+        let session = sender::Plan {
             schedule: match place.index {
                 0 => departures,
                 _ => departures.beside_another(),
             },
-            payloads: self.payloads(),
-            test: self.peer.format,
-            protection: self.peer.protection.clone(),
-            padding: self.padding.clone(),
+            looks: sender::Looks {
+                payloads: self.payloads(),
+                test: self.peer.format,
+                protection: self.peer.protection.clone(),
+                first_seq: share.first_seq,
+                format: share.format,
+            },
             timeout_ns: self.timeout_ns(),
             most_burst: self.trains.most,
-            first_seq: share.first_seq,
-            count: share.end.count,
             mean_gap_ns: self.gap_ns(),
-            format: share.format,
-            pacing: share.pacing,
-            may_spin: place.pair.apart,
+            count: share.end.count,
             stamps_kept: granted.transmit.map_or(0, |_| {
                 let octets = granted.receive_buffer.unwrap_or(USUAL_BUFFER);
                 u64::try_from(octets / STAMP_OCTETS).unwrap_or(u64::MAX)
             }),
+        };
+        sender::ThreadPlan {
+            session,
+            padding: self.padding.clone(),
+            again,
+            pacing: share.pacing,
+            may_spin: place.pair.apart,
             cpu: place.pair.sender,
             realtime: share.realtime,
-            again,
-            start,
         }
     }
 }

@@ -14,7 +14,7 @@ use super::flight::Flight;
 use super::intervals::Counts;
 use super::receiver::{self, Buffers, Now, Outlet, Pipes, ReceiverSide};
 use super::schedule::Schedule;
-use super::sender::{self, Due, Sender, Start};
+use super::sender::{self, Due, SenderThread};
 use super::sockets::socket_plan;
 use crate::config::{Departures, End, Pacing, SizeClass, SocketOptions};
 use crate::io::{BATCH, Datagram, Event, SocketPlan, linux};
@@ -75,8 +75,7 @@ const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCA
 
 /// A sender thread's work for one packet or train.
 pub struct Sending<'a> {
-    sender: Sender<'a, linux::SendHalf>,
-    flight: &'a Flight,
+    sender: SenderThread<'a, linux::SendHalf>,
     load: Load,
     /// Sequence number of the next packet that is built.
     built: u64,
@@ -105,35 +104,34 @@ pub fn sending(load: Load, run: impl FnOnce(&mut Sending<'_>)) -> io::Result<()>
         count: None,
         duration_ns: None,
     };
-    let plan = sender::Plan {
+    let session = sender::Plan {
         schedule: Schedule::new(Departures::Flood, end, &[size], 1, load.burst),
-        payloads: vec![load.payload],
-        test: TestFormat::LIGHT,
-        protection: None,
-        padding,
+        looks: sender::Looks {
+            payloads: vec![load.payload],
+            test: TestFormat::LIGHT,
+            protection: None,
+            first_seq: 0,
+            format: Format::Ntp,
+        },
         timeout_ns: i64::MAX,
         most_burst: load.burst,
         mean_gap_ns: load.gap_ns,
-        first_seq: 0,
         count: None,
-        format: Format::Ntp,
+        stamps_kept: WINDOW,
+    };
+    let plan = sender::ThreadPlan {
+        session,
+        padding,
+        again: false,
         pacing: Pacing::Auto,
         may_spin: true,
-        stamps_kept: WINDOW,
         cpu: None,
         realtime: false,
-        again: false,
-        start: Start {
-            ready: bounded(1).0,
-            at: bounded(1).1,
-            offset_ns: 0,
-        },
     };
     let events = EventLoop::new()?;
     let mut copier = None;
     run(&mut Sending {
-        sender: Sender::new(&mut half, plan, flight.sender(), &stop, events, &mut copier),
-        flight: &flight,
+        sender: SenderThread::new(&mut half, plan, flight.sender(), events, &stop, &mut copier),
         load,
         built: 0,
         left_ns: os::monotonic_ns(),
@@ -144,28 +142,30 @@ pub fn sending(load: Load, run: impl FnOnce(&mut Sending<'_>)) -> io::Result<()>
 impl Sending<'_> {
     /// Patches the next packet or train in its place, with T1 of this moment; returns T1.
     pub fn build(&mut self) -> u64 {
-        let t1 = self.sender.new_t1();
         let stamp = self.load.stamped(self.built);
-        let count = self.load.burst;
-        self.sender.write(0, self.built, 0, count, stamp);
+        let t1 = self.sender.write(0, self.due(), self.built, stamp, None);
         self.built += self.load.packets();
-        t1
+        t1.raw()
     }
 
     /// Notes the next packet or train as under way, and counts it as sent.
     pub fn keep_books(&mut self) {
-        let seq = self.sender.seq;
-        self.sender.batch.clear();
-        self.sender.batch.push(Due {
+        let (due, side) = (self.due(), &mut self.sender.side);
+        let numbers = side.numbers();
+        let asks = side.asks(numbers);
+        let end = side.note(numbers, due, Timestamp::from_raw(numbers.seq), asks);
+        side.announce(end);
+        let now = os::monotonic_ns();
+        side.departed(&[due], self.left_ns, now);
+        self.left_ns = now;
+    }
+
+    fn due(&self) -> Due {
+        Due {
             at_ns: self.left_ns,
             class: 0,
             count: self.load.burst,
-        });
-        self.sender.note(0, 0, seq, seq);
-        self.flight.sender().attempt(seq + self.load.packets());
-        let now = os::monotonic_ns();
-        self.sender.account(0, 1, self.left_ns, now);
-        self.left_ns = now;
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use super::icmp::IcmpErrors;
 use super::receiver::facts::{Path, Sizes, Stamps, Times};
 use super::receiver::{Belief, Estimates, Facts, Received};
 use super::reflector::Reflected;
-use super::sender::Sent;
+use super::sender::{Asked, DepartureTimes, Sent, ThreadFacts, Withheld};
 use crate::io::{Icmp, RefusedCall};
 use crate::report::ignored::{Ignored, Kind};
 use crate::report::reflector::Injected;
@@ -268,15 +268,24 @@ fn sent_from(from: u64) -> Sent {
     let mut count = || next.next().unwrap();
     Sent {
         sent: count(),
-        overdue: count(),
-        refused: count(),
+        withheld: Withheld {
+            overdue: count(),
+            refused: count(),
+            refusal: None,
+            no_room: count(),
+            too_large: count(),
+        },
         gave_up: count(),
-        no_room: count(),
-        too_large: count(),
         probes: count(),
         by_class: vec![count(), count()],
-        late_departures: count(),
-        stamps_requested: count(),
+        times: DepartureTimes {
+            late: count(),
+            ..DepartureTimes::default()
+        },
+        stamps: Asked {
+            count: count(),
+            one_in: (0, 0),
+        },
         began_anew: count(),
         ..Sent::default()
     }
@@ -284,100 +293,99 @@ fn sent_from(from: u64) -> Sent {
 
 #[test]
 fn totals_of_two_senders_add_up() {
-    let first = Sent {
-        refusal: Some(11),
-        unfolded: None,
-        refused_call: Some(FIRST),
-        icmp: icmp(&[libc::EHOSTUNREACH]),
+    let (mut first, mut second) = (sent_from(100), sent_from(1000));
+    (first.withheld.refusal, second.withheld.refusal) = (Some(11), Some(12));
+    second.unfolded = Some(13);
+    first.icmp = icmp(&[libc::EHOSTUNREACH]);
+    second.icmp = icmp(&[libc::EHOSTUNREACH, libc::ECONNREFUSED]);
+    first.times = DepartureTimes {
         longest_burst: 64,
         last_burst: 3,
         max_slip_ns: 70,
         first_ns: 1000,
         last_ns: 9000,
         started_ns: 5000,
-        stamp_one_in: (4, 8),
-        cpus: Some(vec![3]),
-        ..sent_from(100)
+        ..first.times
     };
-    let second = Sent {
-        refusal: Some(12),
-        unfolded: Some(13),
-        failure: Some(SECOND),
-        icmp: icmp(&[libc::EHOSTUNREACH, libc::ECONNREFUSED]),
+    second.times = DepartureTimes {
         longest_burst: 32,
         last_burst: 5,
         max_slip_ns: 60,
         first_ns: 1500,
         last_ns: 8000,
         started_ns: 5500,
-        stamp_one_in: (2, 4),
-        interrupted: true,
+        ..second.times
+    };
+    (first.stamps.one_in, second.stamps.one_in) = ((4, 8), (2, 4));
+    second.interrupted = true;
+    first.thread = ThreadFacts {
+        cpus: Some(vec![3]),
+        refused_call: Some(FIRST),
+        ..ThreadFacts::default()
+    };
+    second.thread = ThreadFacts {
         cpus: Some(vec![1]),
         realtime_refused: Some("no".to_owned()),
-        ..sent_from(1000)
+        refused_call: None,
+        failure: Some(SECOND),
     };
     for threads in [[&first, &second], [&second, &first]] {
         let mut next = (1100..).step_by(2);
         let mut sum = || next.next().unwrap();
         let Sent {
             sent,
-            overdue,
-            refused,
-            refusal,
-            gave_up,
-            no_room,
-            too_large,
-            probes,
-            unfolded,
-            refused_call,
-            failure,
-            icmp: errors,
             by_class,
-            late_departures,
-            longest_burst,
-            // Each thread has its own: see `paces`.
-            last_burst: _,
-            max_slip_ns,
-            first_ns,
-            last_ns,
-            started_ns,
-            stamps_requested,
-            stamp_one_in,
+            probes,
+            times,
+            withheld,
+            stamps,
+            unfolded,
+            icmp: errors,
             interrupted,
+            gave_up,
             began_anew,
-            cpus,
-            realtime_refused,
-            paces,
+            thread,
+            rates,
         } = Sent::together(threads.into_iter());
         let counts = [
             sent,
-            overdue,
-            refused,
+            withheld.overdue,
+            withheld.refused,
+            withheld.no_room,
+            withheld.too_large,
             gave_up,
-            no_room,
-            too_large,
             probes,
             by_class[0],
             by_class[1],
-            late_departures,
-            stamps_requested,
+            times.late,
+            stamps.count,
             began_anew,
         ];
         assert_eq!(counts, counts.map(|_| sum()));
-        assert_eq!(refusal, threads[0].refusal);
+        assert_eq!(withheld.refusal, threads[0].withheld.refusal);
         assert_eq!(
-            (unfolded, refused_call, failure),
+            (unfolded, thread.refused_call, thread.failure),
             (Some(13), Some(FIRST), Some(SECOND))
         );
         let icmp_of_both = [libc::EHOSTUNREACH, libc::EHOSTUNREACH, libc::ECONNREFUSED];
         assert_eq!(errors, icmp(&icmp_of_both));
+        let DepartureTimes {
+            first_ns,
+            last_ns,
+            started_ns,
+            late: _,
+            max_slip_ns,
+            longest_burst,
+            // Each thread has its own: see `rates`.
+            last_burst: _,
+        } = times;
         assert_eq!((longest_burst, max_slip_ns), (64, 70));
         assert_eq!((first_ns, last_ns, started_ns), (1000, 9000, 5000));
-        assert_eq!(stamp_one_in, (2, 8));
+        assert_eq!(stamps.one_in, (2, 8));
         assert!(interrupted);
-        assert_eq!(cpus, Some(vec![1, 3]));
-        assert_eq!(realtime_refused.as_deref(), Some("no"));
-        assert_eq!(paces.len(), 2);
+        assert_eq!(thread.cpus, Some(vec![1, 3]));
+        assert_eq!(thread.realtime_refused.as_deref(), Some("no"));
+        assert_eq!(rates.len(), 2);
     }
 }
 

@@ -71,7 +71,7 @@ fn set_up(parts: &Parts<'_>) -> Vec<Note> {
     notes.extend(counted(sent.began_anew, |times| Sender::BegunAnew {
         times,
     }));
-    if let Some(error) = sent.realtime_refused.clone() {
+    if let Some(error) = sent.thread.realtime_refused.clone() {
         notes.push(Sender::RealTimeRefused { error }.into());
     }
     notes.extend(small_buffer(parts).map(Note::from));
@@ -122,7 +122,7 @@ fn sending(parts: &Parts<'_>, packets: &Packets) -> Vec<Note> {
     };
     let told = packets.not_sent_causes.iter().filter(told).cloned();
     let mut notes: Vec<Note> = told.map(|told| Sender::NotSent(told).into()).collect();
-    let refused = [received.refused_call, sent.refused_call];
+    let refused = [received.refused_call, sent.thread.refused_call];
     let refused = refused.into_iter().flatten().map(failed);
     notes.extend(refused.map(|call| Sender::CallRefused(call).into()));
     if let Some(errno) = sent.unfolded.map(Errno::from_raw) {

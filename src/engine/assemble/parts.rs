@@ -72,12 +72,7 @@ pub(super) fn ratio(a: u64, b: u64) -> Option<f64> {
     finite(a as f64 / b as f64)
 }
 
-/// Packets that the system refused for what was no full queue and no size.
-pub(super) fn turned_away(sent: &Sent) -> u64 {
-    sent.refused.saturating_sub(sent.no_room + sent.too_large)
-}
-
 /// Whether packets left as trains or came in bundles, and have timestamps in common.
 pub(super) fn shares_stamps(parts: &Parts<'_>) -> bool {
-    parts.sent.longest_burst > 1 || parts.received.facts.bundled > 0
+    parts.sent.times.longest_burst > 1 || parts.received.facts.bundled > 0
 }

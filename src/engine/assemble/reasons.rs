@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::run::failed;
 use super::super::sender::Sent;
-use super::parts::{Parts, shares_stamps, turned_away};
+use super::parts::{Parts, shares_stamps};
 use crate::config::Departures;
 use crate::report::{self, Reason};
 
@@ -32,7 +32,7 @@ pub(super) fn reasons(
 ) -> Vec<Reason> {
     let failed_for_good = [
         (parts.received.failure.map(failed)).map(Reason::ReceivingFailed),
-        (parts.sent.failure.map(failed)).map(Reason::SendingFailed),
+        (parts.sent.thread.failure.map(failed)).map(Reason::SendingFailed),
         (parts
             .reflected
             .and_then(|(totals, _)| totals.failure.clone()))
@@ -67,20 +67,23 @@ fn counted(count: u64, reason: impl FnOnce(u64) -> Reason) -> Option<Reason> {
 fn not_sent(parts: &Parts<'_>) -> [Option<Reason>; 5] {
     let sent = parts.sent;
     [
-        counted(sent.overdue, |packets| Reason::BehindSchedule { packets }),
-        counted(turned_away(sent), |packets| Reason::Refused { packets }),
+        counted(sent.withheld.overdue, |packets| Reason::BehindSchedule {
+            packets,
+        }),
+        counted(sent.withheld.turned_away(), |packets| Reason::Refused {
+            packets,
+        }),
         counted(sent.gave_up, |threads| Reason::GaveUp { threads }),
-        counted(sent.no_room, |packets| Reason::QueueFull { packets }),
+        counted(sent.withheld.no_room, |packets| Reason::QueueFull {
+            packets,
+        }),
         counted(parts.never_left, |packets| Reason::NeverLeft { packets }),
     ]
 }
 
 /// Packets that waited in this host, and what came of it.
 fn waited(parts: &Parts<'_>) -> [Option<Reason>; 2] {
-    let (waits, requested) = (
-        &parts.received.facts.stamps.waits,
-        parts.sent.stamps_requested,
-    );
+    let (waits, requested) = (&parts.received.facts.stamps.waits, parts.sent.stamps.count);
     let many = waits.count > FEW_LATE && waits.count * MISSED_ONE_IN > requested;
     let late = parts.received.counts.late * u64::from(waits.count > 0);
     [
@@ -95,7 +98,7 @@ fn waited(parts: &Parts<'_>) -> [Option<Reason>; 2] {
 
 /// Packets that left, but not as they should.
 fn departures(parts: &Parts<'_>, load: &report::Load) -> [Option<Reason>; 2] {
-    let (sent, late) = (parts.sent, parts.sent.late_departures);
+    let (sent, late) = (parts.sent, parts.sent.times.late);
     let rates = load.offered_pps.zip(load.achieved_pps);
     let slow =
         rates.filter(|(offered, achieved)| late > FEW_LATE && !kept(parts, *offered, *achieved));
@@ -122,7 +125,7 @@ fn departures(parts: &Parts<'_>, load: &report::Load) -> [Option<Reason>; 2] {
 /// were answered is without.
 fn unstamped(parts: &Parts<'_>) -> Option<Reason> {
     let (sent, facts) = (parts.sent, &parts.received.facts);
-    let requested = sent.stamps_requested;
+    let requested = sent.stamps.count;
     let missing = requested.saturating_sub(facts.stamps.back + parts.never_left);
     if missing == 0 || facts.stamps.back == 0 {
         return None;
@@ -151,10 +154,10 @@ fn kept(parts: &Parts<'_>, offered: f64, achieved: f64) -> bool {
 }
 
 fn took_ns(sent: &Sent) -> i64 {
-    sent.last_ns.saturating_sub(sent.first_ns)
+    sent.times.last_ns.saturating_sub(sent.times.first_ns)
 }
 
 /// Whether departures were later than a moment, and than a hundredth of the time that they took.
 fn fell_behind(sent: &Sent) -> bool {
-    sent.max_slip_ns > MOMENT_NS.max(took_ns(sent) / 100)
+    sent.times.max_slip_ns > MOMENT_NS.max(took_ns(sent) / 100)
 }
