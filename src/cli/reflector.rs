@@ -298,7 +298,7 @@ pub(super) fn run(args: &ReflectorArgs) -> Result<u8, Error> {
     });
     status.clear();
     let totals = totals?;
-    news.tell(&totals.ignored);
+    news.tell(&totals.counts.ignored);
     news.tell_unsent(&totals.unsent_by);
     let account = totals.account(&config, &listen);
     let result = if args.json {

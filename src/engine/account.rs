@@ -29,7 +29,7 @@ impl Reflected {
             let listed = u64::try_from(listed.len()).unwrap_or(0);
             self.sessions.saturating_sub(listed)
         });
-        let of = |kind| self.ignored.of(kind);
+        let of = |kind| self.counts.ignored.of(kind);
         let none = Kind::ALL.into_iter().filter(|kind| no_request(*kind));
         let invalid = none.map(of).sum();
         Account {
@@ -50,22 +50,22 @@ impl Reflected {
                 rate_limit_pps: plan.rate_limit.map(crate::config::Rate::per_second),
             }),
             totals: Totals {
-                received: self.received,
-                received_octets: self.received_octets,
-                reflected: self.reflected,
+                received: self.counts.received,
+                received_octets: self.counts.received_octets,
+                reflected: self.counts.reflected,
                 invalid,
-                refused: self.ignored.total() - invalid,
+                refused: self.counts.ignored.total() - invalid,
                 not_allowed: of(Kind::NotAllowed),
                 loops: of(Kind::Loop) + of(Kind::NoSource),
                 to_many: of(Kind::ToMany),
-                ignored: self.ignored,
-                unsent: self.unsent,
+                ignored: self.counts.ignored,
+                unsent: self.counts.unsent,
                 unsent_by: self.unsent_by,
                 sessions: self.sessions,
                 evicted: self.evicted,
                 control_cut: self.cut,
-                bundled: self.bundled,
-                estimates_unusable: self.estimates_unusable,
+                bundled: self.counts.bundled,
+                estimates_unusable: self.counts.estimates_unusable,
                 kernel_drops: self.kernel_drops,
                 injected: self.injected,
             },

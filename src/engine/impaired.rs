@@ -10,10 +10,11 @@ use super::admission::Visit;
 use super::impair::{Fate, Parcel, Stage};
 use super::reflector::desk::Desk;
 use super::reflector::light::Light;
+use super::reflector::open_port::OpenPort;
 use super::reflector::reflect::{Reflector, read_one};
 use super::reflector::train::Answer;
 use crate::config::Direction;
-use crate::io::{BATCH, Mirror, Request};
+use crate::io::{BATCH, Mirror, Port, Request};
 use crate::os;
 use crate::wire::{MAX_UDP_PAYLOAD, ReplyHead, SenderPacket, Timestamp, parse_request};
 
@@ -30,6 +31,23 @@ fn write(
 ) -> Option<Answer> {
     desk.reflector
         .write_one(request, sender, number, visit.serial)
+}
+
+/// A request that is kept elsewhere than where it came in.
+fn request<'a>(slot: &'a mut [u8], len: usize, parcel: &Parcel, arrived_ns: i64) -> Request<'a> {
+    Request {
+        slot,
+        len,
+        segment: None,
+        truncated: false,
+        facts_cut: false,
+        from: Some(parcel.route.to),
+        to: parcel.to,
+        to_many: false,
+        arrived_ns: Some(arrived_ns),
+        ttl: parcel.ttl,
+        tos: parcel.tos,
+    }
 }
 
 /// The work of a thread in test mode.
@@ -50,27 +68,24 @@ impl Testing {
     pub(super) fn answer<M: Mirror>(
         &mut self,
         desk: &mut Desk,
-        sockets: &mut [M],
-        socket: usize,
+        socket: &mut M,
+        socket_index: usize,
         count: usize,
+        now: i64,
     ) {
-        // First what is due: then all that comes into the wheel is due later.
-        self.release_due(desk, sockets);
-        let now = os::monotonic_ns();
         desk.begin_batch(now);
-        let sockets = &mut sockets[socket];
         for index in 0..count {
-            let request = sockets.request(index);
+            let request = socket.request(index);
             let len = request.len;
             let Some(visit) = desk.reflector.admit(0, &request, len.max(1)) else {
                 continue;
             };
             match read_one(&request.slot[..len], &desk.reflector.guard) {
-                Ok(sender) => self.pass(desk, (sockets, socket), index, sender, visit, now),
+                Ok(sender) => self.pass(desk, (socket, socket_index), index, sender, visit, now),
                 Err(kind) => desk.reflector.ignore(&visit, kind, 1, len),
             }
         }
-        desk.flush(sockets);
+        desk.flush(socket);
     }
 
     /// Takes one request of a batch through the stage.
@@ -88,7 +103,7 @@ impl Testing {
             return;
         };
         let mut request = socket.request(index);
-        desk.reflector.note_estimate(&sender, 1);
+        desk.reflector.totals.counts.note_estimate(&sender, 1);
         let book = &mut desk.reflector.book;
         book.visit(&mut visit, &sender, 1, request.len, now);
         let Some(visit) = visit else {
@@ -96,7 +111,18 @@ impl Testing {
         };
         let record = book.record(visit.serial);
         let (mut fate, ordinal) = stage.fate(record, visit.repeat, now);
-        let (arrived, to, ttl) = (request.arrived_ns, request.to, request.ttl);
+        let mut parcel = Parcel {
+            socket: socket_index,
+            route,
+            to: request.to,
+            tos: request.tos,
+            ttl: request.ttl,
+            arrived_ns: request.arrived_ns.unwrap_or_else(os::realtime_ns),
+            visit,
+            ordinal,
+            number: 0,
+            offered_ns: now,
+        };
         // A reply has its number before anything happens to it, a request after.
         let mut answer = None;
         let mut low = sender.seq.get();
@@ -105,33 +131,11 @@ impl Testing {
             answer = write(desk, &mut request, sender, low, visit);
         }
         let record = desk.reflector.book.record(visit.serial);
-        let ordered = record.map_or(0, |record| record.flow.number(low));
+        parcel.number = record.map_or(0, |record| record.flow.number(low));
         match fate {
             Fate::Vanish => return,
             Fate::Delay(_) | Fate::Reorder(_) => {
-                let parcel = Parcel {
-                    socket: socket_index,
-                    route,
-                    to,
-                    tos: answer.map(|answer| answer.tos).or(request.tos),
-                    ttl,
-                    arrived_ns: arrived.unwrap_or_else(os::realtime_ns),
-                    visit,
-                    ordinal,
-                    number: ordered,
-                    offered_ns: now,
-                };
-                let len = answer.map_or(request.len, |answer| answer.len);
-                if let Some(answer) = &answer {
-                    // Now it would leave: what comes after is the network's.
-                    let t3 = Reflector::<Light>::now();
-                    desk.reflector
-                        .stamp(answer, &mut request.slot[..len], t3, false);
-                    desk.reflector.tried(t3);
-                }
-                let octets = &request.slot[..len];
-                let record = desk.reflector.book.record(visit.serial);
-                if stage.hold(fate, parcel, octets, record) {
+                if self.hold(desk, fate, parcel, &mut request, answer) {
                     return;
                 }
                 fate = Fate::Pass;
@@ -143,75 +147,96 @@ impl Testing {
                     _ => sender.timestamp = changed,
                 }
             }
-            Fate::Pass | Fate::Duplicate => {}
+            Fate::Duplicate => {
+                self.scratch[..request.len].copy_from_slice(&request.slot[..request.len])
+            }
+            Fate::Pass => {}
         }
         let len = request.len;
-        if fate == Fate::Duplicate && answer.is_none() {
-            self.scratch[..len].copy_from_slice(&request.slot[..len]);
-        }
         let answer = answer.or_else(|| {
             let low = number(desk, &sender, visit).unwrap_or(0);
             write(desk, &mut request, sender, low, visit)
         });
-        let Some(answer) = answer else {
-            return;
-        };
-        let mut copy = Request {
-            slot: &mut self.scratch,
-            len,
-            segment: None,
-            truncated: false,
-            facts_cut: false,
-            from: Some(route.to),
-            to,
-            to_many: false,
-            arrived_ns: arrived,
-            ttl,
-            tos: request.tos,
-        };
+        let Some(answer) = answer else { return };
         desk.queue(socket, index, answer);
         if fate == Fate::Duplicate {
-            if stage.direction == Direction::Inbound {
-                // An exact copy, T3 too: the network makes them so.
-                desk.flush(socket);
-                let original = socket.request(index).slot;
-                self.scratch[..answer.len].copy_from_slice(&original[..answer.len]);
-                desk.send_alone(socket, &mut self.scratch, &route, answer, true);
-            } else {
-                let low = number(desk, &sender, visit).unwrap_or(0);
-                if let Some(answer) = write(desk, &mut copy, sender, low, visit) {
-                    desk.send_alone(socket, &mut self.scratch, &route, answer, false);
-                }
-            }
+            self.copy(desk, (socket, index), answer, &parcel, (sender, len));
         }
         if socket.queued() >= BATCH {
             desk.flush(socket);
         }
         if !matches!(fate, Fate::Corrupt(_)) && !visit.repeat {
-            stage.goes_on(ordered, desk.reflector.book.record(visit.serial));
-            self.overtake(desk, socket, visit.serial, ordinal, now);
+            self.goes_on(desk, socket, &parcel, now);
         }
     }
 
-    /// Sends what waited for the packet `ordinal` of a session to go on.
-    fn overtake<M: Mirror>(
+    /// Holds a request, or the reply to it; false where there is no room.
+    fn hold(
         &mut self,
         desk: &mut Desk,
-        socket: &mut M,
-        serial: u64,
-        ordinal: u64,
-        now: i64,
+        fate: Fate,
+        mut parcel: Parcel,
+        request: &mut Request<'_>,
+        answer: Option<Answer>,
+    ) -> bool {
+        let mut len = request.len;
+        if let Some(answer) = &answer {
+            (len, parcel.tos) = (answer.len, Some(answer.tos));
+            // Now it would leave: what comes after is the network's.
+            let t3 = Reflector::<Light>::now();
+            let octets = &mut request.slot[..len];
+            desk.reflector.stamp(answer, octets, t3, false);
+            desk.reflector.tried(t3);
+        }
+        let record = desk.reflector.book.record(parcel.visit.serial);
+        self.stage.hold(fate, parcel, &request.slot[..len], record)
+    }
+
+    /// Sends a copy of what was queued, or the reply to a copy of the request.
+    fn copy<M: Mirror>(
+        &mut self,
+        desk: &mut Desk,
+        (socket, index): (&mut M, usize),
+        answer: Answer,
+        parcel: &Parcel,
+        (sender, len): (SenderPacket, usize),
     ) {
-        while let Some(at) = self
-            .stage
-            .overtaken(ordinal, desk.reflector.book.record(serial))
-        {
+        if self.stage.direction == Direction::Inbound {
+            // An exact copy, T3 too: the network makes them so.
+            desk.flush(socket);
+            let original = socket.request(index).slot;
+            self.scratch[..answer.len].copy_from_slice(&original[..answer.len]);
+            desk.send_alone(socket, &mut self.scratch, &parcel.route, answer, true);
+            return;
+        }
+        let low = number(desk, &sender, parcel.visit).unwrap_or(0);
+        let mut request = request(&mut self.scratch, len, parcel, parcel.arrived_ns);
+        if let Some(answer) = write(desk, &mut request, sender, low, parcel.visit) {
+            desk.send_alone(socket, &mut self.scratch, &parcel.route, answer, false);
+        }
+    }
+
+    /// A packet goes on, and what waited for that is sent.
+    fn goes_on<M: Mirror>(&mut self, desk: &mut Desk, socket: &mut M, parcel: &Parcel, now: i64) {
+        let serial = parcel.visit.serial;
+        let record = desk.reflector.book.record(serial);
+        self.stage.goes_on(parcel.number, record);
+        loop {
+            let record = desk.reflector.book.record(serial);
+            let Some(at) = self.stage.overtaken(parcel.ordinal, record) else {
+                return;
+            };
             self.release(desk, socket, at, now);
         }
     }
 
     /// Sends what is due; returns the moment of what is due next.
-    pub(super) fn release_due<M: Mirror>(&mut self, desk: &mut Desk, sockets: &mut [M]) -> i64 {
+    pub(super) fn release_due<P: Port>(
+        &mut self,
+        desk: &mut Desk,
+        ports: &mut [OpenPort<P>],
+        slots: &mut P::Slots,
+    ) -> i64 {
         let due = self.stage.due_ns();
         if due == i64::MAX {
             return due;
@@ -220,7 +245,7 @@ impl Testing {
         desk.waited = false;
         while let Some(at) = self.stage.due(now) {
             let socket = self.stage.socket_of(at);
-            self.release(desk, &mut sockets[socket], at, now);
+            self.release(desk, &mut ports[socket].socket.with(slots), at, now);
         }
         self.stage.due_ns()
     }
@@ -238,20 +263,9 @@ impl Testing {
                 session: serial,
             },
             Direction::Outbound => {
-                let mut request = Request {
-                    slot: &mut self.scratch,
-                    len,
-                    segment: None,
-                    truncated: false,
-                    facts_cut: false,
-                    from: Some(parcel.route.to),
-                    to: parcel.to,
-                    to_many: false,
-                    // It arrives when it is let go.
-                    arrived_ns: Some(parcel.arrived_ns + (now - parcel.offered_ns)),
-                    ttl: parcel.ttl,
-                    tos: parcel.tos,
-                };
+                // It arrives when it is let go.
+                let arrived_ns = parcel.arrived_ns + (now - parcel.offered_ns);
+                let mut request = request(&mut self.scratch, len, &parcel, arrived_ns);
                 let Ok(sender) = parse_request(&request.slot[..len]).copied() else {
                     return;
                 };
@@ -269,9 +283,7 @@ impl Testing {
         };
         let has_t3 = self.stage.direction == Direction::Inbound;
         desk.send_alone(socket, &mut self.scratch, &parcel.route, answer, has_t3);
-        let record = desk.reflector.book.record(serial);
-        self.stage.goes_on(parcel.number, record);
-        self.overtake(desk, socket, serial, parcel.ordinal, now);
+        self.goes_on(desk, socket, &parcel, now);
     }
 
     /// Counts what is still held at the end.

@@ -14,10 +14,10 @@ use super::reflector::{self, Reflected};
 use super::run::{Failure, PROGRESS, Stop, join, spawn, start};
 use super::sockets::socket_plan;
 use super::{cores, impair};
-use crate::config::{IoKind, ReflectorConfig};
+use crate::config::{Dscp, IoKind, ReflectorConfig};
 #[cfg(target_os = "linux")]
 use crate::io::linux;
-use crate::io::{self as packets, Granted, StampKind, portable};
+use crate::io::{Granted, Port, StampKind, portable};
 use crate::os;
 use crate::report::Ignored;
 use crate::report::note::System;
@@ -83,39 +83,8 @@ impl Reflecting {
         };
         match config.socket.io {
             #[cfg(target_os = "linux")]
-            IoKind::Batched => {
-                let mut by_thread: Vec<Vec<linux::MirrorSocket>> = Vec::new();
-                by_thread.resize_with(config.threads.max(1), Vec::new);
-                for listen in &config.listen {
-                    let listen = &reflecting.with_port(*listen);
-                    let bundles = config.impairment.is_none();
-                    let plan = socket_plan(*listen, &config.socket, 0, bundles);
-                    let (sockets, granted) = linux::open_mirrors(&plan, by_thread.len())
-                        .map_err(|source| cannot_listen(*listen, source))?;
-                    for (thread, socket) in by_thread.iter_mut().zip(sockets) {
-                        thread.push(socket);
-                    }
-                    reflecting.note(granted);
-                }
-                for (index, sockets) in by_thread.into_iter().enumerate() {
-                    let start = move || sockets.into_iter().map(|s| s.start()).collect();
-                    reflecting.spawn(config, index, start)?;
-                }
-            }
-            _ => {
-                let mut sockets = Vec::new();
-                let tos = config.dscp.map_or(0, crate::config::Dscp::tos);
-                for listen in &config.listen {
-                    let listen = &reflecting.with_port(*listen);
-                    let plan = socket_plan(*listen, &config.socket, tos, false);
-                    let (opened, granted) = portable::open_mirrors(&plan)
-                        .map_err(|source| cannot_listen(*listen, source))?;
-                    sockets.extend(opened);
-                    reflecting.note(granted);
-                }
-                let start = move || sockets.into_iter().map(|s| s.start()).collect();
-                reflecting.spawn(config, 0, start)?;
-            }
+            IoKind::Batched => reflecting.open::<linux::MirrorSocket>(config)?,
+            _ => reflecting.open::<portable::MirrorSocket>(config)?,
         }
         reflecting.events_in = None;
         Ok(reflecting)
@@ -217,11 +186,39 @@ impl Reflecting {
         self.remarks.extend(granted.remarks);
     }
 
-    fn spawn<M: packets::Mirror>(
+    fn open<P: Port>(&mut self, config: &ReflectorConfig) -> Result<(), Failure> {
+        let (threads, tos) = if P::CONTROL_MESSAGES {
+            (config.threads.max(1), 0)
+        } else {
+            // A socket that cannot give each reply its TOS.
+            (1, config.dscp.map_or(0, Dscp::tos))
+        };
+        let bundles = P::CONTROL_MESSAGES && config.impairment.is_none();
+        let mut by_thread: Vec<Vec<P>> = Vec::new();
+        by_thread.resize_with(threads, Vec::new);
+        for listen in &config.listen {
+            let listen = self.with_port(*listen);
+            let plan = socket_plan(listen, &config.socket, tos, bundles);
+            let opened = P::open_each(&plan, threads);
+            let (sockets, granted) = opened.map_err(|source| Failure::Open {
+                what: listen.to_string(),
+                end: End::Here(listen.ip()),
+                source,
+            })?;
+            for (thread, sockets) in by_thread.iter_mut().zip(sockets) {
+                thread.extend(sockets);
+            }
+            self.note(granted);
+        }
+        let mut by_thread = by_thread.into_iter().enumerate();
+        by_thread.try_for_each(|(index, sockets)| self.spawn(config, index, sockets))
+    }
+
+    fn spawn<P: Port>(
         &mut self,
         config: &ReflectorConfig,
         index: usize,
-        sockets: impl FnOnce() -> Vec<M> + Send + 'static,
+        sockets: Vec<P>,
     ) -> Result<(), Failure> {
         let mut reflector = reflector::Reflector::new(config);
         if let (Some(sessions), Some(events), true) =
@@ -241,7 +238,6 @@ impl Reflecting {
         self.threads.push(spawn("reflector", move || {
             let mut woken = None;
             let ready = |waker| woken = Some(stop.wakes(waker));
-            let sockets = sockets();
             let result = reflector::run(sockets, reflector, stage, cpu, stop.flag(), &live, ready);
             if result.as_ref().is_ok_and(|did| did.failure.is_some()) {
                 // The others would get the requests that came to this one, and fail as it did.
@@ -251,13 +247,5 @@ impl Reflecting {
             result
         })?);
         Ok(())
-    }
-}
-
-fn cannot_listen(listen: SocketAddr, source: io::Error) -> Failure {
-    Failure::Open {
-        what: listen.to_string(),
-        end: End::Here(listen.ip()),
-        source,
     }
 }

@@ -6,6 +6,7 @@
 mod book;
 pub(super) mod desk;
 pub(super) mod light;
+pub(super) mod open_port;
 mod ready;
 pub(super) mod reflect;
 mod run;
@@ -20,11 +21,12 @@ pub(super) mod train;
 pub(super) use self::book::{Book, Terms};
 pub(super) use self::desk::Desk;
 pub(super) use self::light::no_request;
+pub(super) use self::open_port::{NoBatch, OpenPort};
 pub(super) use self::reflect::Reflector;
 #[cfg(test)]
 pub(super) use self::test_link::OneBundle;
 pub(super) use self::thread::run;
 pub(super) use self::totals::Live;
-pub use self::totals::Reflected;
+pub use self::totals::{Reflected, RequestCounts};
 #[cfg(test)]
 pub(super) use self::train::Answer;

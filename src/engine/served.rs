@@ -12,8 +12,9 @@ mod thread;
 mod worker;
 
 pub use self::allowance::{Allowance, BURST_NS, BURST_OCTETS, BURST_PACKETS};
-pub use self::granted::{NotServed, Served, ServedCounts, ServedEvent, ServedId};
+pub use self::granted::{NotServed, Served, ServedEvent, ServedId};
 pub use self::reflectors::{Calls, Reflectors};
+pub use super::reflector::RequestCounts;
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests;

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use super::icmp::IcmpErrors;
 use super::receiver::facts::{Path, Sizes, Stamps, Times};
 use super::receiver::{Belief, Estimates, Facts, Received};
-use super::reflector::Reflected;
+use super::reflector::{Reflected, RequestCounts};
 use super::sender::{Asked, DepartureTimes, Sent, ThreadFacts, Withheld};
 use crate::io::{Icmp, RefusedCall};
 use crate::report::ignored::{Ignored, Kind};
@@ -392,14 +392,16 @@ fn totals_of_two_senders_add_up() {
 /// What a reflector counted, of each kind a count of its own.
 fn reflected(mut count: impl FnMut() -> u64) -> Reflected {
     Reflected {
-        received: count(),
-        received_octets: count(),
-        reflected: count(),
-        ignored: ignored(&mut count),
+        counts: RequestCounts {
+            received: count(),
+            received_octets: count(),
+            reflected: count(),
+            unsent: count(),
+            ignored: ignored(&mut count),
+            bundled: count(),
+            estimates_unusable: count(),
+        },
         cut: count(),
-        bundled: count(),
-        estimates_unusable: count(),
-        unsent: count(),
         unsent_by: {
             let mut unsent = Unsent::default();
             for errno in [libc::EPERM, libc::ENOBUFS] {

@@ -7,7 +7,7 @@ mod options;
 mod receive;
 mod send;
 
-pub(crate) use self::mirror::{MirrorSocket, open_mirrors};
+pub(crate) use self::mirror::MirrorSocket;
 pub(crate) use self::open::{OpenSession, open_session};
 pub(crate) use self::receive::{ReceiveHalf, ReceiveSocket};
 pub(crate) use self::send::SendHalf;

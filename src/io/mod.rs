@@ -235,11 +235,6 @@ pub(crate) trait Mirror {
     /// Requests of a full batch, as the last one would have been: fewer mean that no more waited.
     fn batch(&self) -> usize;
 
-    /// Whether the kernel says when requests arrived, however late they are taken.
-    fn kernel_stamps(&self) -> bool {
-        false
-    }
-
     /// Takes waiting requests, at most one batch, and forgets the batch before.
     ///
     /// # Errors
@@ -309,27 +304,9 @@ pub(crate) trait Mirror {
     /// # Errors
     /// The system's.
     fn send_alone(&mut self, octets: &[u8], route: &Route, tos: u8) -> io::Result<()>;
-
-    /// Wakes `token` when a request arrives.
-    ///
-    /// # Errors
-    /// The system's.
-    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
-
-    /// Ends what [`register`](Self::register) began.
-    fn deregister(&mut self, registry: &Registry);
-
-    /// As [`ReceiveHalf::kernel_drops`].
-    fn kernel_drops(&self) -> Option<u64>;
-
-    /// As [`SendHalf::refused_call`], in receiving and in sending.
-    fn refused_calls(&self) -> [Option<RefusedCall>; 2] {
-        [None; 2]
-    }
 }
 
-/// A reflector's socket that comes and goes, and shares the memory of one batch with the others of its
-/// thread.
+/// A reflector's socket, which shares the memory of one batch with the others of its thread.
 pub(crate) trait Port: std::fmt::Debug + Send + Sized + 'static {
     /// The memory.
     type Slots;
@@ -344,13 +321,24 @@ pub(crate) trait Port: std::fmt::Debug + Send + Sized + 'static {
     /// The system's: address in use, no permission.
     fn open(plan: &SocketPlan) -> io::Result<(Self, Granted)>;
 
+    /// Opens the sockets on one address of a reflector with so many threads; returns them by thread.
+    ///
+    /// # Errors
+    /// The system's: address in use, no permission; `Unsupported` for what needs Linux.
+    fn open_each(plan: &SocketPlan, threads: usize) -> io::Result<(Vec<Vec<Self>>, Granted)>;
+
     /// Allocates the memory; to be called on the thread that reflects.
     fn slots() -> Self::Slots;
 
     /// The socket together with the memory. What is in there stays from one such moment to the next.
     fn with<'a>(&'a mut self, slots: &'a mut Self::Slots) -> impl Mirror + 'a;
 
-    /// As [`Mirror::register`].
+    /// Whether the kernel says when requests arrived, however late they are taken.
+    fn kernel_stamps(&self) -> bool {
+        false
+    }
+
+    /// Wakes `token` when a request arrives.
     ///
     /// # Errors
     /// The system's.
@@ -360,7 +348,9 @@ pub(crate) trait Port: std::fmt::Debug + Send + Sized + 'static {
     fn deregister(&mut self, registry: &Registry);
 
     /// As [`ReceiveHalf::kernel_drops`].
-    fn kernel_drops(&self) -> Option<u64>;
+    fn kernel_drops(&self) -> Option<u64> {
+        None
+    }
 
     /// As [`SendHalf::refused_call`], in receiving and in sending.
     fn refused_calls(&self) -> [Option<RefusedCall>; 2] {

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::ops::DerefMut;
 
 use mio::{Interest, Registry, Token};
 
@@ -108,7 +107,7 @@ impl OpenSession {
 ///
 /// # Errors
 /// The system's: address in use, no permission; `Unsupported` for what needs Linux.
-pub(crate) fn open_mirrors(plan: &SocketPlan) -> io::Result<(Vec<MirrorSocket>, Granted)> {
+fn open_mirrors(plan: &SocketPlan) -> io::Result<(Vec<MirrorSocket>, Granted)> {
     let (socket, mut granted) = open(plan)?;
     granted.remarks.push(System::HeadersUnseen);
     let all = plan.local.ip().is_unspecified();
@@ -294,16 +293,6 @@ pub(crate) struct MirrorSocket {
     address: Option<IpAddr>,
 }
 
-impl MirrorSocket {
-    /// Allocates the batch.
-    pub(crate) fn start(self) -> Mirror {
-        Mirror {
-            slots: Box::new(Slots::new()),
-            socket: Box::new(self),
-        }
-    }
-}
-
 /// The memory of one batch.
 pub(crate) struct Slots {
     slots: Vec<Slot>,
@@ -358,6 +347,11 @@ impl super::Port for MirrorSocket {
         Ok((mirror, granted))
     }
 
+    fn open_each(plan: &SocketPlan, _: usize) -> io::Result<(Vec<Vec<Self>>, Granted)> {
+        let (sockets, granted) = open_mirrors(plan)?;
+        Ok((vec![sockets], granted))
+    }
+
     fn slots() -> Slots {
         Slots::new()
     }
@@ -377,23 +371,15 @@ impl super::Port for MirrorSocket {
         // The system does the same when the socket is closed.
         let _ = registry.deregister(&mut self.socket);
     }
-
-    fn kernel_drops(&self) -> Option<u64> {
-        None
-    }
 }
 
-/// See [`super::Mirror`]: a socket with memory of its own, or with borrowed one.
-pub(crate) struct Mirror<S = Box<Slots>, K = Box<MirrorSocket>> {
-    slots: S,
-    socket: K,
+/// See [`super::Mirror`].
+struct Mirror<'a> {
+    slots: &'a mut Slots,
+    socket: &'a mut MirrorSocket,
 }
 
-impl<S, K> super::Mirror for Mirror<S, K>
-where
-    S: DerefMut<Target = Slots>,
-    K: DerefMut<Target = MirrorSocket>,
-{
+impl super::Mirror for Mirror<'_> {
     fn batch(&self) -> usize {
         0
     }
@@ -488,17 +474,5 @@ where
 
     fn send_alone(&mut self, octets: &[u8], route: &Route, _tos: u8) -> io::Result<()> {
         self.socket.socket.send_to(octets, route.to).map(drop)
-    }
-
-    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        super::Port::register(&mut *self.socket, registry, token)
-    }
-
-    fn deregister(&mut self, registry: &Registry) {
-        super::Port::deregister(&mut *self.socket, registry);
-    }
-
-    fn kernel_drops(&self) -> Option<u64> {
-        None
     }
 }

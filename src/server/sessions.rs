@@ -13,7 +13,7 @@ use super::caller::{Caller, Whose};
 use super::clients::{ClientAddress, Clients};
 use crate::config::{Dscp, Ports};
 use crate::control::server::{Asked, Ending as Ended, Grant};
-use crate::engine::served::{NotServed, Served, ServedCounts, ServedEvent, ServedId};
+use crate::engine::served::{NotServed, RequestCounts, Served, ServedEvent, ServedId};
 use crate::os;
 use crate::report::moment;
 use crate::report::server::{Ending, Session, Totals};
@@ -316,7 +316,7 @@ impl Sessions {
 }
 
 impl Record {
-    fn over(&self, sid: &Sid, counts: &ServedCounts) -> Session {
+    fn over(&self, sid: &Sid, counts: &RequestCounts) -> Session {
         Session {
             sid: sid.to_string(),
             client: self.caller.peer,
@@ -365,7 +365,7 @@ pub(super) fn names(modes: Modes) -> Vec<String> {
     set.map(|bit| bit.to_string()).collect()
 }
 
-fn count(counts: &ServedCounts, totals: &mut Totals) {
+fn count(counts: &RequestCounts, totals: &mut Totals) {
     totals.received += counts.received;
     totals.received_octets += counts.received_octets;
     totals.reflected += counts.reflected;
@@ -570,7 +570,7 @@ mod tests {
             for kind in Kind::ALL {
                 ignored.note(kind, count());
             }
-            ServedCounts {
+            RequestCounts {
                 received: count(),
                 received_octets: count(),
                 reflected: count(),
@@ -743,7 +743,7 @@ mod tests {
         stage.caller.client = ClientAddress::of("198.51.100.7".parse().unwrap());
         assert_eq!(replaced(&mut stage, request()), None);
         stage.caller.client = client;
-        stage.told(ServedEvent::Ended(id(0), ServedCounts::default()));
+        stage.told(ServedEvent::Ended(id(0), RequestCounts::default()));
         assert_eq!(replaced(&mut stage, request()), None);
         assert!(stage.sessions.lingering.is_empty());
     }
@@ -863,7 +863,7 @@ mod tests {
         stage.sessions.stop(&second.sid, stopped);
         assert_eq!(stage.refused(request()).0, Accept::TemporaryLimit);
         assert_eq!(
-            stage.told(ServedEvent::Ended(id(1), ServedCounts::default())),
+            stage.told(ServedEvent::Ended(id(1), RequestCounts::default())),
             None
         );
         stage.grant(request()).unwrap();
@@ -932,10 +932,10 @@ mod tests {
         stage.sessions.stop(&lost, Ended::Lost);
         grant(&mut stage, 0);
         stage.sessions.shut_down();
-        let counts = ServedCounts {
+        let counts = RequestCounts {
             received: 3,
             reflected: 2,
-            ..ServedCounts::default()
+            ..RequestCounts::default()
         };
         for index in 0..6 {
             assert_eq!(stage.told(ServedEvent::Ended(id(index), counts)), None);

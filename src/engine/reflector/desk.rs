@@ -195,7 +195,7 @@ impl<B: Book> Desk<B> {
     /// So many replies left.
     #[inline]
     pub(in crate::engine) fn left(&mut self, replies: u64) {
-        self.reflector.totals.reflected += replies;
+        self.reflector.totals.counts.reflected += replies;
         self.refusals.end();
         self.mute = false;
     }

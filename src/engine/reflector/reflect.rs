@@ -90,14 +90,12 @@ impl<B: Book> Reflector<B> {
         // An empty datagram is one, too.
         let packets = count(len.div_ceil(segment).max(1));
         let totals = &mut self.totals;
-        totals.received += packets;
-        totals.received_octets += count(len);
-        totals.bundled += if packets > 1 { packets } else { 0 };
+        totals.counts.arrived(packets, len);
         totals.cut += if request.facts_cut { packets } else { 0 };
         let visit = match self.book.admit(port, request, packets) {
             Ok(visit) => visit,
             Err(kind) => {
-                totals.ignored.note(kind, packets);
+                totals.counts.ignored.note(kind, packets);
                 return None;
             }
         };
@@ -119,15 +117,8 @@ impl<B: Book> Reflector<B> {
         packets: u64,
         octets: usize,
     ) {
-        self.totals.ignored.note(kind, packets);
+        self.totals.counts.ignored.note(kind, packets);
         self.book.ignored(visit, kind, packets, octets);
-    }
-
-    /// Counts `count` requests that have the Error Estimate of `sender`.
-    #[inline]
-    pub(in crate::engine) fn note_estimate(&mut self, sender: &SenderPacket, count: u32) {
-        let usable = sender.error_estimate.is_usable();
-        self.totals.estimates_unusable += if usable { 0 } else { count.into() };
     }
 
     #[inline]
@@ -139,7 +130,7 @@ impl<B: Book> Reflector<B> {
         octets: usize,
         now: i64,
     ) -> u32 {
-        self.note_estimate(sender, count);
+        self.totals.counts.note_estimate(sender, count);
         self.book.take(visit, sender, count, octets, now)
     }
 
@@ -323,7 +314,7 @@ impl<B: Book> Reflector<B> {
 
     /// So many replies of a session could not be sent.
     pub(in crate::engine) fn unsent(&mut self, session: u64, replies: u64) {
-        self.totals.unsent += replies;
+        self.totals.counts.unsent += replies;
         self.book.unsent(session, replies);
     }
 }

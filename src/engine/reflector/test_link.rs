@@ -1,9 +1,9 @@
 //! What tests of reflectors share.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::{fmt, io};
 
 use mio::{Registry, Token};
 use nix::errno::Errno;
@@ -12,7 +12,7 @@ use super::book::Book;
 use super::reflect::Reflector;
 use super::train::Answer;
 use crate::config::{IoKind, ReflectorConfig, SocketOptions};
-use crate::io::{Mirror, Request, Route};
+use crate::io::{Granted, Mirror, Port, Request, Route, SocketPlan};
 use crate::report::ignored::Kind;
 use crate::wire::Format;
 
@@ -61,10 +61,48 @@ impl Reflector {
         request: &mut Request<'_>,
         now: i64,
     ) -> Result<Answer, Kind> {
-        let before = self.totals.ignored;
+        let before = self.totals.counts.ignored;
         let answer = self.reflect_each(0, request, now);
-        answer.ok_or_else(|| self.totals.ignored.since(&before).most().unwrap().0)
+        answer.ok_or_else(|| self.totals.counts.ignored.since(&before).most().unwrap().0)
     }
+}
+
+/// A port that is nothing but a mirror.
+pub(super) struct Alone<M>(pub(super) M);
+
+impl<M> fmt::Debug for Alone<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Alone")
+    }
+}
+
+impl<M: Send + 'static> Port for Alone<M>
+where
+    for<'a> &'a mut M: Mirror,
+{
+    type Slots = ();
+
+    const CONTROL_MESSAGES: bool = false;
+
+    fn open(_: &SocketPlan) -> io::Result<(Self, Granted)> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn open_each(_: &SocketPlan, _: usize) -> io::Result<(Vec<Vec<Self>>, Granted)> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn slots() {}
+
+    fn with<'a>(&'a mut self, (): &'a mut ()) -> impl Mirror + 'a {
+        &mut self.0
+    }
+
+    fn register(&mut self, _: &Registry, _: Token) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn deregister(&mut self, _: &Registry) {}
 }
 
 /// A socket whose calls that receive fail.
@@ -84,7 +122,7 @@ impl<F: FnMut() -> io::Result<usize>> Failing<F> {
     }
 }
 
-impl<F: FnMut() -> io::Result<usize>> Mirror for Failing<F> {
+impl<F: FnMut() -> io::Result<usize>> Mirror for &mut Failing<F> {
     fn batch(&self) -> usize {
         1
     }
@@ -124,16 +162,6 @@ impl<F: FnMut() -> io::Result<usize>> Mirror for Failing<F> {
 
     fn send_part(&mut self, _: usize, _: usize, _: usize, _: &Route, _: u8) -> io::Result<()> {
         Ok(())
-    }
-
-    fn register(&mut self, _: &Registry, _: Token) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn deregister(&mut self, _: &Registry) {}
-
-    fn kernel_drops(&self) -> Option<u64> {
-        None
     }
 }
 
@@ -216,15 +244,5 @@ impl Mirror for OneBundle {
     fn send_part(&mut self, _: usize, _: usize, _: usize, _: &Route, _: u8) -> io::Result<()> {
         self.parts += 1;
         Ok(())
-    }
-
-    fn register(&mut self, _: &Registry, _: Token) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn deregister(&mut self, _: &Registry) {}
-
-    fn kernel_drops(&self) -> Option<u64> {
-        None
     }
 }

@@ -8,6 +8,7 @@ use mio::{Token, Waker};
 use super::book::Book as _;
 use super::desk::Desk;
 use super::light::Light;
+use super::open_port::{NoBatch, OpenPort};
 use super::reflect::Reflector;
 use super::totals::{Live, Reflected};
 use super::train::Answer;
@@ -15,7 +16,7 @@ use crate::engine::impair::Stage;
 use crate::engine::impaired::Testing;
 use crate::engine::pace::Pace;
 use crate::engine::run::failed;
-use crate::io::{Advice, Mirror, Patience, Route, failed_call};
+use crate::io::{Mirror, Port, Route};
 use crate::os;
 
 /// While very many requests come they are looked for this often.
@@ -29,8 +30,8 @@ const SWEEP_NS: i64 = 1_000_000_000;
 ///
 /// # Errors
 /// The system's, from setting up the event loop.
-pub(crate) fn run<M: Mirror>(
-    mut sockets: Vec<M>,
+pub(crate) fn run<P: Port>(
+    sockets: Vec<P>,
     reflector: Reflector,
     stage: Option<Stage>,
     cpu: Option<usize>,
@@ -39,81 +40,45 @@ pub(crate) fn run<M: Mirror>(
     ready: impl FnOnce(Waker),
 ) -> io::Result<Reflected> {
     let mut desk = Desk::new(reflector)?;
-    for (index, socket) in sockets.iter_mut().enumerate() {
-        socket.register(desk.events.registry(), Token(index))?;
+    let mut ports: Vec<_> = sockets.into_iter().map(OpenPort::new).collect();
+    for (index, port) in ports.iter_mut().enumerate() {
+        let registry = desk.events.registry();
+        port.socket.register(registry, Token(index))?;
     }
-    ready(Waker::new(desk.events.registry(), Token(sockets.len()))?);
+    ready(Waker::new(desk.events.registry(), Token(ports.len()))?);
     desk.reflector.totals.cpus = cpu.and_then(os::pin);
     let mut testing = stage.map(Testing::new);
+    let mut slots = P::slots();
     os::sharpen_timers();
     let mut sweep_at = os::monotonic_ns();
     let mut pace = Pace::default();
-    let may_look = sockets.iter().all(M::kernel_stamps);
-    let mut patience = vec![Patience::default(); sockets.len()];
+    let may_look = ports.iter().all(|port| port.socket.kernel_stamps());
     while !stop.load(Ordering::Relaxed) {
-        let (mut busy, mut taken) = (false, 0);
-        // When a socket that failed is to be tried again.
-        let mut again = i64::MAX;
-        for index in 0..sockets.len() {
-            for _ in 0..BUDGET {
-                match sockets[index].recv() {
-                    Ok(count) => {
-                        patience[index].renew();
-                        taken += count;
-                        match &mut testing {
-                            None => {
-                                let now = os::monotonic_ns();
-                                desk.answer(index, &mut sockets[index], count, now);
-                            }
-                            Some(testing) => testing.answer(&mut desk, &mut sockets, index, count),
-                        }
-                        if count < sockets[index].batch() {
-                            // Empty; what came meanwhile wakes the next wait at once.
-                            break;
-                        }
-                        busy = true;
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        patience[index].renew();
-                        break;
-                    }
-                    Err(error) => match patience[index].after(&error, os::monotonic_ns()) {
-                        // An ICMP error that a former reply met: taken by this call.
-                        Advice::Again => busy = true,
-                        Advice::At(moment) => {
-                            again = again.min(moment);
-                            break;
-                        }
-                        Advice::GiveUp => {
-                            desk.failure = Some(failed_call(sockets[index].receive_call(), &error));
-                            break;
-                        }
-                    },
-                }
-            }
-        }
+        let Round {
+            busy,
+            taken,
+            mut until,
+        } = take(&mut desk, &mut ports, &mut slots, testing.as_mut());
         desk.show(live);
         if desk.failure.is_some() {
             break;
         }
-        let mut until = again;
         if let Some(testing) = &mut testing {
-            until = until.min(testing.release_due(&mut desk, &mut sockets));
+            until = until.min(testing.release_due(&mut desk, &mut ports, &mut slots));
         }
+        let now = os::monotonic_ns();
         if let Some(sessions) = desk.reflector.book.sessions.as_mut().filter(|s| s.tells()) {
-            let now = os::monotonic_ns();
             if now >= sweep_at {
                 sessions.sweep(now);
                 sweep_at = now + SWEEP_NS;
             }
             until = until.min(sweep_at);
         }
-        let now = os::monotonic_ns();
         if may_look && pace.note(taken, now) {
-            for (index, socket) in sockets.iter_mut().enumerate() {
+            for (index, port) in ports.iter_mut().enumerate() {
                 let registry = desk.events.registry();
-                socket.deregister(registry);
-                if !pace.looks() && socket.register(registry, Token(index)).is_err() {
+                port.socket.deregister(registry);
+                if !pace.looks() && port.socket.register(registry, Token(index)).is_err() {
                     pace.go_on_looking();
                 }
             }
@@ -129,25 +94,77 @@ pub(crate) fn run<M: Mirror>(
     if let Some(testing) = &mut testing {
         testing.give_up(&mut desk);
     }
+    let mut totals = finish(desk, &ports);
+    totals.injected = testing.map(|testing| testing.stage.injected);
+    Ok(totals)
+}
+
+/// What came of a look at all ports.
+struct Round {
+    /// There may be more.
+    busy: bool,
+    /// Datagrams, a bundle being one.
+    taken: usize,
+    /// When a port that failed is to be tried again.
+    until: i64,
+}
+
+/// Answers what waits at the ports, within bounds.
+fn take<P: Port>(
+    desk: &mut Desk,
+    ports: &mut [OpenPort<P>],
+    slots: &mut P::Slots,
+    mut testing: Option<&mut Testing>,
+) -> Round {
+    let (mut busy, mut taken, mut until) = (false, 0, i64::MAX);
+    for (index, port) in ports.iter_mut().enumerate() {
+        for _ in 0..BUDGET {
+            match port.recv(slots) {
+                Ok(count) => {
+                    taken += count;
+                    let (mut socket, now) = (port.socket.with(slots), os::monotonic_ns());
+                    match &mut testing {
+                        None => desk.answer(index, &mut socket, count, now),
+                        Some(testing) => testing.answer(desk, &mut socket, index, count, now),
+                    }
+                    if count < socket.batch() {
+                        // Empty; what came meanwhile wakes the next wait at once.
+                        break;
+                    }
+                    busy = true;
+                }
+                Err(NoBatch::Error) => busy = true,
+                Err(NoBatch::Empty) => break,
+                Err(NoBatch::Until(moment)) => {
+                    until = until.min(moment);
+                    break;
+                }
+                Err(NoBatch::Failed(call)) => {
+                    desk.failure = Some(call);
+                    break;
+                }
+            }
+        }
+    }
+    Round { busy, taken, until }
+}
+
+/// What a thread did, and how its calls went.
+fn finish<P: Port>(desk: Desk, ports: &[OpenPort<P>]) -> Reflected {
     // Requests that came since a call began to fail wait there still.
-    let mut failing = sockets.iter().zip(&patience);
-    let failing = failing.find_map(|(socket, patience)| patience.failing(socket.receive_call()));
+    let failing = ports.iter().find_map(OpenPort::failing);
     let failure = desk.cannot_send().or(failing);
     let mut totals = desk.finish();
     totals.failure = failure.map(failed);
-    let refused = sockets.iter().flat_map(M::refused_calls).flatten();
-    for call in refused.map(failed) {
-        if !totals.refused_calls.contains(&call) {
-            totals.refused_calls.push(call);
+    for port in ports {
+        for call in port.socket.refused_calls().into_iter().flatten() {
+            totals.note_refused(failed(call));
         }
-    }
-    totals.injected = testing.map(|testing| testing.stage.injected);
-    for socket in &sockets {
-        if let Some(drops) = socket.kernel_drops() {
+        if let Some(drops) = port.socket.kernel_drops() {
             totals.kernel_drops = Some(totals.kernel_drops.unwrap_or(0) + drops);
         }
     }
-    Ok(totals)
+    totals
 }
 
 impl Desk {
@@ -183,13 +200,13 @@ impl Desk {
     fn show(&self, live: &Live) {
         let sessions = self.reflector.book.sessions.as_ref().map_or(0, |s| s.begun);
         for (place, value) in [
-            (&live.received, self.reflector.totals.received),
-            (&live.reflected, self.reflector.totals.reflected),
+            (&live.received, self.reflector.totals.counts.received),
+            (&live.reflected, self.reflector.totals.counts.reflected),
             (&live.sessions, sessions),
         ] {
             place.store(value, Ordering::Relaxed);
         }
-        live.ignored.show(&self.reflector.totals.ignored);
+        live.ignored.show(&self.reflector.totals.counts.ignored);
         live.unsent.show(&self.unsent);
     }
 
@@ -212,11 +229,11 @@ impl Desk {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::sync::Arc;
 
     use nix::errno::Errno;
 
-    use super::super::test_link::{Failing, tests_config};
+    use super::super::test_link::{Alone, Failing, tests_config};
     use super::*;
     use crate::io::{RefusedCall, Request};
 
@@ -234,7 +251,16 @@ mod tests {
             let calls = socket.calls();
             let reflector = Reflector::new(&tests_config());
             let (stop, live) = (AtomicBool::new(false), Live::default());
-            let did = run(vec![socket], reflector, None, None, &stop, &live, drop).unwrap();
+            let did = run(
+                vec![Alone(socket)],
+                reflector,
+                None,
+                None,
+                &stop,
+                &live,
+                drop,
+            )
+            .unwrap();
             assert_eq!(
                 did.failure.map(|failure| failure.call).as_deref(),
                 Some(call)
@@ -251,7 +277,7 @@ mod tests {
         sends: u32,
     }
 
-    impl Mirror for Mute {
+    impl Mirror for &mut Mute {
         fn batch(&self) -> usize {
             1
         }
@@ -313,16 +339,6 @@ mod tests {
         fn send_part(&mut self, _: usize, _: usize, _: usize, _: &Route, _: u8) -> io::Result<()> {
             Ok(())
         }
-
-        fn register(&mut self, _: &mio::Registry, _: Token) -> io::Result<()> {
-            Ok(())
-        }
-
-        fn deregister(&mut self, _: &mio::Registry) {}
-
-        fn kernel_drops(&self) -> Option<u64> {
-            None
-        }
     }
 
     const NO_SEND: RefusedCall = RefusedCall {
@@ -339,7 +355,16 @@ mod tests {
         };
         let reflector = Reflector::new(&tests_config());
         let (stop, live) = (AtomicBool::new(false), Live::default());
-        let did = run(vec![socket], reflector, None, None, &stop, &live, drop).unwrap();
+        let did = run(
+            vec![Alone(socket)],
+            reflector,
+            None,
+            None,
+            &stop,
+            &live,
+            drop,
+        )
+        .unwrap();
         let failure = did.failure.expect("it cannot send");
         assert_eq!(
             (failure.call.as_str(), failure.errno.as_str()),
@@ -349,16 +374,25 @@ mod tests {
 
     #[test]
     fn a_reflector_that_is_stopped_while_its_call_fails_has_failed() {
-        let stop = AtomicBool::new(false);
-        let calls = Cell::new(0);
-        let socket = Failing::new(|| {
-            calls.set(calls.get() + 1);
-            stop.store(calls.get() == 20, Ordering::Relaxed);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (mut calls, ask) = (0, Arc::clone(&stop));
+        let socket = Failing::new(move || {
+            calls += 1;
+            ask.store(calls == 20, Ordering::Relaxed);
             Err(Errno::EIO.into())
         });
         let live = Live::default();
         let reflector = Reflector::new(&tests_config());
-        let did = run(vec![socket], reflector, None, None, &stop, &live, drop).unwrap();
+        let did = run(
+            vec![Alone(socket)],
+            reflector,
+            None,
+            None,
+            &stop,
+            &live,
+            drop,
+        )
+        .unwrap();
         assert_eq!(
             did.failure.map(|failure| failure.errno).as_deref(),
             Some("EIO")

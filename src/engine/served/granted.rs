@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::allowance::Allowance;
 use crate::config::Dscp;
-use crate::report::ignored::{Ignored, Kind};
+use crate::engine::reflector::RequestCounts;
 use crate::wire::protected::TestKeys;
 use crate::wire::{Format, TestFormat};
 
@@ -57,57 +57,11 @@ pub enum NotServed {
     },
 }
 
-/// Counts of one session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ServedCounts {
-    /// Datagrams from its sender.
-    pub received: u64,
-    /// Octets of UDP payload in them.
-    pub received_octets: u64,
-    /// Replies that were sent.
-    pub reflected: u64,
-    /// Replies that could not be sent.
-    pub unsent: u64,
-    /// Datagrams that were not answered; over the limit are those beyond the [`Allowance`].
-    pub ignored: Ignored,
-    /// Requests that came in bundles.
-    pub bundled: u64,
-    /// Requests whose Error Estimate has Multiplier 0: they are answered all the same.
-    pub estimates_unusable: u64,
-}
-
-impl ServedCounts {
-    /// Datagrams that are no request that can be answered: too short or long, to many, or replies that
-    /// came back.
-    #[must_use]
-    pub fn malformed(&self) -> u64 {
-        self.ignored.total() - self.forged() - self.over_allowance() - self.early()
-    }
-
-    /// Requests whose HMAC is not theirs.
-    #[must_use]
-    pub fn forged(&self) -> u64 {
-        self.ignored.of(Kind::Forged)
-    }
-
-    /// Requests beyond the [`Allowance`].
-    #[must_use]
-    pub fn over_allowance(&self) -> u64 {
-        self.ignored.of(Kind::OverLimit)
-    }
-
-    /// Requests before the session was started.
-    #[must_use]
-    pub fn early(&self) -> u64 {
-        self.ignored.of(Kind::Early)
-    }
-}
-
 /// What happened to a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServedEvent {
     /// REFWAIT ended it. [`Ended`](Self::Ended) follows.
     Silent(ServedId),
     /// It has ended, and its port is free: told once of each session that was added.
-    Ended(ServedId, ServedCounts),
+    Ended(ServedId, RequestCounts),
 }

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam_channel::Sender;
 
 use super::allowance::Allowance;
-use super::granted::{Served, ServedCounts, ServedEvent, ServedId};
+use super::granted::{Served, ServedEvent, ServedId};
 use crate::config::Dscp;
-use crate::engine::reflector::{Book, Terms};
+use crate::engine::reflector::{Book, RequestCounts, Terms};
 use crate::io::Request;
 use crate::report::ignored::Kind;
 use crate::wire::SenderPacket;
@@ -28,7 +28,7 @@ pub(super) struct Session {
     /// Sequence Number of the next reply.
     next: u32,
     life: Life,
-    counts: ServedCounts,
+    counts: RequestCounts,
     /// Set before its end is told: then another session may have its source and port.
     over: Arc<AtomicBool>,
     /// `None`: nobody knows of it yet.
@@ -84,7 +84,7 @@ impl Session {
                 heard_ns: 0,
                 look_ns: None,
             },
-            counts: ServedCounts::default(),
+            counts: RequestCounts::default(),
             over,
             events: Some(events),
         }
@@ -251,14 +251,11 @@ impl Book for Serving {
         let place = place.ok_or(Kind::NoSession)?;
         let place = u64::try_from(*place).unwrap_or(u64::MAX);
         let session = self.session(place).ok_or(Kind::NoSession)?;
-        let counts = &mut session.counts;
-        counts.received += packets;
-        counts.received_octets += u64::try_from(request.len).unwrap_or(0);
-        counts.bundled += if packets > 1 { packets } else { 0 };
+        session.counts.arrived(packets, request.len);
         if session.life.running {
             return Ok(place);
         }
-        counts.ignored.note(Kind::Early, packets);
+        session.counts.ignored.note(Kind::Early, packets);
         Err(Kind::Early)
     }
 
@@ -282,8 +279,7 @@ impl Book for Serving {
         let Some(session) = self.session(*visit) else {
             return 0;
         };
-        let usable = sender.error_estimate.is_usable();
-        session.counts.estimates_unusable += if usable { 0 } else { count.into() };
+        session.counts.note_estimate(sender, count);
         session.life.heard_ns = now;
         let number = session.next;
         session.next = number.wrapping_add(count);

@@ -185,7 +185,7 @@ impl Host {
     }
 
     /// Ends a session at once.
-    fn end(&mut self, id: ServedId) -> ServedCounts {
+    fn end(&mut self, id: ServedId) -> RequestCounts {
         self.reflectors.end(id, 0);
         match self.event() {
             ServedEvent::Ended(ended, counts) if ended == id => counts,
@@ -687,7 +687,7 @@ fn a_session_goes_on_for_its_timeout_and_then_its_port_is_free() {
         assert_ne!(next, id);
         // One that was not started ends at once, and each only once.
         host.reflectors.end(next, FOREVER_NS);
-        let none = ServedCounts::default();
+        let none = RequestCounts::default();
         assert_eq!(host.event(), ServedEvent::Ended(next, none));
         host.reflectors.end(next, 0);
         assert_eq!(host.finish(), []);
@@ -1016,7 +1016,7 @@ fn serving(format: TestFormat) -> (Reflector<Serving>, Receiver<ServedEvent>) {
 }
 
 /// The replies to a bundle, all but T3, and what was counted.
-fn reflected(format: TestFormat, bundle: &[u8], segment: usize) -> (Vec<Vec<u8>>, ServedCounts) {
+fn reflected(format: TestFormat, bundle: &[u8], segment: usize) -> (Vec<Vec<u8>>, RequestCounts) {
     let (serving, told) = serving(format);
     let mut desk = Desk::new(serving).unwrap();
     let mut replies = Vec::new();

@@ -1,7 +1,6 @@
 //! A thread that reflects on ports which come and go.
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -10,9 +9,9 @@ use mio::Waker;
 
 use super::granted::ServedId;
 use super::serving::{Serving, Session};
-use crate::engine::reflector::Desk;
+use crate::engine::reflector::{Desk, NoBatch, OpenPort};
 use crate::engine::tally::{Tally, UnsentTally};
-use crate::io::{Advice, Mirror, Patience, Port, RefusedCall, failed_call};
+use crate::io::{Mirror, Port, RefusedCall};
 use crate::os;
 use crate::report::unsent::Unsent;
 
@@ -57,14 +56,11 @@ pub(super) struct Shared {
 
 /// A port of this thread.
 struct Opened<P> {
-    socket: P,
+    port: OpenPort<P>,
     /// Sessions on it; none any more are added once there are none.
     users: Arc<AtomicUsize>,
     /// Drops that [`Shared::drops`] has.
     drops: u64,
-    patience: Patience,
-    /// The call that failed last.
-    failed_call: &'static str,
 }
 
 /// What a thread tells when it has ended.
@@ -170,21 +166,19 @@ impl<P: Port> Thread<P> {
     pub(super) fn serve(&mut self, number: usize, slots: &mut P::Slots) -> bool {
         let (mut full, mut more) = (false, true);
         for _ in 0..BUDGET {
-            let Some(port) = self.ports.get_mut(&number) else {
+            let Some(opened) = self.ports.get_mut(&number) else {
                 // Closed since, or no port: what wakes this thread and its timer have numbers, too.
                 return false;
             };
-            let received = port.socket.with(slots).recv();
-            match received {
+            match opened.port.recv(slots) {
                 Ok(batch) => {
-                    port.patience.renew();
                     self.failing = None;
                     // What was ordered before these packets left their sender is in force for them.
                     self.obey();
-                    let Some(port) = self.ports.get_mut(&number) else {
+                    let Some(opened) = self.ports.get_mut(&number) else {
                         return false;
                     };
-                    let mut socket = port.socket.with(slots);
+                    let mut socket = opened.port.socket.with(slots);
                     let now = os::monotonic_ns();
                     self.desk.answer(number, &mut socket, batch, now);
                     if batch < socket.batch() {
@@ -194,27 +188,22 @@ impl<P: Port> Thread<P> {
                     }
                     full = true;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    port.patience.renew();
+                Err(NoBatch::Empty) => {
                     self.failing = None;
                     more = false;
                     break;
                 }
-                Err(error) => match port.patience.after(&error, os::monotonic_ns()) {
-                    // An ICMP error that a former reply met: taken by this call.
-                    Advice::Again => {}
-                    Advice::At(moment) => {
-                        port.failed_call = port.socket.with(slots).receive_call();
-                        let before = self.again_ns.unwrap_or(i64::MAX);
-                        self.again_ns = Some(moment.min(before));
-                        break;
-                    }
-                    Advice::GiveUp => {
-                        let call = port.socket.with(slots).receive_call();
-                        self.desk.failure = Some(failed_call(call, &error));
-                        return false;
-                    }
-                },
+                Err(NoBatch::Error) => {}
+                // Tried again then.
+                Err(NoBatch::Until(moment)) => {
+                    let before = self.again_ns.unwrap_or(i64::MAX);
+                    self.again_ns = Some(moment.min(before));
+                    break;
+                }
+                Err(NoBatch::Failed(call)) => {
+                    self.desk.failure = Some(call);
+                    return false;
+                }
             }
         }
         if full {
@@ -236,11 +225,9 @@ impl<P: Port> Thread<P> {
                         // It was registered before it was known here.
                         self.desk.ready.push(session.port);
                         let opened = Opened {
-                            socket,
+                            port: OpenPort::new(socket),
                             users,
                             drops: 0,
-                            patience: Patience::default(),
-                            failed_call: "",
                         };
                         self.ports.insert(session.port, opened);
                     }
@@ -270,8 +257,8 @@ impl<P: Port> Thread<P> {
         let last = users.is_none_or(|users| users.fetch_sub(1, Ordering::AcqRel) == 1);
         if last {
             self.note_drops(number);
-            if let Some(mut port) = self.ports.remove(&number) {
-                self.failing = port.patience.failing(port.failed_call).or(self.failing);
+            if let Some(Opened { mut port, .. }) = self.ports.remove(&number) {
+                self.failing = port.failing().or(self.failing);
                 for call in port.socket.refused_calls().into_iter().flatten() {
                     if !self.refused_calls.contains(&call) {
                         self.refused_calls.push(call);
@@ -287,20 +274,20 @@ impl<P: Port> Thread<P> {
     }
 
     fn note_drops(&mut self, number: usize) {
-        let Some(port) = self.ports.get_mut(&number) else {
+        let Some(opened) = self.ports.get_mut(&number) else {
             return;
         };
-        if let Some(drops) = port.socket.kernel_drops() {
-            let more = drops.saturating_sub(port.drops);
+        if let Some(drops) = opened.port.socket.kernel_drops() {
+            let more = drops.saturating_sub(opened.drops);
             self.shared.drops.fetch_add(more, Ordering::Relaxed);
-            port.drops = drops;
+            opened.drops = drops;
         }
     }
 
     fn show(&self) {
         self.shared
             .ignored
-            .show(&self.desk.reflector.totals.ignored);
+            .show(&self.desk.reflector.totals.counts.ignored);
         self.shared.unsent.show(&self.desk.unsent);
     }
 }

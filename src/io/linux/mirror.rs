@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::ops::DerefMut;
 use std::os::fd::{AsFd, AsRawFd};
 
 use mio::unix::SourceFd;
@@ -42,24 +41,13 @@ impl MirrorSocket {
         let sent = sys::send_reply(self.socket.as_fd(), octets, to, facts);
         sent.map_err(|error| named(error, Call::Sendmsg))
     }
-
-    /// Allocates the batch; to be called on the thread that reflects.
-    pub(crate) fn start(self) -> Mirror {
-        Mirror {
-            slots: Box::new(Slots::new()),
-            socket: Box::new(self),
-        }
-    }
 }
 
 /// Opens the sockets of a reflector on one address, one for each thread.
 ///
 /// # Errors
 /// The system's: address in use, no permission.
-pub(crate) fn open_mirrors(
-    plan: &SocketPlan,
-    threads: usize,
-) -> io::Result<(Vec<MirrorSocket>, Granted)> {
+fn open_mirrors(plan: &SocketPlan, threads: usize) -> io::Result<(Vec<MirrorSocket>, Granted)> {
     let mut remarks = Vec::new();
     let mut sockets = Vec::with_capacity(threads);
     let mut local = plan.local;
@@ -161,8 +149,18 @@ impl crate::io::Port for MirrorSocket {
         Ok((socket, granted))
     }
 
+    fn open_each(plan: &SocketPlan, threads: usize) -> io::Result<(Vec<Vec<Self>>, Granted)> {
+        let (sockets, granted) = open_mirrors(plan, threads)?;
+        let by_thread = sockets.into_iter().map(|socket| vec![socket]);
+        Ok((by_thread.collect(), granted))
+    }
+
     fn slots() -> Slots {
         Slots::new()
+    }
+
+    fn kernel_stamps(&self) -> bool {
+        self.stamped
     }
 
     fn with<'a>(&'a mut self, slots: &'a mut Slots) -> impl crate::io::Mirror + 'a {
@@ -193,29 +191,21 @@ impl crate::io::Port for MirrorSocket {
     }
 }
 
-/// See [`crate::io::Mirror`]: a socket with memory of its own, or with borrowed one.
-pub(crate) struct Mirror<S = Box<Slots>, K = Box<MirrorSocket>> {
-    slots: S,
-    socket: K,
+/// See [`crate::io::Mirror`].
+struct Mirror<'a> {
+    slots: &'a mut Slots,
+    socket: &'a mut MirrorSocket,
 }
 
-impl<S, K> crate::io::Mirror for Mirror<S, K>
-where
-    S: DerefMut<Target = Slots>,
-    K: DerefMut<Target = MirrorSocket>,
-{
+impl crate::io::Mirror for Mirror<'_> {
     fn batch(&self) -> usize {
         self.slots.batch.offered()
-    }
-
-    fn kernel_stamps(&self) -> bool {
-        self.socket.stamped
     }
 
     fn recv(&mut self) -> io::Result<usize> {
         let MirrorSocket {
             socket, receiving, ..
-        } = &mut *self.socket;
+        } = self.socket;
         let batch = self.slots.batch.next_batch();
         receiving.receive(batch, socket.as_fd(), Queue::Data)
     }
@@ -229,7 +219,7 @@ where
     }
 
     fn request(&mut self, index: usize) -> Request<'_> {
-        let slots = &mut *self.slots;
+        let slots = &mut self.slots;
         let received = slots.batch.received(index);
         let facts = received.facts;
         if let Some(drops) = facts.drops {
@@ -280,7 +270,7 @@ where
     fn send(&mut self, limit: usize) -> io::Result<usize> {
         let MirrorSocket {
             socket, sending, ..
-        } = &mut *self.socket;
+        } = self.socket;
         let fd = socket.as_fd();
         sending.make(
             &mut self.slots.batch,
@@ -324,21 +314,5 @@ where
         };
         let octets = self.slots.batch.reply(index);
         self.socket.reply(&octets[at..at + len], route.to, facts)
-    }
-
-    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        crate::io::Port::register(&mut *self.socket, registry, token)
-    }
-
-    fn deregister(&mut self, registry: &Registry) {
-        crate::io::Port::deregister(&mut *self.socket, registry);
-    }
-
-    fn kernel_drops(&self) -> Option<u64> {
-        crate::io::Port::kernel_drops(&*self.socket)
-    }
-
-    fn refused_calls(&self) -> [Option<RefusedCall>; 2] {
-        crate::io::Port::refused_calls(&*self.socket)
     }
 }
