@@ -1,5 +1,7 @@
 //! Roundtrip and Outbound rest on transmit timestamps, which may be fewer than the replies: in trouble, too,
 //! they are of the same stretches of the session as Inbound.
+//!
+//! Needs a quiet machine: where threads wait for a processor, stamps are lost, and fewer packets ask for them.
 
 mod common;
 
