@@ -6,6 +6,7 @@
 )]
 
 use super::*;
+use crate::report::Whose;
 use proptest::prelude::*;
 use rand::SeedableRng as _;
 use rand_pcg::Pcg64;
