@@ -292,7 +292,7 @@ fn open_sessions_of_another_program() {
         let found = open_session(&segments, port);
         assert_eq!(found, (packets, packets, vec![size]), "{name}");
         let request_len = wire::SENDER_LEN + session.padding;
-        assert_eq!(wire::reply_len(request_len), size);
+        assert_eq!(TestFormat::LIGHT.reply_len(request_len), size);
     }
 }
 

@@ -294,7 +294,7 @@ impl Command {
         let [number, ..] = *first;
         let body = match number {
             REQUEST_TW_SESSION => size_of::<RequestTwSession>(),
-            START_SESSIONS => size_of::<StartSessions>(),
+            START_SESSIONS => size_of::<StartLayout>(),
             STOP_SESSIONS => size_of::<StopSessionsLayout>(),
             START_N_SESSIONS | STOP_N_SESSIONS => SidListHead::read(first)?.body_len(most_sids)?,
             other => return Err(Malformed::UnknownCommand(other)),
@@ -311,7 +311,7 @@ impl Command {
         Ok(match number {
             REQUEST_TW_SESSION => Self::RequestTwSession(whole(body)?),
             START_SESSIONS => {
-                whole::<StartSessions>(body)?;
+                whole::<StartLayout>(body)?;
                 Self::StartSessions
             }
             STOP_SESSIONS => {
@@ -331,13 +331,7 @@ impl Command {
     pub fn write(&self, out: &mut Vec<u8>) {
         match self {
             Self::RequestTwSession(request) => out.extend(request.as_bytes()),
-            Self::StartSessions => {
-                let start = StartSessions {
-                    command: START_SESSIONS,
-                    mbz: [0; 15],
-                };
-                out.extend(start.as_bytes());
-            }
+            Self::StartSessions => StartLayout::write(START_SESSIONS, out),
             Self::StopSessions(stop) => {
                 let stop = StopSessionsLayout {
                     command: STOP_SESSIONS,
@@ -439,7 +433,7 @@ impl Answer {
         let [number, ..] = *first;
         let body = match awaited {
             Awaited::AcceptSession => size_of::<AcceptSession>(),
-            Awaited::StartAck => size_of::<StartAckLayout>(),
+            Awaited::StartAck => size_of::<StartLayout>(),
             Awaited::StartNAck if number != START_N_ACK => {
                 return Err(Malformed::NotAwaited { awaited, number });
             }
@@ -470,7 +464,9 @@ impl Answer {
         };
         Ok(match awaited {
             Awaited::AcceptSession => Self::AcceptSession(whole(body)?),
-            Awaited::StartAck => Self::StartAck(whole::<StartAckLayout>(body)?.accept.into()),
+            Awaited::StartAck => {
+                Self::StartAck(whole::<StartLayout>(body)?.command_or_accept.into())
+            }
             Awaited::StartNAck => {
                 let (accept, sids) = list(START_N_ACK)?;
                 Self::StartNAck(accept, sids)
@@ -486,13 +482,7 @@ impl Answer {
     pub fn write(&self, out: &mut Vec<u8>) {
         match self {
             Self::AcceptSession(accept) => out.extend(accept.as_bytes()),
-            Self::StartAck(accept) => {
-                let ack = StartAckLayout {
-                    accept: (*accept).into(),
-                    mbz: [0; 15],
-                };
-                out.extend(ack.as_bytes());
-            }
+            Self::StartAck(accept) => StartLayout::write((*accept).into(), out),
             Self::StartNAck(accept, sids) => {
                 SidListHead::write(START_N_ACK, (*accept).into(), sids, out);
             }
@@ -555,23 +545,24 @@ impl AcceptSession {
     }
 }
 
-/// Start-Sessions before its HMAC (RFC 4656 §3.7).
+/// Start-Sessions, by its number, or Start-Ack, by its Accept value, before its HMAC (RFC 4656 §3.7).
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy)]
 #[repr(C)]
-struct StartSessions {
-    command: u8,
+struct StartLayout {
+    command_or_accept: u8,
     mbz: [u8; 15],
 }
-const _: () = assert!(size_of::<StartSessions>() == BLOCK_LEN);
+const _: () = assert!(size_of::<StartLayout>() == BLOCK_LEN);
 
-/// Start-Ack before its HMAC (RFC 4656 §3.7).
-#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy)]
-#[repr(C)]
-struct StartAckLayout {
-    accept: u8,
-    mbz: [u8; 15],
+impl StartLayout {
+    fn write(command_or_accept: u8, out: &mut Vec<u8>) {
+        let start = Self {
+            command_or_accept,
+            mbz: [0; 15],
+        };
+        out.extend(start.as_bytes());
+    }
 }
-const _: () = assert!(size_of::<StartAckLayout>() == BLOCK_LEN);
 
 /// Stop-Sessions before its HMAC (RFC 5357 §3.8).
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy)]

@@ -213,6 +213,29 @@ mod tests {
     }
 
     #[test]
+    fn reply_lengths_match_the_vectors() {
+        let rows: Vec<serde_json::Value> = serde_json::from_str(include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/vectors/test_packets.json"
+        )))
+        .unwrap();
+        let reply_len = |request_len| TestFormat::LIGHT.reply_len(request_len);
+        let mut seen = 0;
+        for pair in rows.windows(2) {
+            let answer = pair[1]["name"].as_str().unwrap();
+            if answer.starts_with("unauthenticated reflector, answer to") {
+                let request_len = pair[0]["wire"].as_str().unwrap().len() / 2;
+                assert_eq!(reply_len(request_len), pair[1]["length"], "{answer}");
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, 4);
+        for (request, reply) in [(14, 41), (40, 41), (41, 41), (42, 42), (65_507, 65_507)] {
+            assert_eq!(reply_len(request), reply);
+        }
+    }
+
+    #[test]
     fn sizes_are_those_of_the_rfcs() {
         let (open, protected) = (Modes::UNAUTHENTICATED, Modes::ENCRYPTED);
         let (same, tos) = (Modes::SYMMETRICAL_SIZE, Modes::DSCP_ECN_MONITORING);

@@ -24,7 +24,6 @@ pub use modes::{ModeRefused, Modes, NoMode, NotAMode, SecurityMode};
 pub use packet::{
     MAX_UDP_PAYLOAD, REFLECTOR_LEN, ReflectorPacket, Reply, ReplyHead, ReplyTail, SENDER_LEN,
     SHORT_REPLY_LEN, SenderPacket, TooShort, echoed_sender_timestamp, fill_padding, parse_request,
-    reply_len,
 };
 pub use request::{Ends, Interval, ReflectOctets, RequestTwSession, SessionRequest, Unacceptable};
 pub use sid::Sid;

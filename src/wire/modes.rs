@@ -247,12 +247,7 @@ impl SecurityMode {
 /// One lower-case word, which parses back.
 impl fmt::Display for SecurityMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Unauthenticated => "unauthenticated",
-            Self::Authenticated => "authenticated",
-            Self::Encrypted => "encrypted",
-            Self::Mixed => "mixed",
-        })
+        self.bit().fmt(f)
     }
 }
 

@@ -9,7 +9,7 @@ use super::{Desk, OneBundle, Reflector, RequestCounts};
 use crate::engine::admission::Record;
 use crate::io::{Mirror, Request};
 use crate::wire::{
-    ErrorEstimate, REFLECTOR_LEN, Reply, SENDER_LEN, SenderPacket, Timestamp, reply_len,
+    ErrorEstimate, REFLECTOR_LEN, Reply, SENDER_LEN, SenderPacket, TestFormat, Timestamp,
 };
 
 const AHEAD: usize = REFLECTOR_LEN - SENDER_LEN;
@@ -84,7 +84,7 @@ fn a_train_answers_a_bundle() {
         let replies = reflected(&sizes, None);
         assert_eq!(replies.len(), 5, "{sizes:?}");
         for (n, (reply, size)) in (0_u32..).zip(replies.iter().zip(sizes)) {
-            assert_eq!(reply.len(), reply_len(size));
+            assert_eq!(reply.len(), TestFormat::LIGHT.reply_len(size));
             let parsed = Reply::parse(reply).unwrap();
             assert_eq!(
                 (parsed.head.seq.get(), parsed.head.sender_seq.get()),
