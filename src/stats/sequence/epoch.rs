@@ -6,6 +6,8 @@ use super::resequencer::Resequencer;
 
 /// Replies from whose lead the value is taken at which the reflector's counter began.
 pub(super) const FIRST_REPLIES: u32 = 32;
+/// So few replies may all be to packets that others overtook.
+const FEW_REPLIES: u32 = 8;
 
 /// The time from one (re)start of the reflector's counter to the next.
 #[derive(Debug)]
@@ -95,7 +97,8 @@ impl Epoch {
     /// same where the first packets overtook one another, and a reply to one of them was lost.
     pub(super) fn doubt(&self) -> u64 {
         let base = self.base();
-        if self.maybe_fresh && base <= FIRST_REPLIES.into() {
+        let maybe_fresh = self.maybe_fresh || self.looked_at < FEW_REPLIES;
+        if maybe_fresh && base <= FIRST_REPLIES.into() {
             base
         } else {
             0

@@ -911,6 +911,25 @@ fn numbers_that_no_reply_of_ours_bears_out_were_given_to_nobody() {
     assert_eq!((losses(&counts), counts.given_to_others), ((0, 0, 0), 0));
 }
 
+/// One reply of four came, to a packet that another one had overtaken, whose reply was lost: or the counter
+/// had begun before.
+#[test]
+fn few_replies_do_not_tell_where_the_counter_began() {
+    simulate(5_634_800_279_106_872_650, 4, 0.333, 0.426, 0.0, 0.228);
+    let mut tracker = Tracker::new(64);
+    tracker.on_reply(0, 1, false);
+    tracker.on_probe(0, 2);
+    let found = tracker.finish(4).directions.unwrap();
+    assert_eq!(
+        (
+            found.lost_outbound,
+            found.lost_inbound,
+            found.lost_unattributed
+        ),
+        (2, 0, 1)
+    );
+}
+
 proptest! {
     #[test]
     fn directions_are_right_whatever_others_send_from_our_address(
