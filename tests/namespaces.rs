@@ -285,8 +285,10 @@ fn a_rate_that_this_host_s_own_queue_limits_is_the_host_s() {
     assert_eq!(found["limited_by"], "host", "{found:#}");
     let pps = found["rate_pps"].as_u64().expect("a rate");
     assert!(pps < 1_900, "{found:#}");
+    // A busy machine may fall behind before its queue is full.
     let notes = found["notes"].to_string();
-    assert!(notes.contains("in front of the interface"), "{notes}");
+    let causes = ["in front of the interface", "could not keep the rate"];
+    assert!(causes.iter().any(|cause| notes.contains(cause)), "{notes}");
 }
 
 #[test]
