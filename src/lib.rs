@@ -11,7 +11,7 @@
 //! let reflector = Reflecting::start(&config, &stop)?;
 //! println!("reflecting on {}", reflector.local()[0]);
 //! stop.request();
-//! println!("{} replies were sent", reflector.wait()?.reflected);
+//! println!("{} replies were sent", reflector.wait()?.counts.reflected);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
