@@ -239,6 +239,7 @@ impl<T, M> Blocks<T, M> {
                     Err(TryRecvError::Disconnected) => break,
                     Err(TryRecvError::Empty) => {
                         rests += 1;
+                        // `sleep` ends the thread where the system refuses it.
                         std::thread::park_timeout(REST);
                     }
                 }

@@ -2,13 +2,13 @@
 //! `thread` drives it at full speed.
 
 mod answer;
-mod attempt;
 mod door;
 mod ending;
 mod estimates;
 pub(super) mod facts;
 mod looks;
 mod own_time;
+mod presence;
 mod readings;
 mod side;
 mod stamps;

@@ -18,7 +18,7 @@ mod thread;
 mod totals;
 pub(super) mod train;
 
-pub(super) use self::book::{Book, Terms};
+pub(super) use self::book::{Book, Looks};
 pub(super) use self::desk::Desk;
 pub(super) use self::light::no_request;
 pub(super) use self::open_port::{NoBatch, OpenPort};

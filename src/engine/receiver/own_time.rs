@@ -1,5 +1,5 @@
-//! This host's clock, by which T1, T4 and transmit timestamps are: which packets have none of the time it
-//! says, since it was set while they were under way, and how long packets waited here before they left.
+//! This host's clock, which tells T1, T4 and transmit timestamps. Which packets were under way when it was set,
+//! so that their delays are not known, and how long packets waited here before they left.
 
 use super::door::Now;
 use crate::engine::waits::Waits;

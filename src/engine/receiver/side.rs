@@ -9,12 +9,12 @@
 use std::net::SocketAddr;
 
 use super::answer::Answer;
-use super::attempt::Attempt;
 use super::door::{Now, Out};
 use super::ending::{Ending, Seen};
 use super::facts::{Facts, Received};
 use super::looks::{Looks, Stage};
 use super::own_time::OwnTime;
+use super::presence::Presence;
 use super::readings::{Readings, Told};
 use super::stamps::TransmitStamps;
 use super::tap::Tap;
@@ -128,7 +128,7 @@ pub(crate) struct ReceiverSide<'a> {
     tap: Option<Tap>,
     pub(super) facts: Facts,
     pub(super) ending: Ending,
-    pub(super) attempt: Attempt,
+    pub(super) presence: Presence,
     errors_queued: bool,
 }
 
@@ -151,7 +151,7 @@ impl<'a> ReceiverSide<'a> {
             tap,
             facts: Facts::new(plan.payloads.len()),
             ending: Ending::new(plan.timeout_ns, plan.loss_bound, plan.probes),
-            attempt: Attempt::new(plan.first_begun_ns, now),
+            presence: Presence::new(plan.first_begun_ns, now),
             errors_queued: plan.errors_queued,
         }
     }
@@ -168,7 +168,7 @@ impl<'a> ReceiverSide<'a> {
 
     /// Whether the peer was found not to be there yet.
     pub(crate) fn is_absent(&self) -> bool {
-        self.attempt.is_absent
+        self.presence.is_absent
     }
 
     /// The system's clock was set: then the delays of all packets under way are wrong.
@@ -204,7 +204,7 @@ impl<'a> ReceiverSide<'a> {
     /// Counts an ICMP error, unless it says that the peer is not there yet.
     fn on_icmp(&mut self, icmp: &Icmp, now: Now, out: &mut impl Out) {
         let answered = self.tracker.answered();
-        let refused = answered == 0 && self.attempt.is_refused(icmp, &self.under_way, now);
+        let refused = answered == 0 && self.presence.is_refused(icmp, &self.under_way, now);
         if refused {
             return;
         }
@@ -388,7 +388,7 @@ impl<'a> ReceiverSide<'a> {
         // Nothing was answered before.
         if self.tracker.received() == 0
             && self
-                .attempt
+                .presence
                 .is_answered_too_soon(seq, &self.under_way, *now)
         {
             return 1;
@@ -471,7 +471,7 @@ impl<'a> ReceiverSide<'a> {
     #[cold]
     fn no_answer(&mut self, head: &ReplyHead, kind: Kind) {
         let t1 = head.sender_timestamp;
-        if self.attempt.has_withdrawn(t1, &self.under_way) {
+        if self.presence.has_withdrawn(t1, &self.under_way) {
             return;
         }
         self.ignore(kind);
@@ -495,7 +495,7 @@ impl<'a> ReceiverSide<'a> {
         let near = second(self.under_way.flight.t1(seq)) == second(t1.raw());
         if !near || self.tracker.in_time(seq) {
             self.no_answer(head, Kind::OtherT1);
-        } else if !self.attempt.has_withdrawn(t1, &self.under_way) {
+        } else if !self.presence.has_withdrawn(t1, &self.under_way) {
             self.ignore(Kind::OtherT1);
         }
     }
@@ -516,7 +516,7 @@ impl<'a> ReceiverSide<'a> {
         let oldest = attempted - self.under_way.flight.window();
         let until = self.under_way.packet_left_ns(oldest, now).unwrap_or(now);
         let left = self.under_way.left_ns(head.sender_timestamp, now);
-        if left.is_some_and(|left| (self.attempt.begun_ns..=until).contains(&left)) {
+        if left.is_some_and(|left| (self.presence.begun_ns..=until).contains(&left)) {
             let arrival = self.tracker.on_reply(seq, head.seq.get(), true);
             self.further(seq, arrival, out);
         } else {
@@ -721,12 +721,12 @@ impl<'a> ReceiverSide<'a> {
     fn finds_absent(&mut self, now: Now, out: &mut impl Out) -> bool {
         if self.under_way.flight.is_asked() {
             if self.tracker.answered() == 0 {
-                self.attempt.is_absent = true;
+                self.presence.is_absent = true;
             } else if !self.errors_queued {
                 self.on_icmp(&Icmp::of_errno(libc::ECONNREFUSED), now, out);
             }
         }
-        self.attempt.is_absent
+        self.presence.is_absent
     }
 
     /// Looks at timeouts and intervals; returns when to look again.
@@ -754,7 +754,7 @@ impl<'a> ReceiverSide<'a> {
         if let Some(tap) = &mut tap {
             tap.begin_anew();
         }
-        (self.attempt.first_begun_ns, self.attempt.any_answer, tap)
+        (self.presence.first_begun_ns, self.presence.any_answer, tap)
     }
 
     /// What was found of `sent` packets, and the counts with which the last interval ends.

@@ -29,7 +29,7 @@ pub(in crate::engine) trait Book {
     fn session(visit: &Self::Visit) -> u64;
 
     /// How its packets look.
-    fn terms(&self, session: u64) -> Option<&Terms>;
+    fn looks(&self, session: u64) -> Option<&Looks>;
 
     /// Takes `count` requests that have so many octets together; all but the first, which is `sender`,
     /// have the numbers that follow, and its T1. Returns the Sequence Number of the first reply; those
@@ -61,7 +61,7 @@ pub(in crate::engine) trait Book {
 
 /// How the packets of a session look.
 #[derive(Debug)]
-pub(in crate::engine) struct Terms {
+pub(in crate::engine) struct Looks {
     pub(in crate::engine) format: TestFormat,
     /// Format of T2 and T3.
     pub(in crate::engine) timestamps: Format,
@@ -70,7 +70,7 @@ pub(in crate::engine) struct Terms {
     pub(in crate::engine) protection: Option<Protection>,
 }
 
-impl Terms {
+impl Looks {
     pub(super) fn reply_tos(&self, received: Option<u8>) -> u8 {
         // The DSCP comes back, ECN does not: it speaks of the way here.
         self.tos.unwrap_or(received.unwrap_or(0) & !0b11)

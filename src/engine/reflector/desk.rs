@@ -92,9 +92,9 @@ impl<B: Book> Desk<B> {
         let Some(visit) = reflector.admit(port, &request, segment) else {
             return;
         };
-        let terms = reflector.book.terms(B::session(&visit));
+        let looks = reflector.book.looks(B::session(&visit));
         let octets = &request.slot[..request.len];
-        let run = terms.and_then(|terms| run_in(octets, segment, terms.format, &reflector.guard));
+        let run = looks.and_then(|looks| run_in(octets, segment, looks.format, &reflector.guard));
         let answer = if let Some(run) = run {
             let facts = Request {
                 slot: &mut [],

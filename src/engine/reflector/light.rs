@@ -1,6 +1,6 @@
 //! The sessions of TWAMP Light (RFC 5357 appendix I): whoever may ask begins one by asking.
 
-use super::book::{Book, Terms};
+use super::book::{Book, Looks};
 use crate::config::{Dscp, Prefix, ReflectorConfig};
 use crate::engine::admission::{Record, Sessions, Visit, allowed};
 use crate::io::Request;
@@ -12,7 +12,7 @@ pub(crate) struct Light {
     allow: Vec<Prefix>,
     /// The sender's number is copied.
     stateless: bool,
-    terms: Terms,
+    looks: Looks,
     /// `None`: sessions are not told apart.
     pub(in crate::engine) sessions: Option<Sessions>,
 }
@@ -23,7 +23,7 @@ impl Light {
         Self {
             allow: config.allow.clone(),
             stateless: config.stateless,
-            terms: Terms {
+            looks: Looks {
                 format: TestFormat::LIGHT,
                 timestamps: config.format,
                 tos: config.dscp.map(Dscp::tos),
@@ -89,8 +89,8 @@ impl Book for Light {
         visit.map_or(0, |visit| visit.serial)
     }
 
-    fn terms(&self, _: u64) -> Option<&Terms> {
-        Some(&self.terms)
+    fn looks(&self, _: u64) -> Option<&Looks> {
+        Some(&self.looks)
     }
 
     fn take(

@@ -4,7 +4,7 @@
 //! A datagram is a bundle of one. All of a bundle share one look at where it came from, one T2, and
 //! one train of replies.
 
-use super::book::{Book, Terms};
+use super::book::{Book, Looks};
 use super::light::Light;
 use super::run::Run;
 use super::totals::Reflected;
@@ -156,13 +156,13 @@ impl<B: Book> Reflector<B> {
         let step = run.step;
         let len = step * self.limit(&visit, request.len / step, step, now);
         let session = B::session(&visit);
-        let terms = self.book.terms(session).filter(|_| len > 0)?;
-        let first = self.blank(request, terms).answering(&run.first, number);
+        let looks = self.book.looks(session).filter(|_| len > 0)?;
+        let first = self.blank(request, looks).answering(&run.first, number);
         run.write(first, &mut octets[..len]);
         Some(Answer {
             len,
             step,
-            tos: terms.reply_tos(request.tos),
+            tos: looks.reply_tos(request.tos),
             session,
         })
     }
@@ -176,12 +176,12 @@ impl<B: Book> Reflector<B> {
         segment: usize,
         now: i64,
     ) -> Option<Answer> {
-        let terms = self.book.terms(B::session(&visit))?;
-        let step = terms.format.reply_len(segment);
+        let looks = self.book.looks(B::session(&visit))?;
+        let step = looks.format.reply_len(segment);
         // Replies may be longer than requests. No sender makes trains so long that theirs do not fit.
         let mut room = request.slot.len() / step;
         let octets = &mut request.slot[..request.len];
-        read(octets, segment, terms, &self.guard, &mut self.requests);
+        read(octets, segment, looks, &self.guard, &mut self.requests);
         let mut without = 0;
         let mut requests = std::mem::take(&mut self.requests);
         requests.retain_mut(|one| {
@@ -214,21 +214,21 @@ impl<B: Book> Reflector<B> {
         if self.requests.is_empty() {
             return None;
         }
-        let terms = self.book.terms(session)?;
-        let step = terms.format.reply_len(segment);
-        let (blank, tos) = (self.blank(request, terms), request.tos);
+        let looks = self.book.looks(session)?;
+        let step = looks.format.reply_len(segment);
+        let (blank, tos) = (self.blank(request, looks), request.tos);
         let write = |slot: &mut [u8], one: &Admitted, to| {
             let reply = blank.answering(one.read.as_ref().ok()?, one.number);
-            terms.write(slot, one, to, reply, tos)
+            looks.write(slot, one, to, reply, tos)
         };
         let len = write_train(request.slot, &mut self.requests, segment, step, write);
-        if let Some(protection) = &terms.protection {
+        if let Some(protection) = &looks.protection {
             protection.prepare::<protected::ReflectorPacket>(&mut request.slot[..len], step);
         }
         Some(Answer {
             len,
             step,
-            tos: terms.reply_tos(tos),
+            tos: looks.reply_tos(tos),
             session,
         })
     }
@@ -251,8 +251,8 @@ impl<B: Book> Reflector<B> {
         self.write_each(request, session, request.len)
     }
 
-    fn blank(&self, request: &Request<'_>, terms: &Terms) -> Blank {
-        let format = terms.timestamps;
+    fn blank(&self, request: &Request<'_>, looks: &Looks) -> Blank {
+        let format = looks.timestamps;
         Blank::new(request, self.estimates[place(format)], format)
     }
 
@@ -262,8 +262,8 @@ impl<B: Book> Reflector<B> {
         let mut encrypted = 0;
         let together = queued.iter().take(CHUNK).enumerate();
         let together = together.take_while(|(place, answer)| {
-            let terms = self.book.terms(answer.session);
-            if terms.is_some_and(|terms| terms.format.protection() == Some(Mode::Encrypted)) {
+            let looks = self.book.looks(answer.session);
+            if looks.is_some_and(|looks| looks.format.protection() == Some(Mode::Encrypted)) {
                 encrypted += answer.replies();
             }
             *place == 0 || encrypted <= count(CHUNK)
@@ -285,12 +285,12 @@ impl<B: Book> Reflector<B> {
         t3: InBoth<Timestamp>,
         again: bool,
     ) {
-        let Some(terms) = self.book.terms(answer.session) else {
+        let Some(looks) = self.book.looks(answer.session) else {
             return;
         };
-        let place = place(terms.timestamps);
+        let place = place(looks.timestamps);
         let (step, t3) = (answer.step, t3[place]);
-        match &terms.protection {
+        match &looks.protection {
             Some(protection) if again => {
                 protection.stamp_again::<protected::ReflectorPacket>(octets, step, t3);
             }
@@ -323,7 +323,7 @@ impl<B: Book> Reflector<B> {
 fn read(
     octets: &mut [u8],
     segment: usize,
-    terms: &Terms,
+    looks: &Looks,
     guard: &LoopGuard,
     requests: &mut Vec<Admitted>,
 ) {
@@ -338,7 +338,7 @@ fn read(
             number: 0,
         });
     };
-    if let Some(protection) = &terms.protection {
+    if let Some(protection) = &looks.protection {
         protection.open(octets, segment, |place, packet| {
             let packet = packet.map(protected::SenderPacket::plain);
             note(

@@ -237,6 +237,16 @@ mod tests {
     use super::*;
     use crate::io::{RefusedCall, Request};
 
+    /// What a thread with this socket alone did, until it stopped.
+    fn reflect<M>(socket: M, stop: &AtomicBool) -> Reflected
+    where
+        Alone<M>: Port,
+    {
+        let reflector = Reflector::new(&tests_config());
+        let (sockets, live) = (vec![Alone(socket)], Live::default());
+        run(sockets, reflector, None, None, stop, &live, drop).unwrap()
+    }
+
     #[test]
     fn a_call_that_fails_for_good_ends_the_reflector_and_not_a_core() {
         let refused = RefusedCall {
@@ -249,18 +259,7 @@ mod tests {
                 None => Err(refused.into()),
             });
             let calls = socket.calls();
-            let reflector = Reflector::new(&tests_config());
-            let (stop, live) = (AtomicBool::new(false), Live::default());
-            let did = run(
-                vec![Alone(socket)],
-                reflector,
-                None,
-                None,
-                &stop,
-                &live,
-                drop,
-            )
-            .unwrap();
+            let did = reflect(socket, &AtomicBool::new(false));
             assert_eq!(
                 did.failure.map(|failure| failure.call).as_deref(),
                 Some(call)
@@ -353,18 +352,7 @@ mod tests {
             queued: 0,
             sends: 0,
         };
-        let reflector = Reflector::new(&tests_config());
-        let (stop, live) = (AtomicBool::new(false), Live::default());
-        let did = run(
-            vec![Alone(socket)],
-            reflector,
-            None,
-            None,
-            &stop,
-            &live,
-            drop,
-        )
-        .unwrap();
+        let did = reflect(socket, &AtomicBool::new(false));
         let failure = did.failure.expect("it cannot send");
         assert_eq!(
             (failure.call.as_str(), failure.errno.as_str()),
@@ -381,18 +369,7 @@ mod tests {
             ask.store(calls == 20, Ordering::Relaxed);
             Err(Errno::EIO.into())
         });
-        let live = Live::default();
-        let reflector = Reflector::new(&tests_config());
-        let did = run(
-            vec![Alone(socket)],
-            reflector,
-            None,
-            None,
-            &stop,
-            &live,
-            drop,
-        )
-        .unwrap();
+        let did = reflect(socket, &stop);
         assert_eq!(
             did.failure.map(|failure| failure.errno).as_deref(),
             Some("EIO")

@@ -74,7 +74,7 @@ impl<'a> SenderSide<'a> {
         }
     }
 
-    /// The session begins at this moment of the monotonic clock, which all others are of as well.
+    /// The session begins at this moment. All moments are of the monotonic clock.
     pub(crate) fn begin(&mut self, start: i64) {
         self.agenda.begin(start);
     }
@@ -112,7 +112,7 @@ impl<'a> SenderSide<'a> {
         }
     }
 
-    /// Those of the next packet or train that leaves.
+    /// The numbers of the next packet or train that leaves.
     #[inline]
     pub(crate) fn numbers(&self) -> Numbers {
         Numbers {
@@ -144,7 +144,7 @@ impl<'a> SenderSide<'a> {
         self.flight.attempt(end.seq);
     }
 
-    /// What was taken first and not put back left between two moments, in this order.
+    /// The packets and trains that were taken first, which are these, left between two moments.
     pub(crate) fn departed(&mut self, left: &[Due], before: i64, after: i64) {
         let step = (after - before) / i64::try_from(left.len().max(1)).unwrap_or(1);
         let mut at = before;
@@ -170,8 +170,8 @@ impl<'a> SenderSide<'a> {
         self.flight.depart(totals.sent);
     }
 
-    /// Packets are not taken as one train: whether they will leave one by one, which they do where the train was
-    /// refused for what it is. Then all that has not left is to be put back.
+    /// The system refused a train. Returns whether it refuses all trains of this size: then their packets leave one
+    /// by one from now on, and all that has not left is to be put back.
     pub(crate) fn unfold(&mut self, due: Due, error: &io::Error) -> bool {
         if due.count == 1 || !refuses_trains(error) {
             return false;
@@ -182,12 +182,12 @@ impl<'a> SenderSide<'a> {
         true
     }
 
-    /// These did not leave, and are taken again; the last one is told first.
+    /// What did not leave is taken again. The last of it comes first here.
     pub(crate) fn put_back(&mut self, last_first: impl Iterator<Item = Due>) {
         self.agenda.put_back(last_first);
     }
 
-    /// The system does not take a packet or train.
+    /// The system refused a packet or train.
     pub(crate) fn refused(&mut self, due: Due, error: &io::Error) {
         self.totals.withheld.refuse(due.count, error);
     }
@@ -206,7 +206,7 @@ impl<'a> SenderSide<'a> {
         self.totals.icmp.note(&Icmp::of_errno(errno));
     }
 
-    /// It was asked to end before its time, and does.
+    /// The session ends before its time, as somebody asked for.
     pub(crate) fn interrupt(&mut self) {
         self.totals.interrupted = true;
         self.flight.set_interrupted();
@@ -227,7 +227,7 @@ impl<'a> SenderSide<'a> {
         gives_up
     }
 
-    /// Refused packets may have been announced: they are not under way.
+    /// Nothing more leaves. Refused packets may have been announced: they are not under way.
     pub(crate) fn end(&self) {
         self.announce(self.numbers());
     }

@@ -1,10 +1,10 @@
 //! How a packet is written: its fields, and what protects them.
 
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::agenda::Due;
 use crate::wire::protected::{self, Protection};
-use crate::wire::{ErrorEstimate, Format, SENDER_LEN, SenderPacket, TestFormat, Timestamp};
+use crate::wire::{ErrorEstimate, Format, SenderPacket, TestFormat, Timestamp};
 
 /// How the packets of a session look.
 #[derive(Debug)]
@@ -22,12 +22,12 @@ pub(crate) struct Looks {
 
 /// Writes the packets of a session.
 ///
-/// Of each packet or train what can be done without T1 is done first ([`prepare`](Self::prepare)); then T1 is
-/// read, or is that of the batch, and put in ([`stamp`](Self::stamp)).
+/// What can be done without T1 is done first ([`prepare`](Self::prepare)). Then T1 is read, or is that of the
+/// batch, and is put in ([`stamp`](Self::stamp)).
 #[derive(Debug)]
 pub(crate) struct PacketWriter {
     looks: Looks,
-    /// With what each packet begins, its fields blank.
+    /// The octets that each packet begins with, its fields blank.
     fixed: Vec<u8>,
     error_estimate: ErrorEstimate,
 }
@@ -92,7 +92,7 @@ impl PacketWriter {
         self.looks.payloads.iter().copied().max().unwrap_or(0)
     }
 
-    /// With what each packet begins, and how many octets of that are fields.
+    /// The octets that each packet begins with, and how many of them are fields.
     pub(super) fn fixed(&self) -> (&[u8], usize) {
         (&self.fixed, self.looks.test.sender_len())
     }
@@ -120,7 +120,7 @@ impl PacketWriter {
         }
     }
 
-    /// Does what can be done before T1 is known. Of plain packets that is too little to do it apart.
+    /// Does what can be done before T1 is known. For plain packets that is too little for a step of its own.
     #[inline]
     pub(super) fn prepare(&self, packets: &mut Packets<'_>) {
         let Some(protection) = &self.looks.protection else {
@@ -144,10 +144,10 @@ impl PacketWriter {
                 t1,
             );
         }
-        let mut head = self.head(0, t1);
         for (number, octets) in packets.numbered() {
-            head.seq = number.into();
-            octets[..SENDER_LEN].copy_from_slice(head.as_bytes());
+            if let Ok((packet, _)) = SenderPacket::mut_from_prefix(octets) {
+                *packet = self.head(number, t1);
+            }
         }
     }
 

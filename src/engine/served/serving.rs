@@ -10,7 +10,7 @@ use crossbeam_channel::Sender;
 use super::allowance::Allowance;
 use super::granted::{Served, ServedEvent, ServedId};
 use crate::config::Dscp;
-use crate::engine::reflector::{Book, RequestCounts, Terms};
+use crate::engine::reflector::{Book, Looks, RequestCounts};
 use crate::io::Request;
 use crate::report::ignored::Kind;
 use crate::wire::SenderPacket;
@@ -23,7 +23,7 @@ pub(super) struct Session {
     /// The port it is on, by the number that it has for this program.
     pub(super) port: usize,
     source: SocketAddr,
-    terms: Terms,
+    looks: Looks,
     allowance: Arc<Allowance>,
     /// Sequence Number of the next reply.
     next: u32,
@@ -44,7 +44,7 @@ struct Life {
     ends_ns: Option<i64>,
     /// When its last request came.
     heard_ns: i64,
-    /// When its time may be over, as it is noted in [`Serving::looks`].
+    /// When its time may be over, as it is noted in [`Serving::may_end`].
     look_ns: Option<i64>,
 }
 
@@ -69,7 +69,7 @@ impl Session {
             id,
             port,
             source: source(served.sender),
-            terms: Terms {
+            looks: Looks {
                 format: served.format,
                 timestamps: served.timestamps,
                 tos: Some(Dscp::tos(served.dscp)),
@@ -127,7 +127,7 @@ pub(super) struct Serving {
     /// By port and source. The hash is keyed, so that nobody can choose addresses that collide.
     by_source: HashMap<(usize, SocketAddr), usize>,
     /// When a session may be over.
-    looks: BTreeSet<(i64, usize)>,
+    may_end: BTreeSet<(i64, usize)>,
 }
 
 impl Serving {
@@ -137,7 +137,7 @@ impl Serving {
             free: Vec::new(),
             by_id: HashMap::new(),
             by_source: HashMap::new(),
-            looks: BTreeSet::new(),
+            may_end: BTreeSet::new(),
         }
     }
 
@@ -184,22 +184,22 @@ impl Serving {
         };
         let at = session.life.over_ns();
         if let Some(before) = std::mem::replace(&mut session.life.look_ns, at) {
-            self.looks.remove(&(before, place));
+            self.may_end.remove(&(before, place));
         }
         if let Some(at) = at {
-            self.looks.insert((at, place));
+            self.may_end.insert((at, place));
         }
     }
 
     /// When a session may be over next; `i64::MAX`: none is expected to be.
     pub(super) fn next_look(&self) -> i64 {
-        self.looks.first().map_or(i64::MAX, |(at, _)| *at)
+        self.may_end.first().map_or(i64::MAX, |(at, _)| *at)
     }
 
     /// Takes out a session that is over.
     pub(super) fn take_over(&mut self, now: i64) -> Option<Box<Session>> {
         loop {
-            let (_, place) = *self.looks.first().filter(|(at, _)| *at <= now)?;
+            let (_, place) = *self.may_end.first().filter(|(at, _)| *at <= now)?;
             // Requests may have come since that was noted.
             self.look(place);
             let session = self.sessions.get(place)?.as_ref()?;
@@ -228,7 +228,7 @@ impl Serving {
             self.by_source.remove(&source);
         }
         if let Some(at) = session.life.look_ns {
-            self.looks.remove(&(at, place));
+            self.may_end.remove(&(at, place));
         }
         Some(session)
     }
@@ -263,9 +263,9 @@ impl Book for Serving {
         *visit
     }
 
-    fn terms(&self, session: u64) -> Option<&Terms> {
+    fn looks(&self, session: u64) -> Option<&Looks> {
         let place = usize::try_from(session).ok()?;
-        Some(&self.sessions.get(place)?.as_ref()?.terms)
+        Some(&self.sessions.get(place)?.as_ref()?.looks)
     }
 
     fn take(

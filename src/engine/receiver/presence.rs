@@ -6,7 +6,7 @@ use crate::io::Icmp;
 use crate::wire::Timestamp;
 
 #[derive(Debug)]
-pub(super) struct Attempt {
+pub(super) struct Presence {
     /// When it began, since the Unix epoch.
     pub(super) begun_ns: i64,
     /// What left between then and `begun_ns` is of attempts before, and does not count.
@@ -17,7 +17,7 @@ pub(super) struct Attempt {
     pub(super) any_answer: bool,
 }
 
-impl Attempt {
+impl Presence {
     pub(super) fn new(first_begun_ns: Option<i64>, now: Now) -> Self {
         Self {
             begun_ns: now.wall_ns,
